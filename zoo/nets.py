@@ -1,0 +1,207 @@
+"""Initialises and evaluates networks, all of a batch at once.
+
+Initial weights are numpy arrays from `zoo.philox`, so every engine starts from the
+same bytes; evaluation is plain torch, differentiable and on any device.
+"""
+
+from math import sqrt
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from zoo import philox
+from zoo.spec import INIT_SCHEMES, Layer, NetworkSpec
+from zoo.weights import Weights
+
+
+def siren_bounds(spec: NetworkSpec, scheme: str) -> list[tuple[float, float]]:
+    """Bounds of the uniform initialisation, (weight, bias) of each layer.
+
+    Schemes, with r = 1/sqrt(fan_in) (the default of `torch.nn.Linear`):
+        "dws": W sqrt(6/fan_in)/omega and b = 0 in every sine layer, the first
+            included (the released code never sets `is_first`); last layer r and r.
+        "nfn": first W 1/fan_in (Sitzmann et al. 2020, Sec. 3.2), further W
+            sqrt(6/fan_in)/omega, the last too, where omega is that of the layer
+            before; every b is r.
+
+    Raises:
+        ValueError: for an unknown scheme.
+    """
+    if scheme not in INIT_SCHEMES:
+        raise ValueError(f"unknown init {scheme!r}; known: {', '.join(INIT_SCHEMES)}")
+    bounds = []
+    last = len(spec.layers) - 1
+    omega = spec.layers[0].omega
+    for number, layer in enumerate(spec.layers):
+        default = 1 / sqrt(layer.fan_in)
+        omega = layer.omega if number < last else omega
+        siren = sqrt(6 / layer.fan_in) / omega
+        if scheme == "dws":
+            bounds.append((default, default) if number == last else (siren, 0.0))
+        elif number == 0:
+            bounds.append((1 / layer.fan_in, default))
+        else:
+            bounds.append((siren, default))
+    return bounds
+
+
+def initialise(
+    spec: NetworkSpec,
+    scheme: str,
+    seed: int,
+    index: NDArray[np.int64],
+    view: NDArray[np.int64],
+    attempt: int = 0,
+) -> NDArray[np.float32]:
+    """`net param`: fresh networks in storage order, one for each (index, view).
+
+    Entry e of a network takes the e-th uniform of its stream, whatever its bound, so
+    that schemes share their draws.
+    """
+    uniforms = philox.uniforms(seed, attempt, index, view, philox.INIT, spec.param_count)
+    bound = np.concatenate(
+        [
+            np.full(int(np.prod(shape)), side)
+            for shapes, sides in zip(
+                zip(spec.weight_shapes, spec.bias_shapes, strict=True),
+                siren_bounds(spec, scheme),
+                strict=True,
+            )
+            for shape, side in zip(shapes, sides, strict=True)
+        ]
+    )
+    return ((2.0 * uniforms - 1.0) * bound).astype(np.float32)
+
+
+def coordinates(spec: NetworkSpec, rows: int, columns: int) -> NDArray[np.float32]:
+    """`point coord`: the grid of a picture, points in row-major order.
+
+    Coordinates run over `spec.coord_range`, both ends included; their order is
+    `spec.coord_order`. A single row or column lies at the first coordinate.
+    """
+    first, last = spec.coord_range
+    row = np.linspace(first, last, rows)
+    column = np.linspace(first, last, columns)
+    grid = np.meshgrid(row, column, indexing="ij")
+    if spec.coord_order == "xy":
+        grid = [grid[1], grid[0]]
+    return np.stack([axis.ravel() for axis in grid], axis=1).astype(np.float32)
+
+
+def line(spec: NetworkSpec, points: int) -> NDArray[np.float32]:
+    """`point 1`: equally spaced inputs of a one-dimensional INR, both ends included."""
+    first, last = spec.coord_range
+    return np.linspace(first, last, points).astype(np.float32)[:, None]
+
+
+def _activate(layer: Layer, x: Tensor) -> Tensor:
+    if layer.activation == "sin":
+        return torch.sin(layer.omega * x)
+    if layer.activation == "relu":
+        return torch.relu(x)
+    if layer.activation == "tanh":
+        return torch.tanh(x)
+    return x
+
+
+def _conv(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`net item inp row col` -> `net item out row col`, one group a network."""
+    nets = weight.shape[0]
+    merged = nn.functional.conv2d(
+        rearrange(x, "net item inp row col -> item (net inp) row col"),
+        weight.reshape(nets * layer.out, layer.inp, *layer.kernel),
+        rearrange(bias, "net out -> (net out)"),
+        stride=layer.stride,
+        padding=layer.padding,
+        groups=nets,
+    )
+    return rearrange(merged, "item (net out) row col -> net item out row col", net=nets)
+
+
+def forward(
+    spec: NetworkSpec,
+    weights: Weights,
+    x: Float[Tensor, "item *inp"] | Float[Tensor, "net item *inp"],
+) -> Float[Tensor, "net item out"]:
+    """Every network's output on shared inputs, or on inputs of its own.
+
+    Args:
+        x: `item inp` (conv: `item inp row col`) for all networks, or the same with a
+            leading `net`.
+
+    Raises:
+        ValueError: if the weights or inputs do not fit the spec.
+    """
+    shapes = [(w.shape[1], w.shape[2]) for w in weights.weights]
+    if shapes != [(layer.out, layer.inp) for layer in spec.layers]:
+        raise ValueError(f"the weights {shapes} are not of a {spec.widths} network")
+    item_axes = 4 if spec.layers[0].kind == "conv" else 2
+    if x.ndim == item_axes:
+        x = x.expand(len(weights), *x.shape)
+    if x.ndim != item_axes + 1 or x.shape[2] != spec.inp:
+        raise ValueError(f"expected inputs (item, {spec.inp}, ...), got {tuple(x.shape[1:])}")
+    for layer, weight, bias in zip(spec.layers, weights.weights, weights.biases, strict=True):
+        if layer.kind == "conv":
+            x = _conv(layer, x, weight, bias)
+        else:
+            x = x.mean(dim=(-2, -1)) if x.ndim == 5 else x
+            x = torch.baddbmm(bias[:, None, :], x, weight.transpose(1, 2))
+        x = _activate(layer, x)
+    return x + spec.output_offset
+
+
+def render(spec: NetworkSpec, weights: Weights, rows: int, columns: int) -> Float[Tensor, "net row column chan"]:
+    """Pictures of image INRs, black 0 and white 1, not clipped; any resolution.
+
+    Raises:
+        ValueError: if the networks do not take two coordinates.
+    """
+    if spec.coord_order not in ("xy", "ij"):
+        raise ValueError(
+            f"only networks of two coordinates render as pictures, these take {spec.inp} inputs"
+        )
+    grid = torch.from_numpy(coordinates(spec, rows, columns)).to(weights.weights[0])
+    with torch.no_grad():
+        values = forward(spec, weights, grid)
+    black, white = spec.pixel_range
+    pixels = (values - black) / (white - black)
+    return rearrange(pixels, "net (row column) chan -> net row column chan", row=rows)
+
+
+class Network(nn.Module):
+    """One network of a zoo as a plain torch module, to run, train or export.
+
+    `layers` holds `nn.Linear` and `nn.Conv2d`; the state dict has `layers.0.weight`,
+    `layers.0.bias`, ...
+    """
+
+    def __init__(self, spec: NetworkSpec):
+        super().__init__()
+        self.spec = spec
+        self.layers = nn.ModuleList(
+            nn.Linear(layer.inp, layer.out)
+            if layer.kind == "linear"
+            else nn.Conv2d(
+                layer.inp, layer.out, layer.kernel, stride=layer.stride, padding=layer.padding
+            )
+            for layer in spec.layers
+        )
+
+    def forward(self, x: Float[Tensor, "item *inp"]) -> Float[Tensor, "item out"]:
+        """Raw outputs, the spec's offset included."""
+        for layer, module in zip(self.spec.layers, self.layers, strict=True):
+            if layer.kind == "linear" and x.ndim == 4:
+                x = x.mean(dim=(-2, -1))
+            x = _activate(layer, module(x))
+        return x + self.spec.output_offset
+
+
+def to_module(spec: NetworkSpec, weights: Weights, net: int = 0) -> Network:
+    """Network `net` of the batch as a module with weights of its own."""
+    module = Network(spec)
+    module.load_state_dict(weights[net].to_state_dicts(spec)[0])
+    return module

@@ -1,0 +1,208 @@
+"""What a network is: its layers, and how its inputs and outputs are to be read.
+
+A `NetworkSpec` is stored in every zoo's index, so that a reader renders a network the
+way it was fitted: omega of each layer, the output's offset, the order and range of the
+coordinates and the range that stands for black and white. Published sets leave these
+to the reader, who then sees transposed or shifted pictures.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import Any
+
+# How SIRENs start, see zoo.nets.siren_bounds.
+INIT_SCHEMES = ("dws", "nfn")
+ACTIVATIONS = ("identity", "sin", "relu", "tanh")
+# numpy.meshgrid's names: "xy" is (column, row), "ij" is (row, column); "x" is one
+# coordinate, None says that the inputs are not coordinates.
+COORD_ORDERS = ("xy", "ij", "x", None)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One affine map and its activation, `activation(omega * (W x + b))`.
+
+    Attributes:
+        kind: "linear" or "conv".
+        omega: factor on the pre-activation, bias included; 1 except for "sin".
+        kernel: taps (rows, columns) of a conv layer, (1, 1) for a linear one.
+        stride, padding: of a conv layer, in pixels.
+    """
+
+    kind: str
+    inp: int
+    out: int
+    activation: str = "identity"
+    omega: float = 1.0
+    kernel: tuple[int, int] = (1, 1)
+    stride: int = 1
+    padding: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("linear", "conv"):
+            raise ValueError(f"unknown layer kind {self.kind!r}; known: linear, conv")
+        if self.inp < 1 or self.out < 1:
+            raise ValueError(f"a layer needs sizes of at least 1, got {self.inp} -> {self.out}")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(
+                f"unknown activation {self.activation!r}; known: {', '.join(ACTIVATIONS)}"
+            )
+        if not self.omega > 0:
+            raise ValueError(f"omega must be positive, got {self.omega}")
+        if self.kind == "linear" and (self.kernel, self.stride, self.padding) != ((1, 1), 1, 0):
+            raise ValueError("kernel, stride and padding are of conv layers only")
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """`(out, inp)`, or `(out, inp, kh, kw)` of a conv layer."""
+        taps = self.kernel if self.kind == "conv" else ()
+        return (self.out, self.inp, *taps)
+
+    @property
+    def fan_in(self) -> int:
+        return self.inp * prod(self.kernel)
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """A chain of layers and the conventions of its inputs and outputs.
+
+    A linear layer that follows a conv layer reads the mean over positions (global
+    average pooling), as in the Small CNN Zoo.
+
+    Attributes:
+        layers: each one's `inp` is the one before's `out`.
+        output_offset: added to the last layer's output.
+        coord_order: "xy" (column, row), "ij" (row, column), "x", or None.
+        coord_range: first and last coordinate, both included.
+        pixel_range: the output values that stand for black and white.
+    """
+
+    layers: tuple[Layer, ...]
+    output_offset: float = 0.0
+    coord_order: str | None = None
+    coord_range: tuple[float, float] = (-1.0, 1.0)
+    pixel_range: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            raise ValueError("a network needs at least one layer")
+        for number, (before, after) in enumerate(zip(self.layers, self.layers[1:], strict=False)):
+            if before.out != after.inp:
+                raise ValueError(
+                    f"layer {number + 1} takes {after.inp} inputs, but layer {number} gives "
+                    f"{before.out}"
+                )
+            if before.kind == "linear" and after.kind == "conv":
+                raise ValueError(f"layer {number + 1}: a conv layer cannot follow a linear one")
+        if self.coord_order not in COORD_ORDERS:
+            raise ValueError(f"unknown coord_order {self.coord_order!r}; known: {COORD_ORDERS}")
+
+    @classmethod
+    def mlp(
+        cls,
+        widths: Sequence[int],
+        activation: str = "sin",
+        omega: float = 30.0,
+        **conventions: Any,
+    ) -> "NetworkSpec":
+        """A multilayer perceptron; the last layer is linear.
+
+        Args:
+            widths: inputs, hidden widths, outputs: `[2, 32, 32, 1]`.
+            omega: of every hidden layer when `activation` is "sin", else not used.
+            conventions: `output_offset`, `coord_order`, `coord_range`, `pixel_range`.
+
+        >>> NetworkSpec.mlp([2, 32, 32, 1]).param_count
+        1185
+        """
+        if len(widths) < 2:
+            raise ValueError(f"an MLP needs at least two widths, got {list(widths)}")
+        hidden = len(widths) - 2
+        scale = omega if activation == "sin" else 1.0
+        layers = tuple(
+            Layer("linear", inp, out, activation, scale)
+            if number < hidden
+            else Layer("linear", inp, out)
+            for number, (inp, out) in enumerate(zip(widths, widths[1:], strict=False))
+        )
+        return cls(layers, **conventions)
+
+    @classmethod
+    def cnn(
+        cls,
+        channels: Sequence[int],
+        classes: int,
+        activation: str = "relu",
+        kernel: int = 3,
+        stride: int = 2,
+        padding: int = 0,
+    ) -> "NetworkSpec":
+        """Conv layers of the given channels, global average pooling, one linear layer.
+
+        >>> NetworkSpec.cnn([1, 16, 16, 16], 10).param_count
+        4970
+        """
+        convs = tuple(
+            Layer(
+                "conv", inp, out, activation, kernel=(kernel, kernel), stride=stride,
+                padding=padding,
+            )
+            for inp, out in zip(channels, channels[1:], strict=False)
+        )
+        return cls((*convs, Layer("linear", channels[-1], classes)))
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Neurons (or channels) of every layer, inputs first: n_0 .. n_L."""
+        return (self.layers[0].inp, *(layer.out for layer in self.layers))
+
+    @property
+    def inp(self) -> int:
+        return self.layers[0].inp
+
+    @property
+    def out(self) -> int:
+        return self.layers[-1].out
+
+    @property
+    def weight_shapes(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(layer.weight_shape for layer in self.layers)
+
+    @property
+    def bias_shapes(self) -> tuple[tuple[int], ...]:
+        return tuple((layer.out,) for layer in self.layers)
+
+    @property
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes in storage order: weight_0, bias_0, weight_1, ..."""
+        named: dict[str, tuple[int, ...]] = {}
+        for number, layer in enumerate(self.layers):
+            named[f"weight_{number}"] = layer.weight_shape
+            named[f"bias_{number}"] = (layer.out,)
+        return named
+
+    @property
+    def param_count(self) -> int:
+        return sum(prod(shape) for shape in self.tensors.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, as it stands in the index; `from_json` is the inverse."""
+        plain = asdict(self)
+        layers = [{**layer, "kernel": list(layer["kernel"])} for layer in plain.pop("layers")]
+        conventions = {
+            key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()
+        }
+        return {"layers": layers, "conventions": conventions}
+
+    @classmethod
+    def from_json(cls, plain: dict[str, Any]) -> "NetworkSpec":
+        layers = tuple(
+            Layer(**{**layer, "kernel": tuple(layer["kernel"])}) for layer in plain["layers"]
+        )
+        conventions = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in plain["conventions"].items()
+        }
+        return cls(layers, **conventions)

@@ -1,0 +1,186 @@
+"""A batch of networks of one architecture: the value that everything passes around.
+
+Plain data has weights `net out inp` (conv: `net out inp taps`, taps = kh * kw) and
+biases `net out`, in PyTorch's order. Processors append channels: `net out inp chan`,
+`net out chan`, where the taps of a conv layer count as channels.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+from zoo.spec import NetworkSpec
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights and biases of many networks, one tensor a layer each.
+
+    Attributes:
+        weights: layer i's `net out inp` (conv `net out inp taps`), or with a last axis
+            of channels.
+        biases: layer i's `net out`, or `net out chan`.
+
+    Raises:
+        ValueError: if the tensors do not chain, or disagree about the number of nets.
+    """
+
+    weights: tuple[Tensor, ...]
+    biases: tuple[Tensor, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weights", tuple(self.weights))
+        object.__setattr__(self, "biases", tuple(self.biases))
+        if not self.weights or len(self.weights) != len(self.biases):
+            raise ValueError(
+                f"expected one bias a weight, got {len(self.weights)} weights and "
+                f"{len(self.biases)} biases"
+            )
+        nets = self.weights[0].shape[0] if self.weights[0].ndim else 0
+        inp = None
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            if weight.ndim < 3 or bias.ndim < 2:
+                raise ValueError(
+                    f"layer {layer}: expected weight (net, out, inp) and bias (net, out), got "
+                    f"{tuple(weight.shape)} and {tuple(bias.shape)}; a single network has net = 1"
+                )
+            expected = (nets, bias.shape[1], weight.shape[2] if inp is None else inp)
+            if tuple(weight.shape[:3]) != expected or bias.shape[0] != nets:
+                raise ValueError(
+                    f"layer {layer}: expected weight {expected}, got {tuple(weight.shape[:3])} "
+                    f"with bias {tuple(bias.shape)}; weights are (net, out, inp), see "
+                    "Weights.from_state_dict"
+                )
+            inp = weight.shape[1]
+
+    def __len__(self) -> int:
+        """The number of networks."""
+        return self.weights[0].shape[0]
+
+    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> "Weights":
+        """The chosen networks; an integer keeps the net axis, of length 1."""
+        if isinstance(index, int):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"network {index} of {len(self)}")
+            index = slice(index, index + 1 or None)
+        return self.map(lambda tensor: tensor[index])
+
+    @property
+    def layers(self) -> int:
+        return len(self.weights)
+
+    @property
+    def device(self) -> torch.device:
+        return self.weights[0].device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.weights[0].dtype
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor under its name in a shard: weight_0, bias_0, weight_1, ..."""
+        named = {}
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            named[f"weight_{layer}"] = weight
+            named[f"bias_{layer}"] = bias
+        return named
+
+    def map(self, function: Callable[..., Tensor], *others: "Weights") -> "Weights":
+        """`function` of every tensor, together with the same tensor of `others`.
+
+        >>> w = Weights(weights=[torch.ones(1, 3, 2)], biases=[torch.ones(1, 3)])
+        >>> w.map(torch.add, w).biases[0]
+        tensor([[2., 2., 2.]])
+        """
+        return Weights(
+            weights=tuple(
+                function(*same)
+                for same in zip(self.weights, *(o.weights for o in others), strict=True)
+            ),
+            biases=tuple(
+                function(*same)
+                for same in zip(self.biases, *(o.biases for o in others), strict=True)
+            ),
+        )
+
+    def to(self, *args: object, **kwargs: object) -> "Weights":
+        """Moved or cast, as `torch.Tensor.to`."""
+        return self.map(lambda tensor: tensor.to(*args, **kwargs))  # type: ignore[call-overload]
+
+    def flatten(self) -> Tensor:
+        """`net param`: every network as one vector, in storage order.
+
+        Raises:
+            ValueError: if the weights carry channels; flatten plain data.
+        """
+        if any(bias.ndim != 2 for bias in self.biases):
+            raise ValueError("flatten takes plain weights, without a channel axis")
+        return torch.cat([tensor.flatten(1) for tensor in self.tensors().values()], dim=1)
+
+    @classmethod
+    def unflatten(cls, vectors: Tensor, spec: NetworkSpec) -> "Weights":
+        """The networks of `net param` vectors; views of them, not copies.
+
+        Raises:
+            ValueError: if the vectors are not `spec.param_count` long.
+        """
+        if vectors.ndim != 2 or vectors.shape[1] != spec.param_count:
+            raise ValueError(
+                f"expected vectors (net, {spec.param_count}), got {tuple(vectors.shape)}"
+            )
+        pieces = vectors.split([prod(shape) for shape in spec.tensors.values()], dim=1)
+        named = dict(zip(spec.tensors, pieces, strict=True))
+        return cls.from_tensors(
+            {name: piece.unflatten(1, spec.tensors[name]) for name, piece in named.items()}
+        )
+
+    @classmethod
+    def from_tensors(cls, named: Mapping[str, Tensor]) -> "Weights":
+        """From a shard's tensors: weight_i `net out inp [kh kw]`, bias_i `net out`."""
+        layers = sum(name.startswith("weight_") for name in named)
+        weights = [named[f"weight_{layer}"] for layer in range(layers)]
+        return cls(
+            weights=tuple(w.flatten(3) if w.ndim == 5 else w for w in weights),
+            biases=tuple(named[f"bias_{layer}"] for layer in range(layers)),
+        )
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Tensor] | Sequence[Mapping[str, Tensor]]) -> "Weights":
+        """From the `state_dict` of one network, or of several of one architecture.
+
+        Tensors are taken in the dict's order, a weight before its bias, whatever the
+        names before `weight` and `bias` are.
+
+        Raises:
+            ValueError: if a tensor is neither, or weights and biases do not pair.
+        """
+        states = [state] if isinstance(state, Mapping) else list(state)
+        if not states:
+            raise ValueError("expected at least one state dict")
+        weights = [name for name in states[0] if name.rpartition(".")[2] == "weight"]
+        biases = [name for name in states[0] if name.rpartition(".")[2] == "bias"]
+        strange = sorted(set(states[0]) - set(weights) - set(biases))
+        if strange:
+            raise ValueError(f"expected names ending in weight or bias, got {', '.join(strange)}")
+        stacked = {}
+        for kind, names in (("weight", weights), ("bias", biases)):
+            for layer, name in enumerate(names):
+                stacked[f"{kind}_{layer}"] = torch.stack([other[name] for other in states])
+        return cls.from_tensors(stacked)
+
+    def to_state_dicts(self, spec: NetworkSpec, template: str = "layers.{layer}.{kind}") -> list[dict[str, Tensor]]:
+        """One `state_dict` a network; `template` names the tensors.
+
+        >>> spec = NetworkSpec.mlp([2, 3, 1])
+        >>> list(Weights.unflatten(torch.zeros(1, 13), spec).to_state_dicts(spec)[0])[:2]
+        ['layers.0.weight', 'layers.0.bias']
+        """
+        states: list[dict[str, Tensor]] = [{} for _ in range(len(self))]
+        for layer, shape in enumerate(spec.weight_shapes):
+            for net, state in enumerate(states):
+                state[template.format(layer=layer, kind="weight")] = self.weights[layer][net].reshape(shape)
+                state[template.format(layer=layer, kind="bias")] = self.biases[layer][net]
+        return states
