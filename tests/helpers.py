@@ -1,0 +1,100 @@
+"""What several test files need: a small whole zoo on disk."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo import shards, stats, table
+from zoo.shards import Column, Index, Shard
+from zoo.spec import NetworkSpec
+
+CLASSES = ("zero", "one", "two")
+SIREN = NetworkSpec.mlp([2, 32, 32, 1], coord_order="xy")
+SINE = NetworkSpec.mlp([1, 5, 1], coord_order="x")
+CNN = NetworkSpec.cnn([1, 4, 3], 2)
+
+
+def random_rows(spec: NetworkSpec, rows: int, seed: int = 0) -> dict[str, NDArray[Any]]:
+    """A shard's columns with random weights; `index` counts from 1000 * seed."""
+    draw = np.random.default_rng(seed)
+    columns: dict[str, NDArray[Any]] = {
+        "index": np.arange(rows) + 1000 * seed,
+        "view": np.zeros(rows, np.int64),
+        "label": draw.integers(0, len(CLASSES), rows),
+        "psnr_db": draw.normal(30, 3, rows).astype(np.float32),
+        "mse": draw.uniform(0, 0.01, rows).astype(np.float32),
+        "steps": draw.integers(1, 1000, rows),
+        "stop": draw.integers(0, 2, rows),
+    }
+    for name, shape in spec.tensors.items():
+        columns[name] = draw.standard_normal((rows, *shape), dtype=np.float32)
+    return columns
+
+
+def write_zoo(
+    folder: Path,
+    rows: Mapping[str, int] = {"train": 20, "validation": 5, "test": 7},
+    shard_rows: int = 8,
+    spec: NetworkSpec = SIREN,
+    parquet: bool = True,
+) -> Index:
+    """Write a whole zoo of random weights through the real functions; its index."""
+    others = {
+        "label": Column("target", "class", names=CLASSES),
+        "psnr_db": Column("quality", "real", unit="dB"),
+        "mse": Column("quality", "real"),
+        "steps": Column("quality", "count"),
+        "stop": Column("quality", "count"),
+    }
+    plain: dict[str, Any] = {
+        "name": "tiny",
+        "recipe": {"kind": "inrs", "name": "tiny"},
+        "spec": spec,
+        "columns": shards.zoo_columns(spec, others),
+        "source": {"name": "random", "shape": [6, 5, spec.out], "points": 11},
+        "plan": {"seed": 0, "shard_rows": shard_rows, "parquet": parquet},
+    }
+    # What a shard is written with needs no shards yet.
+    blank = Index(shards=(), **plain)
+    written: list[Shard] = []
+    moments = {name: stats.Moments() for name in spec.tensors}
+    for split, count in rows.items():
+        starts = range(0, count, shard_rows)
+        for number, start in enumerate(starts):
+            tensors = random_rows(spec, min(shard_rows, count - start), seed=len(written))
+            file = shards.shard_file(split, number, len(starts))
+            shards.write_tensors(folder / file, tensors)
+            view = None
+            if parquet:
+                data = shards.shard_file(split, number, len(starts), parquet=True)
+                table.write_parquet(folder / data, tensors, blank)
+                view = shards.describe(folder, data)
+            about = shards.describe(folder, file)
+            written.append(
+                Shard(
+                    about.file,
+                    about.bytes,
+                    about.sha256,
+                    split=split,
+                    rows=len(tensors["index"]),
+                    cpu="test",
+                    parquet=view,
+                )
+            )
+            if split == "train":
+                for name, moment in moments.items():
+                    moment.add(tensors[name])
+    shards.write_tensors(folder / shards.STATS_FILE, stats.normalisation(moments))
+    (folder / "README.md").write_text(_card(rows))
+    index = Index(shards=tuple(written), stats=shards.describe(folder, shards.STATS_FILE), **plain)
+    shards.write_index(folder, index)
+    return index
+
+
+def _card(splits: Mapping[str, int]) -> str:
+    """The least that `load_dataset` needs: which files are which split."""
+    files = "".join(f"  - split: {s}\n    path: data/{s}-*.parquet\n" for s in splits)
+    return f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}---\n# tiny\n"

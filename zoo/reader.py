@@ -1,0 +1,286 @@
+"""Opens a zoo, checks it, and yields networks and columns by split.
+
+Shards are mapped and never unpickled: opening reads headers only, a batch copies the
+rows it asks for, and worker processes open the folder again instead of receiving it.
+
+    networks = zoo.open_zoo("mnist-inrs", split="train")
+    for weights, columns in DataLoader(networks, batch_size=64, collate_fn=zoo.collate):
+        loss = task(model(weights), columns["label"])
+"""
+
+import operator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from zoo import nets, table
+from zoo.errors import ZooError
+from zoo.shards import INDEX_FILE, Column, Index, check_file, read_index, read_tensors
+from zoo.spec import NetworkSpec
+from zoo.weights import Weights
+
+Batch: TypeAlias = tuple[Weights, dict[str, Tensor]]
+
+
+def open_zoo(path: str | Path, split: str = "train", check_hashes: bool = False) -> "Zoo":
+    """One split of the zoo in a folder.
+
+    Args:
+        path: the folder that holds `zoo.json`.
+        split: "train", "validation" or "test".
+        check_hashes: also read every shard of the split and compare its sha256 with
+            the index, at some 2 GB/s; sizes and headers are always checked.
+
+    Raises:
+        ZooError: if the folder is no finished zoo, or a file is missing, damaged or
+            contradicts the index.
+        ValueError: for a split that the zoo does not have.
+    """
+    # Absolute, so that a worker started in another folder finds it.
+    folder = Path(path).absolute()
+    index = read_index(folder)
+    for shard in table.shards_of(index, split):
+        wrong = check_file(folder, shard, check_hashes)
+        if wrong:
+            raise ZooError(wrong)
+    return Zoo(folder, split, index)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Row:
+    """One network of a zoo; its columns are attributes too: `row.label`, `row.psnr_db`.
+
+    Attributes:
+        weights: of the one network, net = 1; memory of its own.
+        columns: its class, keys and quality as Python numbers.
+        spec: what the network is.
+        source: what it was fitted to, as in the index; with `index` it finds the original.
+    """
+
+    weights: Weights
+    columns: dict[str, int | float]
+    spec: NetworkSpec
+    source: dict[str, Any]
+
+    def __getattr__(self, name: str) -> int | float:
+        # copy and pickle ask before the fields are there, hence not self.columns.
+        columns: dict[str, int | float] = self.__dict__.get("columns", {})
+        if name not in columns:
+            raise AttributeError(f"a row has no {name!r}; its columns: {', '.join(columns)}")
+        return columns[name]
+
+    def __repr__(self) -> str:
+        columns = [
+            f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}"
+            for name, value in self.columns.items()
+        ]
+        return f"Row({_architecture(self.spec)}, {', '.join(columns)})"
+
+    def render(
+        self, rows: int | None = None, columns: int | None = None
+    ) -> Float[Tensor, "row column chan"] | Float[Tensor, "point chan"]:
+        """The signal that the network stands for, not clipped.
+
+        A network of two coordinates gives a picture, black 0 and white 1, and one of a
+        single coordinate its values at equally spaced points.
+
+        Args:
+            rows: of the picture, or the number of points; the source's by default.
+            columns: of the picture; the source's by default.
+
+        Raises:
+            ValueError: if the network does not take coordinates, or the source has no
+                size.
+        """
+        if self.spec.coord_order == "x":
+            if columns is not None:
+                raise ValueError("a network of one coordinate renders rows, it has no columns")
+            points = self._size("points") if rows is None else rows
+            inputs = torch.from_numpy(nets.line(self.spec, points))
+            with torch.no_grad():
+                return nets.forward(self.spec, self.weights, inputs)[0]
+        if self.spec.coord_order is not None and (rows is None or columns is None):
+            shape = self._size("shape")
+            rows, columns = rows or shape[0], columns or shape[1]
+        return nets.render(self.spec, self.weights, rows or 1, columns or 1)[0]
+
+    def _size(self, key: str) -> Any:
+        if key not in self.source:
+            raise ValueError(f"the source has no {key!r}: say how many rows and columns")
+        return self.source[key]
+
+    def to_module(self) -> nets.Network:
+        """The network as a plain torch module, to run, train or export."""
+        return nets.to_module(self.spec, self.weights)
+
+
+class Zoo(Dataset[Row]):
+    """The networks of one split; `zoo.open_zoo` makes it.
+
+    >>> networks = zoo.open_zoo("mnist-inrs")                   # doctest: +SKIP
+    >>> networks[0].label, networks[0].render().shape           # doctest: +SKIP
+    (5, torch.Size([28, 28, 1]))
+    >>> weights, columns = networks.batch([3, 1, 2])            # doctest: +SKIP
+
+    Attributes:
+        folder: where it lies, absolute.
+        split: "train", "validation" or "test".
+        index: everything about the zoo but its weights.
+        spec: of every network; `index.spec`.
+        columns: what each column of a row means, tensors included; `index.columns`.
+    """
+
+    def __init__(self, folder: Path, split: str, index: Index):
+        self.folder, self.split, self.index = folder, split, index
+        self.spec: NetworkSpec = index.spec
+        self.columns: dict[str, Column] = index.columns
+        shards = table.shards_of(index, split)
+        self._shards = [table.map_shard(folder, index, shard) for shard in shards]
+        # Row numbers at which shards begin, and after the last the number of rows.
+        self._starts = np.cumsum([0, *(shard.rows for shard in shards)])
+        self._numbers = [name for name, shape in table.row_shapes(index).items() if not shape]
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __repr__(self) -> str:
+        numbers = ", ".join(
+            f"{name} ({len(names)} classes)" if (names := self.columns[name].names) else name
+            for name in self._numbers
+        )
+        return (
+            f"Zoo({str(self.folder)!r}, split={self.split!r}): {len(self):,} networks "
+            f"{_architecture(self.spec)}; columns {numbers}"
+        )
+
+    def __getitem__(self, index: int) -> Row:
+        try:
+            number = operator.index(index)
+        except TypeError:
+            raise TypeError(
+                f"a row is chosen by one integer, got {index!r}; for several see Zoo.batch"
+            ) from None
+        weights, columns = self.batch([number])
+        plain = {name: values.item() for name, values in columns.items()}
+        return Row(weights, plain, self.spec, self.index.source)
+
+    def __iter__(self) -> Iterator[Row]:
+        return (self[number] for number in range(len(self)))
+
+    def batch(self, indices: Sequence[int] | NDArray[np.integer[Any]] | Tensor) -> Batch:
+        """The networks of these rows, in this order, and their columns.
+
+        All tensors are fresh memory: the caller may change them.
+
+        Raises:
+            IndexError: for a row that is not there.
+            TypeError: for anything but one axis of integers.
+        """
+        rows = np.asarray(indices)
+        if rows.size == 0:
+            rows = np.zeros(0, np.int64)
+        if rows.ndim != 1 or rows.dtype.kind not in "iu":
+            raise TypeError(f"expected a list of row numbers, got {rows.dtype} {rows.shape}")
+        rows = rows.astype(np.int64)
+        outside = rows[(rows < -len(self)) | (rows >= len(self))]
+        if outside.size:
+            raise IndexError(f"row {outside[0]} of {len(self)} in {self.folder}, {self.split}")
+        named = self._gather(np.where(rows < 0, rows + len(self), rows))
+        weights = Weights.from_tensors({name: named[name] for name in self.spec.tensors})
+        return weights, {name: named[name] for name in self._numbers}
+
+    def _gather(self, rows: NDArray[np.int64]) -> dict[str, Tensor]:
+        where = np.searchsorted(self._starts, rows, side="right") - 1
+        # (shard, its rows that are wanted, their places in the batch)
+        parts = [
+            (self._shards[shard], rows[places] - self._starts[shard], places)
+            for shard in np.unique(where)
+            for places in [np.flatnonzero(where == shard)]
+        ]
+        gathered = {}
+        for name, first in self._shards[0].items():
+            fresh = np.empty((len(rows), *first.shape[1:]), first.dtype)
+            for shard, chosen, places in parts:
+                fresh[places] = shard[name][chosen]
+            gathered[name] = torch.from_numpy(fresh)
+        return gathered
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """What a `DataLoader` asks for: a whole batch at once; see `collate`."""
+        return self.batch(indices)
+
+    def column(self, name: str) -> NDArray[Any]:
+        """One column of the whole split, `row ...`, copied into memory.
+
+        Raises:
+            ValueError: for an unknown column; lists those there are.
+        """
+        if name not in self.columns:
+            raise ValueError(f"unknown column {name!r}; known: {', '.join(self.columns)}")
+        return np.concatenate([shard[name] for shard in self._shards])
+
+    def stats(self) -> dict[str, Float[Tensor, "..."]]:
+        """Means and standard deviations (ddof 0) of the training networks, float64.
+
+        `entry.mean.weight_0` has the shape of the tensor, `tensor.mean.weight_0` is
+        one number, [1]; likewise `std`, and every other tensor.
+
+        Raises:
+            ZooError: if the zoo has none, or they do not fit its spec.
+        """
+        if self.index.stats is None:
+            raise ZooError(f"{self.folder / INDEX_FILE} names no file of statistics")
+        path = self.folder / self.index.stats.file
+        found = read_tensors(path)
+        for name, shape in self.spec.tensors.items():
+            for kind in ("mean", "std"):
+                for key, expected in (
+                    (f"entry.{kind}.{name}", shape),
+                    (f"tensor.{kind}.{name}", (1,)),
+                ):
+                    if key not in found or found[key].shape != expected:
+                        got = found[key].shape if key in found else "none"
+                        raise ZooError(f"{path}: expected {key} {expected}, got {got}")
+        return {name: torch.tensor(values) for name, values in found.items()}
+
+    def as_hf_dataset(self) -> Any:
+        """The same rows as a `datasets.Dataset`, nothing copied; see `table.hf_dataset`."""
+        return table.hf_dataset(self.folder, self.index, self.split)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder, "split": self.split}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(open_zoo(state["folder"], state["split"]).__dict__)
+
+
+def collate(batch: Batch) -> Batch:
+    """Hand through what `Zoo.__getitems__` gathered; the `collate_fn` of a `DataLoader`.
+
+    loader = DataLoader(networks, batch_size=64, shuffle=True, collate_fn=zoo.collate)
+    for weights, columns in loader:
+        ...
+
+    Raises:
+        TypeError: for single rows, which come from a wrapper without `__getitems__`,
+            such as `ConcatDataset`.
+    """
+    if not isinstance(batch, tuple):
+        raise TypeError(
+            f"expected a gathered batch, got {type(batch).__name__}; the dataset around the "
+            "zoo must pass on __getitems__, as torch's Subset does"
+        )
+    return batch
+
+
+def _architecture(spec: NetworkSpec) -> str:
+    widths = "-".join(str(width) for width in spec.widths)
+    return f"{spec.layers[0].kind} {widths} {spec.layers[0].activation}"

@@ -1,0 +1,335 @@
+"""The files of a zoo and their index: what stands where, and how it gets there safely.
+
+    README.md  zoo.json  stats.safetensors
+    weights/train-00000-of-00003.safetensors    rows of one split, in row order
+    data/train-00000-of-00003.parquet           the same rows, for load_dataset
+
+Every file is written under a temporary name, synced and renamed, and `zoo.json` comes
+last: a folder with an index is a whole zoo, and every file in it is named there with
+its size and sha256. Reading never unpickles: safetensors and JSON only.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import filelock
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from zoo.errors import ZooError
+from zoo.spec import NetworkSpec
+
+FORMAT = 1
+SPLITS = ("train", "validation", "test")
+INDEX_FILE = "zoo.json"
+STATS_FILE = "stats.safetensors"
+BUILD_FOLDER = ".build"
+LOCK_FILE = ".lock"
+
+
+@dataclass(frozen=True)
+class Column:
+    """What one tensor of a shard means.
+
+    Attributes:
+        role: "weight", "bias", "target", "quality" or "key".
+        kind: "tensor", "class", "real", "count" or "index".
+        names: the classes of a "class" column, in label order.
+        unit: of a number, such as "dB".
+    """
+
+    role: str
+    kind: str
+    names: tuple[str, ...] | None = None
+    unit: str | None = None
+
+    @property
+    def dtype(self) -> type[np.generic]:
+        return np.int64 if self.kind in ("class", "count", "index") else np.float32
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of the zoo, by its path inside the folder."""
+
+    file: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Shard(File):
+    """Rows of one split; `cpu` is the machine whose bytes these are."""
+
+    split: str
+    rows: int
+    cpu: str
+    parquet: File | None = None
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """A network that was left out, and why."""
+
+    split: str
+    index: int
+    view: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Index:
+    """Everything about a zoo but its weights; stands in `zoo.json`.
+
+    Attributes:
+        name: of the zoo, such as "mnist-inrs".
+        recipe: every field of the recipe, its `kind` and `name` among them.
+        source: name, sha256, shape, classes, licence, ... of what was fitted.
+        plan: what else the rows depend on: seed, engine, limit, shard_rows, parquet.
+        quality: per split and quality column, mean, std, min, max.
+        packages: versions of what made it.
+        stats: the file of normalisation statistics.
+        command: the command line that makes the zoo again.
+    """
+
+    name: str
+    recipe: dict[str, Any]
+    spec: NetworkSpec
+    columns: dict[str, Column]
+    shards: tuple[Shard, ...]
+    source: dict[str, Any]
+    plan: dict[str, Any]
+    quality: dict[str, Any] = field(default_factory=dict)
+    packages: dict[str, str] = field(default_factory=dict)
+    stats: File | None = None
+    excluded: tuple[Excluded, ...] = ()
+    command: str = ""
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Rows of each split that has any, in the order train, validation, test."""
+        rows = {split: 0 for split in SPLITS}
+        for shard in self.shards:
+            rows[shard.split] += shard.rows
+        return {split: count for split, count in rows.items() if count}
+
+    @property
+    def rows(self) -> int:
+        return sum(self.splits.values())
+
+    @property
+    def files(self) -> list[File]:
+        """Every file that the index vouches for."""
+        views = [shard.parquet for shard in self.shards if shard.parquet]
+        return [*self.shards, *views, *([self.stats] if self.stats else [])]
+
+    def to_json(self) -> dict[str, Any]:
+        plain = {"format": FORMAT, "name": self.name, "splits": self.splits, **asdict(self)}
+        plain["spec"] = self.spec.to_json()
+        return plain
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> "Index":
+        """The inverse of `to_json`.
+
+        Raises:
+            ZooError: if the format is newer than this code, or a part is missing or
+                names a file outside the folder.
+        """
+        version = plain.get("format")
+        if not isinstance(version, int):
+            raise ZooError(f"{INDEX_FILE}: expected a format number, got {version!r}")
+        if version > FORMAT:
+            raise ZooError(
+                f"{INDEX_FILE}: format {version} is newer than format {FORMAT}, the last one this "
+                "wszoo reads; upgrade wszoo"
+            )
+        try:
+            rest = {k: v for k, v in plain.items() if k not in ("format", "splits")}
+            rest["spec"] = NetworkSpec.from_json(rest["spec"])
+            rest["columns"] = {
+                name: Column(**{**c, "names": tuple(c["names"]) if c["names"] else None})
+                for name, c in rest["columns"].items()
+            }
+            rest["shards"] = tuple(shard_from_json(shard) for shard in rest["shards"])
+            rest["excluded"] = tuple(Excluded(**row) for row in rest.get("excluded", ()))
+            rest["stats"] = File(**rest["stats"]) if rest.get("stats") else None
+            index = cls(**rest)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ZooError(f"{INDEX_FILE}: not an index of format {version}: {error}") from error
+        for file in index.files:
+            path = PurePosixPath(file.file)
+            if path.is_absolute() or ".." in path.parts or "\\" in file.file:
+                raise ZooError(f"{INDEX_FILE}: {file.file!r} lies outside the zoo's folder")
+        if index.splits != plain.get("splits"):
+            raise ZooError(
+                f"{INDEX_FILE}: splits say {plain.get('splits')}, the shards add up to "
+                f"{index.splits}"
+            )
+        return index
+
+
+def shard_from_json(plain: Mapping[str, Any]) -> Shard:
+    """A shard's record, as it stands in the index and in the build folder."""
+    parquet = File(**plain["parquet"]) if plain["parquet"] else None
+    return Shard(**{**plain, "parquet": parquet})
+
+
+def read_index(folder: Path) -> Index:
+    """The index of a finished zoo.
+
+    Raises:
+        ZooError: if there is none, or it is not readable as one.
+    """
+    path = folder / INDEX_FILE
+    if not path.is_file():
+        if (folder / BUILD_FOLDER).is_dir():
+            raise ZooError(
+                f"{folder} is not finished; run the command that makes it again to go on, "
+                f"or see `wszoo info {folder}`"
+            )
+        what = "has no zoo.json" if folder.is_dir() else "does not exist"
+        raise ZooError(f"{folder} is not a zoo: it {what}")
+    return Index.from_json(read_json(path))
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        ZooError: if it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ZooError(f"{path}: not JSON ({error})") from error
+
+
+def write_index(folder: Path, index: Index) -> None:
+    """Write `zoo.json`, the last file of a zoo."""
+    write_json(folder / INDEX_FILE, index.to_json())
+
+
+def write_json(path: Path, plain: Any) -> None:
+    """Write JSON durably: whole under its name, or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that is synced and renamed onto it on success."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        if os.name == "posix":
+            directory = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a safetensors file durably."""
+    # The numpy writer takes the memory as it lies, so strided arrays would be written wrong.
+    whole = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    with replacing(path) as temporary:
+        # save_file would hide a full disk behind an error of its own; bytes raise OSError.
+        temporary.write_bytes(safetensors.numpy.save(whole, dict(metadata or {}) or None))
+
+
+def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
+    """All tensors of a safetensors file, copied into memory.
+
+    Raises:
+        ZooError: if the file is missing or damaged.
+    """
+    try:
+        return safetensors.numpy.load_file(path)
+    except FileNotFoundError:
+        raise ZooError(f"{path} is missing") from None
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise ZooError(f"{path}: not a safetensors file ({error})") from error
+
+
+def shard_file(split: str, number: int, total: int, parquet: bool = False) -> str:
+    """The path of a shard inside the folder.
+
+    >>> shard_file("train", 0, 3)
+    'weights/train-00000-of-00003.safetensors'
+    """
+    folder, suffix = ("data", "parquet") if parquet else ("weights", "safetensors")
+    return f"{folder}/{split}-{number:05d}-of-{total:05d}.{suffix}"
+
+
+def describe(folder: Path, file: str) -> File:
+    """Size and sha256 of a file that is there."""
+    path = folder / file
+    return File(file, path.stat().st_size, sha256(path))
+
+
+def sha256(path: Path) -> str:
+    """The hex digest of a file, equal to the Hub's object id of it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_file(folder: Path, file: File, hashes: bool) -> str | None:
+    """What is wrong with a file of the index, or None; one line that names it."""
+    path = folder / file.file
+    if not path.is_file():
+        return f"{path} is missing"
+    size = path.stat().st_size
+    if size != file.bytes:
+        return f"{path} has {size} bytes, the index says {file.bytes}"
+    if hashes and sha256(path) != file.sha256:
+        return f"{path} does not have the sha256 of the index: its content has changed"
+    return None
+
+
+@contextlib.contextmanager
+def one_writer(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; the system releases it when the process dies.
+
+    Raises:
+        ZooError: if another process is writing there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / LOCK_FILE, timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise ZooError(
+            f"{folder} is being written by another process; wait for it or stop it first"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def zoo_columns(spec: NetworkSpec, others: Mapping[str, Column]) -> dict[str, Column]:
+    """Keys, then `others`, then the tensors of `spec`: the order of a row's columns."""
+    named = {"index": Column("key", "index"), "view": Column("key", "index"), **others}
+    for name in spec.tensors:
+        named[name] = Column(name.partition("_")[0], "tensor")
+    return named
+
+
