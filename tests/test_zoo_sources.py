@@ -1,0 +1,680 @@
+"""Sources: what is read is verified, the order is fixed, and every failure is one line."""
+
+import copyreg
+import gzip
+import hashlib
+import http.server
+import io
+import os
+import pickle
+import socket
+import tarfile
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torchvision.datasets
+
+from zoo import philox, sources
+from zoo.errors import ZooError
+from zoo.sources import load_images, load_sine, split_items
+
+RNG = np.random.default_rng(20260726)
+FILES = tuple(sources.IDX_MD5["mnist"])
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def idx(values: np.ndarray) -> bytes:
+    lengths = np.array(values.shape, ">u4").tobytes()
+    return bytes([0, 0, 8, values.ndim]) + lengths + values.astype(np.uint8).tobytes()
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Any connection fails at once, as on a machine without network."""
+
+    def refuse(*_args, **_kwargs):
+        raise OSError("no network here")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+
+
+@pytest.fixture
+def small_mnist(monkeypatch):
+    """Images, labels and the four files' content of an MNIST of 6 + 3 items of 5x4 pixels."""
+    images = RNG.integers(0, 256, (9, 5, 4), np.uint8)
+    labels = np.arange(9) % 10
+    parts = (images[:6], labels[:6], images[6:], labels[6:])
+    contents = dict(zip(FILES, map(idx, parts), strict=True))
+    monkeypatch.setitem(sources.IDX_MD5, "mnist", {f: md5(c) for f, c in contents.items()})
+    return images, labels, contents
+
+
+def write_raw(root: Path, contents: dict[str, bytes], folder: str = "MNIST/raw") -> Path:
+    raw = root / folder
+    raw.mkdir(parents=True)
+    for file, content in contents.items():
+        (raw / file).write_bytes(content)
+    return raw
+
+
+def tree(root: Path) -> dict[str, tuple[int, int]]:
+    return {
+        str(path): (path.stat().st_mtime_ns, path.stat().st_size)
+        for path in [root, *root.rglob("*")]
+    }
+
+
+# ---- MNIST and Fashion-MNIST
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_mnist_files_are_read_plain_or_packed(tmp_path, small_mnist, no_network, packed):
+    images, labels, contents = small_mnist
+    if packed:
+        contents = {f"{file}.gz": gzip.compress(content) for file, content in contents.items()}
+    raw = write_raw(tmp_path, contents)
+    before = tree(tmp_path)
+    source = load_images("mnist", tmp_path)
+    assert tree(tmp_path) == before
+    np.testing.assert_array_equal(source.images, images[..., None], strict=True)
+    np.testing.assert_array_equal(source.labels, labels.astype(np.int64), strict=True)
+    assert (source.train_items, len(source), source.shape) == (6, 9, (5, 4, 1))
+    assert source.images.flags.writeable  # torch.from_numpy warns about arrays that are not
+    assert source.class_names == tuple("0123456789")
+    assert (source.name, source.license, source.path) == ("mnist", "cc-by-sa-3.0", raw)
+
+
+def test_sha256_sees_pixels_labels_and_shape_and_not_the_packing(tmp_path, small_mnist):
+    _, _, contents = small_mnist
+    write_raw(tmp_path / "plain", contents)
+    write_raw(tmp_path / "gz", {f"{f}.gz": gzip.compress(c) for f, c in contents.items()})
+    plain = load_images("mnist", tmp_path / "plain")
+    assert plain.sha256 == load_images("mnist", tmp_path / "gz").sha256
+    assert plain.sha256 != load_images("mnist", tmp_path / "plain", size=4).sha256
+    changed = plain.images.copy()
+    changed[3, 1, 2, 0] ^= 1
+    turned = plain.images.reshape(9, 4, 5, 1)
+    labels = plain.labels.copy()
+    labels[5] = 0
+    others = {
+        sources._sha256(changed, plain.labels),
+        sources._sha256(turned, plain.labels),
+        sources._sha256(plain.images, labels),
+    }
+    assert len(others | {plain.sha256}) == 4
+    assert sources._sha256(plain.images, plain.labels) == plain.sha256
+
+
+def test_data_root_comes_from_the_environment(tmp_path, small_mnist, monkeypatch):
+    write_raw(tmp_path, small_mnist[2])
+    monkeypatch.setenv("WSZOO_DATA", str(tmp_path))
+    assert len(load_images("mnist")) == 9
+    monkeypatch.delenv("WSZOO_DATA")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    with pytest.raises(ZooError, match=r"not found in \S*/home/\.cache/wszoo/MNIST/raw"):
+        load_images("mnist", download=False)
+
+
+@pytest.mark.parametrize("damage", ["shorter", "flipped"])
+def test_damaged_idx_file_is_named(tmp_path, small_mnist, no_network, damage):
+    content = bytearray(small_mnist[2][FILES[2]])
+    if damage == "shorter":
+        del content[-3:]
+    else:
+        content[-3] ^= 1
+    raw = write_raw(tmp_path, {**small_mnist[2], FILES[2]: bytes(content)})
+    line = rf"^mnist: {raw}/{FILES[2]} is truncated or altered \(md5 \w+, not \w+\); delete it .*$"
+    with pytest.raises(ZooError, match=line):
+        load_images("mnist", tmp_path)
+
+
+def test_truncated_gz_is_named(tmp_path, small_mnist):
+    packed = {f"{file}.gz": gzip.compress(content) for file, content in small_mnist[2].items()}
+    packed[f"{FILES[0]}.gz"] = packed[f"{FILES[0]}.gz"][:-20]
+    write_raw(tmp_path, packed)
+    with pytest.raises(ZooError, match=rf"{FILES[0]}\.gz cannot be read \(.*delete it"):
+        load_images("mnist", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        (FILES[0], b"\0\0\x08", "is not an idx file"),
+        (FILES[0], idx(np.zeros((6, 5, 4)))[:-1], "or not all of one"),
+        (FILES[1], idx(np.zeros(5)), r"the train files in .* contradict .*\(6, 5, 4\).*\(5,\)"),
+    ],
+)
+def test_idx_files_that_pass_their_md5_are_still_parsed_with_care(
+    tmp_path, small_mnist, monkeypatch, file, content, message
+):
+    monkeypatch.setitem(sources.IDX_MD5["mnist"], file, md5(content))
+    write_raw(tmp_path, {**small_mnist[2], file: content})
+    with pytest.raises(ZooError, match=message):
+        load_images("mnist", tmp_path)
+
+
+def test_missing_files_without_network_are_one_line(tmp_path, no_network, capsys):
+    with pytest.raises(
+        ZooError,
+        match=r"^fashion-mnist: train-images-idx3-ubyte, train-labels-idx1-ubyte, "
+        r"t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte not found in \S*/FashionMNIST/raw, and "
+        r"the download failed \(.*no network here.*\); put the files there, plain or as \.gz, "
+        r"or name the folder that has FashionMNIST/raw with --data-root or WSZOO_DATA$",
+    ) as caught:
+        load_images("fashion-mnist", tmp_path)
+    assert "\n" not in str(caught.value)
+    assert capsys.readouterr().out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_download_can_be_forbidden(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_download", pytest.fail)
+    with pytest.raises(ZooError, match=r"not found in .*MNIST/raw, and downloading is off;"):
+        load_images("mnist", tmp_path, download=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def mirror(tmp_path):
+    """A folder served over HTTP: (folder, address)."""
+    folder = tmp_path / "mirror"
+    folder.mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, directory=str(folder), **kwargs)
+
+        def log_message(self, *_args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield folder, f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def mnist_mirror(mirror, small_mnist, monkeypatch):
+    folder, address = mirror
+    packed = {f"{file}.gz": gzip.compress(content) for file, content in small_mnist[2].items()}
+    for file, content in packed.items():
+        (folder / file).write_bytes(content)
+    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [address])
+    resources = [(file, md5(content)) for file, content in packed.items()]
+    monkeypatch.setattr(torchvision.datasets.MNIST, "resources", resources)
+    return folder
+
+
+def test_missing_files_are_downloaded_once(tmp_path, small_mnist, mnist_mirror, capsys):
+    images, _, contents = small_mnist
+    raw = write_raw(tmp_path / "data", {FILES[1]: contents[FILES[1]]})
+    before = (raw / FILES[1]).stat().st_mtime_ns
+    source = load_images("mnist", tmp_path / "data")
+    np.testing.assert_array_equal(source.images[..., 0], images)
+    assert capsys.readouterr().out == ""
+    assert (raw / FILES[1]).stat().st_mtime_ns == before
+    assert sorted(os.listdir(raw)) == sorted(FILES)
+    assert os.listdir(tmp_path / "data") == ["MNIST"]
+    assert socket.getdefaulttimeout() is None
+    for file in mnist_mirror.iterdir():
+        file.unlink()
+    assert load_images("mnist", tmp_path / "data").sha256 == source.sha256
+
+
+def test_chatter_of_a_download_stays_off_stdout(tmp_path, monkeypatch, capsys):
+    def chatty(*_args, **_kwargs):
+        print("Downloading")
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr(torchvision.datasets, "MNIST", chatty)
+    with pytest.raises(ZooError, match=r"the download failed \(two lines\)"):
+        load_images("mnist", tmp_path)
+    assert capsys.readouterr() == ("", "Downloading\n")
+
+
+def test_damaged_download_leaves_nothing(tmp_path, small_mnist, mnist_mirror):
+    (mnist_mirror / f"{FILES[3]}.gz").write_bytes(b"half")
+    with pytest.raises(ZooError, match=r"the download failed \(.*t10k-labels.*corrupted"):
+        load_images("mnist", tmp_path / "data")
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+@pytest.mark.skipif(not os.environ.get("WSZOO_DATA"), reason="WSZOO_DATA names no folder of data")
+@pytest.mark.parametrize(
+    ("name", "folder", "mean"),
+    [("mnist", "MNIST", 0.1307), ("fashion-mnist", "FashionMNIST", 0.286)],
+)
+def test_real_data(name, folder, mean, no_network):
+    if not (Path(os.environ["WSZOO_DATA"]) / folder).is_dir():
+        pytest.skip(f"WSZOO_DATA has no {folder}")
+    source = load_images(name)
+    assert (source.train_items, len(source), source.shape) == (60_000, 70_000, (28, 28, 1))
+    assert source.images[:60_000].mean() / 255 == pytest.approx(mean, abs=1e-4)
+    theirs = getattr(torchvision.datasets, folder)
+    if all((source.path / file).exists() for file in FILES):
+        test = theirs(os.environ["WSZOO_DATA"], train=False)
+        np.testing.assert_array_equal(source.images[60_000:, ..., 0], test.data.numpy())
+        np.testing.assert_array_equal(source.labels[60_000:], test.targets.numpy())
+    assert (np.bincount(source.labels) >= 6_000).sum() >= 9 and len(source.class_names) == 10
+
+
+def test_class_names_agree_with_torchvision():
+    theirs = tuple(torchvision.datasets.FashionMNIST.classes)
+    assert sources._FACTS["fashion-mnist"]["class_names"] == theirs
+    theirs = tuple(name[0] for name in torchvision.datasets.MNIST.classes)
+    assert sources._FACTS["mnist"]["class_names"] == theirs
+
+
+# ---- CIFAR-10
+
+
+def old_pickle(value: object) -> bytes:
+    """Pickled as by the numpy of 2009, with integers for a dtype's flags."""
+    stream = io.BytesIO()
+    pickler = pickle.Pickler(stream, protocol=2)
+    pickler.dispatch_table = copyreg.dispatch_table.copy()
+    pickler.dispatch_table[type(np.dtype("u1"))] = lambda dtype: (
+        np.dtype,
+        ("u1", 0, 1),
+        dtype.__reduce__()[2],
+    )
+    pickler.dump(value)
+    return stream.getvalue()
+
+
+@pytest.fixture
+def small_cifar(monkeypatch):
+    """Images, labels and files of a CIFAR-10 of 5 x 2 + 2 items; MD5 lists to match."""
+    images = RNG.integers(0, 256, (12, 32, 32, 3), np.uint8)
+    labels = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8]
+    cifar = torchvision.datasets.CIFAR10
+    contents = {}
+    for at, (file, _) in enumerate([*cifar.train_list, *cifar.test_list]):
+        rows = slice(2 * at, 2 * at + 2)
+        planes = images[rows].transpose(0, 3, 1, 2).reshape(2, -1)
+        contents[file] = old_pickle({"data": planes, "labels": labels[rows]})
+    contents["batches.meta"] = pickle.dumps({"label_names": list("abcdefghij")})
+    for lists in ("train_list", "test_list"):
+        known = [[file, md5(contents[file])] for file, _ in getattr(cifar, lists)]
+        monkeypatch.setattr(cifar, lists, known)
+    meta = {**cifar.meta, "md5": md5(contents["batches.meta"])}
+    monkeypatch.setattr(cifar, "meta", meta)
+    return images, labels, contents
+
+
+def test_cifar10_batches(tmp_path, small_cifar, no_network, capsys):
+    images, labels, contents = small_cifar
+    write_raw(tmp_path, contents, "cifar-10-batches-py")
+    before = tree(tmp_path)
+    source = load_images("cifar10", tmp_path)
+    assert tree(tmp_path) == before
+    np.testing.assert_array_equal(source.images, images, strict=True)
+    np.testing.assert_array_equal(source.labels, np.array(labels), strict=True)
+    assert source.images.flags.c_contiguous
+    assert (source.train_items, source.class_names) == (10, tuple("abcdefghij"))
+    assert (source.license, capsys.readouterr().out) == ("unknown", "")
+
+
+def test_damaged_batch_is_named_and_never_unpickled(tmp_path, small_cifar, monkeypatch):
+    folder = write_raw(tmp_path, small_cifar[2], "cifar-10-batches-py")
+    content = (folder / "data_batch_3").read_bytes()
+    (folder / "data_batch_3").write_bytes(content[:-1])
+    monkeypatch.setattr(pickle, "load", pytest.fail)
+    with pytest.raises(ZooError, match=r"^cifar10: \S*/data_batch_3 is truncated or altered"):
+        load_images("cifar10", tmp_path)
+
+
+def test_missing_batches_without_network(tmp_path, small_cifar, no_network):
+    contents = {f: c for f, c in small_cifar[2].items() if f not in ("test_batch", "batches.meta")}
+    write_raw(tmp_path, contents, "cifar-10-batches-py")
+    with pytest.raises(
+        ZooError,
+        match=r"^cifar10: test_batch, batches\.meta not found in .*no network here.*"
+        r"imagefolder:PATH, or name the folder that has cifar-10-batches-py with --data-root",
+    ):
+        load_images("cifar10", tmp_path)
+
+
+def test_cifar10_is_downloaded_and_unpacked(tmp_path, small_cifar, mirror, monkeypatch, capsys):
+    images, _, contents = small_cifar
+    folder, address = mirror
+    with tarfile.open(folder / "cifar-10-python.tar.gz", "w:gz") as archive:
+        for file, content in contents.items():
+            member = tarfile.TarInfo(f"cifar-10-batches-py/{file}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    cifar = torchvision.datasets.CIFAR10
+    monkeypatch.setattr(cifar, "url", f"{address}cifar-10-python.tar.gz")
+    monkeypatch.setattr(cifar, "tgz_md5", md5((folder / "cifar-10-python.tar.gz").read_bytes()))
+    source = load_images("cifar10", tmp_path / "data")
+    np.testing.assert_array_equal(source.images, images)
+    assert capsys.readouterr().out == ""
+    assert os.listdir(tmp_path / "data") == ["cifar-10-batches-py"]
+
+
+# ---- digits, names, sizes
+
+
+def test_digits():
+    from sklearn.datasets import load_digits
+
+    source = load_images("digits")
+    assert (source.images.shape, source.train_items) == ((1797, 8, 8, 1), 1797)
+    expected = [round(v * 255 / 16) for v in load_digits().images.reshape(-1)]
+    np.testing.assert_array_equal(source.images.reshape(-1), expected)
+    assert source.images.min() == 0 and source.images.max() == 255
+    assert sorted(set(source.labels.tolist())) == list(range(10)) and source.path is None
+
+
+def test_size_of_a_published_set():
+    source = load_images("digits", size=4)
+    assert source.shape == (4, 4, 1)
+    # Halving by area is the mean of 2 x 2 pixels.
+    whole = load_images("digits").images[..., 0].reshape(-1, 4, 2, 4, 2).mean((2, 4))
+    np.testing.assert_allclose(source.images[..., 0], whole, atol=0.5)
+    grown = load_images("digits", size=20)
+    assert grown.shape == (20, 20, 1)
+
+
+@pytest.mark.parametrize("size", [0, -3, 2.5])
+def test_bad_size(size):
+    with pytest.raises(ValueError, match=rf"at least 1, got {size}"):
+        load_images("digits", size=size)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "mnst",
+            r"^unknown source 'mnst'; known: mnist, fashion-mnist, cifar10, digits, "
+            r"imagefolder:PATH, sine \(did you mean mnist\?\)$",
+        ),
+        ("CT scans", r"imagefolder:PATH, sine$"),
+        ("sine", "waves, not images; open it with load_sine"),
+        ("imagefolder:", "needs a path"),
+    ],
+)
+def test_names_that_open_nothing(name, message):
+    with pytest.raises(ValueError, match=message):
+        load_images(name)
+
+
+def test_every_source_has_one_line_and_every_licence_is_stated():
+    assert all(line and "\n" not in line for line in sources.SOURCES.values())
+    assert set(sources._FACTS) == set(sources.SOURCES) - {"imagefolder:PATH"}
+    assert all(facts["license"] and facts["citation"] for facts in sources._FACTS.values())
+
+
+# ---- image folders
+
+
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), picture)
+
+
+def noise(*shape: int, dtype: type = np.uint8) -> np.ndarray:
+    return RNG.integers(0, np.iinfo(dtype).max + 1, shape).astype(dtype)
+
+
+def open_folder(path: Path, size: int | None = None) -> sources.ImageSource:
+    return load_images(f"imagefolder:{path}", size=size)
+
+
+def test_order_is_a_proportional_interleave(tmp_path):
+    value = 0
+    for name, count in (("b", 8), ("a", 4), ("c", 2)):
+        for rank in range(count):
+            write_picture(tmp_path / name / f"{rank}.png", np.full((2, 2), value, np.uint8))
+            value += 1
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    (tmp_path / "a" / "._0.png").write_bytes(b"left by macOS")
+    (tmp_path / "a" / "notes.txt").write_text("not a picture")
+    source = open_folder(tmp_path)
+    assert source.class_names == ("a", "b", "c")
+    # Positions: a 1/8 3/8 .., b 1/16 3/16 .., c 1/4 3/4.
+    assert "".join("abc"[label] for label in source.labels) == "babcbabbabcbab"
+    assert source.files[:4] == ("b/0.png", "a/0.png", "b/1.png", "c/0.png")
+    assert (source.train_items, len(source), source.shape) == (14, 14, (2, 2, 1))
+    assert source.images[:4, 0, 0, 0].tolist() == [0, 8, 1, 12]
+    for length in range(len(source)):
+        counts = np.bincount(source.labels[:length], minlength=3)
+        assert np.abs(counts - length * np.array([4, 8, 2]) / 14).max() <= 1
+
+
+def test_ties_go_by_class_and_numbers_agree_with_torchvision(tmp_path):
+    for name in ("z", "m"):
+        for rank in range(3):
+            write_picture(tmp_path / name / f"{rank}.png", noise(2, 2))
+    source = open_folder(tmp_path)
+    assert source.labels.tolist() == [0, 1, 0, 1, 0, 1]
+    theirs = torchvision.datasets.ImageFolder(str(tmp_path))
+    assert {
+        (str(tmp_path / file), label)
+        for file, label in zip(source.files, source.labels.tolist(), strict=True)
+    } == set(theirs.samples)
+
+
+def test_train_and_test_folders(tmp_path):
+    for part, count in (("train", 3), ("test", 2), ("val", 1)):
+        for name in ("cat", "dog"):
+            for rank in range(count):
+                write_picture(tmp_path / part / name / f"{rank}.png", noise(3, 4))
+    source = open_folder(tmp_path)
+    assert (source.train_items, len(source), source.class_names) == (6, 10, ("cat", "dog"))
+    assert [file.split("/")[0] for file in source.files] == ["train"] * 6 + ["test"] * 4
+    assert source.labels[6:].tolist() == [0, 1, 0, 1]
+    assert source.title == f"Image folder {tmp_path.name}"
+
+    (tmp_path / "test" / "dog").rename(tmp_path / "test" / "wolf")
+    with pytest.raises(ZooError, match=r"same class folders, but only one of them has dog, wolf"):
+        open_folder(tmp_path)
+
+
+def test_grey_deep_and_colour_pictures_share_one_array(tmp_path):
+    grey, deep, colour = noise(4, 5), noise(4, 5, dtype=np.uint16), noise(4, 5, 3)
+    clear = noise(4, 5, 4)
+    deep[0, :3] = (128, 129, 65535)
+    pictures = (grey, deep, np.repeat(grey[..., None], 3, 2), colour, clear)
+    for rank, picture in enumerate(pictures):
+        write_picture(tmp_path / "all" / f"{rank}.png", picture)
+    source = open_folder(tmp_path)
+    assert source.shape == (4, 5, 3)
+    np.testing.assert_array_equal(source.images[0], np.repeat(grey[..., None], 3, 2))
+    expected = np.rint(deep / 257).astype(np.uint8)
+    np.testing.assert_array_equal(source.images[1], np.repeat(expected[..., None], 3, 2))
+    assert source.images[1, 0, :3, 0].tolist() == [0, 1, 255]
+    np.testing.assert_array_equal(source.images[2], source.images[0])
+    np.testing.assert_array_equal(source.images[3], colour[..., ::-1])
+    np.testing.assert_array_equal(source.images[4], clear[..., 2::-1])
+
+    for rank in (3, 4):
+        (tmp_path / "all" / f"{rank}.png").unlink()
+    assert open_folder(tmp_path).images.shape == (3, 4, 5, 1)
+
+
+def test_late_colour_keeps_all_earlier_grey_pictures(tmp_path):
+    pictures = noise(80, 3, 3)
+    for rank, picture in enumerate(pictures):
+        write_picture(tmp_path / "all" / f"{rank:03}.png", picture)
+    write_picture(tmp_path / "all" / "colour.png", noise(3, 3, 3))
+    images = open_folder(tmp_path).images
+    np.testing.assert_array_equal(images[:80], np.repeat(pictures[..., None], 3, 3))
+
+
+def test_broken_pictures_are_named_and_counted(tmp_path):
+    write_picture(tmp_path / "a" / "whole.jpg", noise(64, 64, 3))
+    write_picture(tmp_path / "a" / "whole.png", noise(64, 64, 3))
+    jpeg = (tmp_path / "a" / "whole.jpg").read_bytes()
+    (tmp_path / "a" / "half.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    with pytest.raises(
+        ZooError, match=r"^imagefolder: 1 of 3 pictures cannot be used: \S*a/half\.jpg \(damaged"
+    ):
+        open_folder(tmp_path)
+    png = bytearray((tmp_path / "a" / "whole.png").read_bytes())
+    png[len(png) // 2] ^= 255
+    (tmp_path / "a" / "flipped.png").write_bytes(png)
+    (tmp_path / "a" / "empty.png").touch()
+    (tmp_path / "a" / "text.png").write_text("not a picture")
+    write_picture(tmp_path / "a" / "float.tiff", np.ones((64, 64), np.float32))
+    with pytest.raises(
+        ZooError,
+        match=r"5 of 7 .*empty\.png \(damaged, or not a picture\), \S*flipped\.png .*"
+        r"float\.tiff \(float32 pixels, expected 8 or 16 bits without sign\) and 2 more; repair",
+    ) as caught:
+        open_folder(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_unequal_sizes_want_a_size(tmp_path):
+    wide = np.zeros((4, 8, 3), np.uint8)
+    wide[:, 2:6] = (10, 20, 30)  # the centred square, in OpenCV's BGR
+    write_picture(tmp_path / "a" / "0.png", wide)
+    write_picture(tmp_path / "a" / "1.png", wide.transpose(1, 0, 2))
+    with pytest.raises(
+        ValueError,
+        match=r"differ in size: \S*0\.png has 4 rows and 8 columns, \S*1\.png 8 and 4; pass --size",
+    ):
+        open_folder(tmp_path)
+    for size in (2, 4, 9):
+        source = open_folder(tmp_path, size)
+        assert source.images.shape == (2, size, size, 3)
+        assert (source.images == (30, 20, 10)).all()
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    from PIL import Image
+
+    picture = Image.fromarray(np.repeat(np.uint8([[0], [255]]), 16, 0).repeat(16, 1))
+    exif = picture.getexif()
+    exif[0x0112] = 6  # shown after a quarter turn clockwise
+    (tmp_path / "a").mkdir()
+    picture.save(tmp_path / "a" / "0.jpg", exif=exif)
+    images = open_folder(tmp_path).images
+    assert images.shape == (1, 16, 32, 1)
+    assert images[0, :, :8].min() > 200 and images[0, :, -8:].max() < 50
+
+
+def test_folders_that_hold_no_pictures(tmp_path):
+    with pytest.raises(ZooError, match=r"^imagefolder: \S*/none does not exist; expected"):
+        open_folder(tmp_path / "none")
+    (tmp_path / "file").touch()
+    with pytest.raises(ZooError, match=r"^imagefolder: \S*/file is not a folder; expected"):
+        open_folder(tmp_path / "file")
+    write_picture(tmp_path / "flat" / "0.png", noise(2, 2))
+    with pytest.raises(ZooError, match=r"flat has no class folders; expected \S*/<class>/<pict"):
+        open_folder(tmp_path / "flat")
+    write_picture(tmp_path / "gap" / "full" / "0.png", noise(2, 2))
+    (tmp_path / "gap" / "bare").mkdir()
+    with pytest.raises(ZooError, match=r"no pictures in \S*/gap for bare; expected files \.jpg"):
+        open_folder(tmp_path / "gap")
+
+
+# ---- sine waves
+
+
+def test_sine_values():
+    source = load_sine(50, 11, (0, 10), (0.5, 10), seed=3)
+    u = philox.uniforms(3, 0, np.arange(50), np.zeros(50, np.int64), philox.HYPER, 2)
+    np.testing.assert_allclose(source.coefs, [0, 0.5] + u * [10, 9.5], rtol=1e-15)
+    assert source.inputs.dtype == np.float32 and source.inputs.shape == (11, 1)
+    assert source.inputs[0] == np.float32(-np.pi) and source.inputs[-1] == np.float32(np.pi)
+    targets = source.targets(np.array([7, 2]))
+    assert targets.dtype == np.float32 and targets.shape == (2, 11, 1)
+    for row, item in enumerate((7, 2)):
+        a, b = source.coefs[item]
+        expected = a * np.sin(b * source.inputs.astype(np.float64))
+        np.testing.assert_array_equal(targets[row], expected.astype(np.float32))
+    assert (len(source), source.train_items, source.labels, source.class_names) == (
+        50,
+        50,
+        None,
+        (),
+    )
+
+
+def test_sine_depends_on_seed_and_index_alone():
+    source = load_sine(20, 5, (0, 10), (0, 10), seed=1)
+    again = load_sine(20, 5, (0, 10), (0, 10), seed=1)
+    assert source.sha256 == again.sha256
+    assert source.sha256 != load_sine(20, 5, (0, 10), (0, 10), seed=2).sha256
+    np.testing.assert_array_equal(load_sine(8, 5, (0, 10), (0, 10), 1).coefs, source.coefs[:8])
+    for one in (None, (1, 1)):
+        plain = load_sine(20, 5, one, (0, 10), seed=1)
+        assert (plain.coefs[:, 0] == 1).all()
+        np.testing.assert_array_equal(plain.coefs[:, 1], source.coefs[:, 1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, 5, None, (0, 1), 0), r"count >= 1 and points >= 2, got count 0, points 5"),
+        ((5, 1, None, (0, 1), 0), r"got count 5, points 1"),
+        ((5, 5, (2, 1), (0, 1), 0), r"amplitude must be \(low, high\) .* got \(2\.0, 1\.0\)"),
+        ((5, 5, None, (0, np.inf), 0), r"frequency must be .* got \(0\.0, inf\)"),
+    ],
+)
+def test_sine_misuse(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        load_sine(*arguments)
+
+
+# ---- splits
+
+
+@pytest.mark.parametrize(
+    ("source_train", "total", "rule", "train", "validation", "test"),
+    [
+        (60_000, 70_000, "dws", (0, 55_000), (55_000, 60_000), (60_000, 70_000)),
+        (50_000, 60_000, "dws", (0, 45_000), (45_000, 50_000), (50_000, 60_000)),
+        (1_797, 1_797, "dws", (0, 1_457), (1_457, 1_618), (1_618, 1_797)),
+        (60_000, 70_000, "nfn", (0, 45_000), (45_000, 50_000), (60_000, 70_000)),
+        (60_000, 70_000, "nfn-all-rest", (0, 45_000), (45_000, 50_000), (50_000, 70_000)),
+        (50_000, 60_000, "nfn", (0, 45_000), (45_000, 50_000), (50_000, 60_000)),
+        (1_000, 1_200, "nfn", (0, 900), (900, 1_000), (1_000, 1_200)),
+        (1_797, 1_797, "nfn-all-rest", (0, 1_457), (1_457, 1_618), (1_618, 1_797)),
+        (1_000, 1_000, "80-10-10", (0, 800), (800, 900), (900, 1_000)),
+        (5_000, 5_000, "80-10-10", (0, 4_000), (4_000, 4_500), (4_500, 5_000)),
+    ],
+)
+def test_splits(source_train, total, rule, train, validation, test):
+    assert split_items(source_train, total, rule) == {
+        "train": range(*train),
+        "validation": range(*validation),
+        "test": range(*test),
+    }
+
+
+@pytest.mark.parametrize("rule", sources.SPLIT_RULES)
+def test_splits_are_disjoint_ordered_and_keep_a_train_item(rule):
+    for total in (*range(1, 60), 49_999, 50_001, 55_555, 55_556, 70_000):
+        for source_train in {1, (total + 1) // 2, total}:
+            splits = split_items(source_train, total, rule)
+            assert list(splits) == ["train", "validation", "test"]
+            ends = [(part.start, part.stop) for part in splits.values()]
+            flat = [end for pair in ends for end in pair]
+            assert flat == sorted(flat) and flat[0] == 0 and flat[-1] == total
+            assert len(splits["train"]) >= 1
+            if source_train == total >= 20 or 10 <= source_train < total:
+                assert all(len(part) for part in splits.values())
+
+
+def test_split_misuse():
+    with pytest.raises(
+        ValueError, match=r"unknown split rule 'nfm'; known: dws, nfn, .*mean nfn\?"
+    ):
+        split_items(10, 10, "nfm")
+    for source_train, total in ((0, 10), (11, 10)):
+        with pytest.raises(
+            ValueError, match=rf"1 <= source_train <= total, got {source_train} and"
+        ):
+            split_items(source_train, total, "dws")
