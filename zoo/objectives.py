@@ -1,0 +1,191 @@
+"""What a network is fitted to: a source as inputs, targets, loss and quality.
+
+An objective is small and pickles, so that it travels to workers; the pictures or
+coefficients it works on are handed to it a few rows at a time.
+"""
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo import nets
+from zoo.engines import Adam, Fit
+from zoo.recipes import ImageRecipe, Recipe, SineRecipe
+from zoo.shards import Column
+from zoo.sources import ImageSource, SineSource, load_images, load_sine
+from zoo.spec import NetworkSpec
+
+# A fit without any error at all would have infinitely many decibels, which no
+# statistics can take; float32 networks stay far below this.
+MAX_PSNR_DB = 120.0
+
+
+
+def adam(recipe: Recipe) -> Adam:
+    """The recipe's optimiser."""
+    return Adam(
+        lr=recipe.lr,
+        steps=recipe.steps,
+        weight_decay=recipe.weight_decay,
+        beta1=recipe.beta1,
+        beta2=recipe.beta2,
+        eps=recipe.eps,
+        target_mse=recipe.target_mse,
+    )
+
+
+def psnr_db(mse: NDArray[np.float64], peak: float) -> NDArray[np.float64]:
+    """Peak signal-to-noise ratio, 10 log10(peak^2 / mse), in dB.
+
+    Args:
+        peak: white minus black, in the units of the outputs.
+    """
+    floor = peak**2 * 10 ** (-MAX_PSNR_DB / 10)
+    return 10 * np.log10(peak**2 / np.maximum(mse, floor))
+
+
+class Objective(Protocol):
+    """Inputs and targets of a zoo's networks, and what is recorded of each fit.
+
+    Attributes:
+        columns: the columns of a row that come from the source and the fit.
+    """
+
+    recipe: Recipe
+    spec: NetworkSpec
+    adam: Adam
+    inputs: NDArray[np.float32]
+    columns: dict[str, Column]
+
+    def targets(self, raw: NDArray[np.generic]) -> NDArray[np.float32]:
+        """`net point out` of the raw items `net ...`."""
+        ...
+
+    def quality(self, fit: Fit) -> dict[str, NDArray[np.generic]]:
+        """The quality columns of every network."""
+        ...
+
+    def psnr_db(self, mse: NDArray[np.float64]) -> NDArray[np.float64]:
+        """In dB, with the range from black to white as the peak."""
+        ...
+
+    def flaw(self, quality: dict[str, NDArray[np.generic]], row: int) -> str | None:
+        """Why a finite network is to be left out, or None."""
+        ...
+
+
+class TensorObjective:
+    """Targets that are given as values, on given inputs `point inp`.
+
+    Quality is the error, and for picture recipes its PSNR too.
+    """
+
+    def __init__(self, recipe: Recipe, inputs: NDArray[np.float32], out: int):
+        self.recipe = recipe
+        self.adam = adam(recipe)
+        self.inputs = inputs
+        self.spec = recipe.spec(inputs.shape[1], out)
+        decibels = {"psnr_db": Column("quality", "real", unit="dB")}
+        self.columns = {
+            **(decibels if isinstance(recipe, ImageRecipe) else {}),
+            "mse": Column("quality", "real"),
+            "steps": Column("quality", "count"),
+            "stop": Column("quality", "count"),
+        }
+
+    def targets(self, raw: NDArray[np.generic]) -> NDArray[np.float32]:
+        return raw.astype(np.float32)
+
+    def quality(self, fit: Fit) -> dict[str, NDArray[np.generic]]:
+        found: dict[str, NDArray[np.generic]] = {}
+        if isinstance(self.recipe, ImageRecipe):
+            found["psnr_db"] = self.psnr_db(fit.mse).astype(np.float32)
+        found["mse"] = fit.mse.astype(np.float32)
+        found["steps"] = fit.steps.astype(np.int64)
+        found["stop"] = fit.stop.astype(np.int64)
+        return found
+
+    def psnr_db(self, mse: NDArray[np.float64]) -> NDArray[np.float64]:
+        """In dB, with the range from black to white as the peak."""
+        black, white = self.spec.pixel_range
+        return psnr_db(mse, white - black)
+
+    def flaw(self, quality: dict[str, NDArray[np.generic]], row: int) -> str | None:
+        floor = getattr(self.recipe, "min_psnr_db", None)
+        if floor is not None and float(quality["psnr_db"][row]) < floor:  # type: ignore[arg-type]
+            return f"PSNR {quality['psnr_db'][row]:.2f} dB is below {floor:g} dB"
+        return None
+
+
+class ImageObjective(TensorObjective):
+    """Pictures `net row column chan` of bytes, as values on a grid of coordinates."""
+
+    def __init__(self, recipe: ImageRecipe, shape: tuple[int, int, int], classes: tuple[str, ...]):
+        rows, columns, chan = shape
+        grid = nets.coordinates(recipe.spec(2, chan), rows, columns)
+        super().__init__(recipe, grid, chan)
+        if classes:
+            self.columns = {"label": Column("target", "class", classes), **self.columns}
+
+    def targets(self, raw: NDArray[np.generic]) -> NDArray[np.float32]:
+        black, white = self.spec.pixel_range
+        values = black + (white - black) * (raw.astype(np.float64) / 255)
+        return values.astype(np.float32).reshape(len(raw), -1, raw.shape[-1])
+
+
+class SineObjective(TensorObjective):
+    """Waves given by their coefficients `net (amplitude, frequency)`."""
+
+    def __init__(self, recipe: SineRecipe):
+        super().__init__(recipe, nets.line(recipe.spec(1, 1), recipe.points), 1)
+        waves = {
+            "amplitude": Column("target", "real"),
+            "frequency": Column("target", "real", unit="rad per unit"),
+        }
+        self.columns = {**waves, **self.columns}
+
+    def targets(self, raw: NDArray[np.generic]) -> NDArray[np.float32]:
+        wave = raw.astype(np.float64)
+        x = self.inputs[None, :, 0].astype(np.float64)
+        return (wave[:, :1] * np.sin(wave[:, 1:] * x)).astype(np.float32)[..., None]
+
+
+def open_source(
+    recipe: Recipe, name: str, seed: int, data_root: str | Path | None = None
+) -> ImageSource | SineSource:
+    """The source that a recipe is run on; waves are drawn from the seed."""
+    if isinstance(recipe, SineRecipe):
+        return load_sine(
+            recipe.waves,
+            recipe.points,
+            (recipe.min_amplitude, recipe.max_amplitude),
+            (recipe.min_frequency, recipe.max_frequency),
+            seed,
+        )
+    return load_images(name, Path(data_root) if data_root else None, recipe.size)
+
+
+def objective(recipe: Recipe, source: ImageSource | SineSource) -> Objective:
+    """The objective of a recipe on a source."""
+    if isinstance(recipe, SineRecipe):
+        return SineObjective(recipe)
+    if not isinstance(source, ImageSource):
+        raise ValueError(f"recipe {recipe.name!r} is for pictures, {source.name} has none")
+    return ImageObjective(recipe, source.shape, source.class_names)
+
+
+def raw_items(source: ImageSource | SineSource, items: NDArray[np.int64]) -> NDArray[np.generic]:
+    """What `targets` takes, of the chosen items."""
+    return source.images[items] if isinstance(source, ImageSource) else source.coefs[items]
+
+
+def target_columns(
+    source: ImageSource | SineSource, items: NDArray[np.int64]
+) -> dict[str, NDArray[np.generic]]:
+    """The columns that come from the source alone, of the chosen items."""
+    if isinstance(source, ImageSource):
+        return {"label": source.labels[items]} if source.class_names else {}
+    coefs = source.coefs[items].astype(np.float32)
+    return {"amplitude": coefs[:, 0], "frequency": coefs[:, 1]}
