@@ -1,0 +1,145 @@
+"""Fits many networks at once: the contract that every engine keeps.
+
+An engine takes initial parameters, shared inputs and each network's targets, and gives
+back trained parameters. What it must do, for every network on its own:
+
+    for step in 0 .. steps - 1:
+        mse = mean over points and outputs of (network(inputs) - targets)^2
+        stop if mse is below target_mse, or not finite
+        one Adam update (Kingma and Ba 2015), weight_decay * parameter in the gradient
+    mse of the final parameters
+
+The mse that comes back always belongs to the parameters that come back. A network's
+bytes do not depend on the others in its batch, on their order or number, or on the
+number of threads.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.spec import NetworkSpec
+
+CAP, TARGET = 0, 1
+ENGINES = ("cpu", "reference")
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Full-batch Adam on the mean squared error, and when it ends.
+
+    Attributes:
+        steps: updates at most.
+        target_mse: a network stops at the first step whose mse is below it.
+    """
+
+    lr: float
+    steps: int
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    target_mse: float | None = None
+
+
+class Fit(NamedTuple):
+    """What an engine gives back.
+
+    Attributes:
+        params: float32 `net param`, in storage order.
+        mse: float64 `net`, of these parameters; not finite where the fit diverged.
+        steps: int64 `net`, updates made.
+        stop: int64 `net`, `TARGET` where the mse is below the target, else `CAP`.
+    """
+
+    params: NDArray[np.float32]
+    mse: NDArray[np.float64]
+    steps: NDArray[np.int64]
+    stop: NDArray[np.int64]
+
+
+class Engine(Protocol):
+    """Fits batches; see the module's text for what `fit` must do.
+
+    Attributes:
+        name: as recorded in the index.
+        batch: how many networks to hand over at once for full speed.
+    """
+
+    name: str
+    batch: int
+
+    def fit(
+        self,
+        spec: NetworkSpec,
+        params: NDArray[np.float32],
+        inputs: NDArray[np.float32],
+        targets: NDArray[np.float32],
+        adam: Adam,
+    ) -> Fit:
+        """Fit every network of `net param` to `net point out` targets on `point inp`."""
+        ...
+
+
+def cpu_can_fit(spec: NetworkSpec) -> bool:
+    """Whether the cpu engine knows this kind of network."""
+    hidden, last = spec.layers[:-1], spec.layers[-1]
+    return (
+        bool(hidden)
+        and all(layer.kind == "linear" and layer.activation == "sin" for layer in hidden)
+        and last.kind == "linear"
+        and last.activation == "identity"
+        and spec.inp <= 4
+        and spec.out <= 4
+    )
+
+
+def choose(name: str, device: str, spec: NetworkSpec) -> str:
+    """The engine that "auto" stands for; other names are checked and handed back.
+
+    Raises:
+        ValueError: for an unknown engine, or one that cannot fit `spec` on `device`.
+    """
+    if name not in ("auto", *ENGINES):
+        raise ValueError(f"unknown engine {name!r}; known: auto, {', '.join(ENGINES)}")
+    if name == "auto":
+        return "cpu" if device == "cpu" and cpu_can_fit(spec) else "reference"
+    if name == "cpu" and device != "cpu":
+        raise ValueError(f"engine 'cpu' does not run on device {device!r}; use --engine reference")
+    if name == "cpu" and not cpu_can_fit(spec):
+        raise ValueError(
+            "engine 'cpu' fits SIRENs of 1-4 inputs and outputs only; use --engine reference"
+        )
+    return name
+
+
+def load(name: str, device: str = "cpu", threads: int | None = None) -> Engine:
+    """The engine of that name.
+
+    Args:
+        device: a torch device, for engines that run on torch.
+        threads: cores to use on a CPU; None takes all that this process may use.
+
+    Raises:
+        ValueError: for an unknown engine or a device that is not there.
+    """
+    threads = threads or available_cores()
+    if name == "cpu":
+        from zoo.engines.cpu import CpuEngine
+
+        return CpuEngine(threads)
+    if name == "reference":
+        from zoo.engines.reference import ReferenceEngine
+
+        return ReferenceEngine(device, threads)
+    raise ValueError(f"unknown engine {name!r}; known: {', '.join(ENGINES)}")
+
+
+def available_cores() -> int:
+    """Cores that this process may use, at least 1."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,265 @@
+"""CPU engine: fit many small SIRENs, each network wholly on one thread.
+
+`fit` runs a pool of Python threads that take networks from one counter; the
+compiled kernel in `tiles.py` releases the GIL. Python threads rather than Numba's
+parallel loops: networks stop early, so work must be handed out as threads fall idle;
+the result is safe under concurrent calls and after a fork; and the main thread can
+cancel.
+
+Guarantees. A network's bytes depend on its own parameters and targets, the inputs and
+the settings: not on the other networks, their number or order, nor on the number
+of threads. The kind of machine does matter, since wider vectors sum in another order.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.engines import Adam, Fit, tiles
+from zoo.spec import NetworkSpec
+
+# Activations and cosines of a block of points should stay in the first-level data cache.
+_BLOCK_BYTES = 40 * 1024
+_MAX_BLOCK_TILES = 16
+
+
+class FitResult(NamedTuple):
+    """What `fit` returns; `mse` always belongs to `params`.
+
+    Attributes:
+        params: float32 (net, P), flat as given.
+        mse: float64 (net,), mean squared error over points and outputs; not finite
+            where a network diverged.
+        steps: int32 (net,), Adam updates made.
+        stop: uint8 (net,), 1 where mse < target_mse was reached, else 0.
+    """
+
+    params: NDArray[np.float32]
+    mse: NDArray[np.float64]
+    steps: NDArray[np.int32]
+    stop: NDArray[np.uint8]
+
+
+class _Layout(NamedTuple):
+    """Where everything of one network stands in a thread's scratch memory."""
+
+    layers: NDArray[np.int64]
+    state: int
+    delta: int
+    capacity: int
+    floats: int
+
+
+def _round_up(value: int, unit: int) -> int:
+    return -(-value // unit) * unit
+
+
+def _lay_out(widths: tuple[int, ...], points: int) -> _Layout:
+    lanes, rows = tiles.LANES, tiles.TILE_ROWS
+    last = len(widths) - 2
+    table = np.zeros((last + 1, tiles.LAYER_FIELDS), dtype=np.int64)
+    place = 0
+    for layer, (inp, out) in enumerate(itertools.pairwise(widths)):
+        table[layer, [tiles.INP, tiles.OUT]] = inp, out
+        weight_rows = inp if layer == 0 else out
+        if 0 < layer < last:
+            weight_rows = _round_up(out, tiles.GRADIENT_ROWS)
+        across = _round_up(out if layer == 0 else inp, lanes)
+        bias = place + weight_rows * across
+        end = bias + _round_up(out, lanes)
+        table[layer, [tiles.WEIGHT, tiles.WEIGHT_ROWS]] = place, weight_rows
+        table[layer, [tiles.BIAS, tiles.SIZE]] = bias, end - place
+        place = end
+    state = place
+    place = 5 * state
+    for layer in range(1, last):
+        table[layer, tiles.FORWARD] = place
+        place += widths[layer] * _round_up(widths[layer + 1], lanes)
+
+    hidden = [_round_up(width, lanes) for width in widths[1:-1]]
+    fitting = _BLOCK_BYTES // (2 * 4 * sum(hidden) * rows)
+    needed = -(-points // rows)
+    block_tiles = max(2, min(fitting, _MAX_BLOCK_TILES))
+    # Blocks of nearly equal size.
+    block_tiles = -(-needed // -(-needed // block_tiles))
+    capacity = _round_up(block_tiles * rows, lanes)
+    if capacity // rows > block_tiles:
+        block_tiles = capacity // rows
+    for layer, width in enumerate(hidden):
+        table[layer, tiles.SINE] = place
+        table[layer, tiles.COSINE] = place + width * capacity
+        place += 2 * width * capacity
+    delta = place
+    return _Layout(table, state, delta, capacity, delta + capacity * tiles.NARROW)
+
+
+def _aligned(count: int, dtype: type) -> NDArray:
+    """Zeroed memory that starts on a cache line, hence vectors never straddle two."""
+    size = count * np.dtype(dtype).itemsize
+    raw = np.zeros(size + 64, dtype=np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size].view(dtype)
+
+
+def fit(
+    widths: tuple[int, ...],
+    omegas: tuple[float, ...],
+    output_offset: float,
+    params: NDArray[np.float32],
+    inputs: NDArray[np.float32],
+    targets: NDArray[np.float32],
+    lr: float,
+    steps: int,
+    weight_decay: float = 0.0,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    target_mse: float | None = None,
+    threads: int | None = None,
+) -> FitResult:
+    """Fit independent SIRENs h = sin(omega * (W h + b)) to their own targets with Adam.
+
+    The last layer is linear, `output_offset` is added to it, and the loss is the mean
+    squared error over points and outputs. Adam is torch.optim.Adam: weight decay is
+    added to the gradient, epsilon after the root of the corrected second moment.
+
+    Args:
+        widths: (inputs, hidden..., outputs); 1-4 inputs and outputs, at least one
+            hidden layer of any width.
+        omegas: one per hidden layer, radians per unit of pre-activation.
+        params: (net, P), per layer weight (out, inp) row by row, then bias.
+        inputs: (point, inp), shared by all networks.
+        targets: (net, point, out).
+        steps: Adam updates at most.
+        target_mse: a network stops at the step at whose start its error is below.
+        threads: None means one per available core.
+
+    Returns:
+        The fitted networks, see `FitResult`. A network whose error is not finite stops
+        at once and keeps its parameters of that moment.
+
+    Raises:
+        ValueError: if a shape or a setting does not fit.
+    """
+    widths = tuple(int(width) for width in widths)
+    if len(widths) < 3 or min(widths) < 1:
+        raise ValueError(f"widths: expected (inp, hidden..., out), all positive, got {widths}")
+    if max(widths[0], widths[-1]) > tiles.NARROW:
+        raise ValueError(f"widths: expected at most {tiles.NARROW} inputs and outputs: {widths}")
+    if len(omegas) != len(widths) - 2:
+        raise ValueError(f"omegas: expected {len(widths) - 2}, one per hidden layer, got {omegas}")
+    size = sum(out * (inp + 1) for inp, out in itertools.pairwise(widths))
+    nets, points = len(params), len(inputs)
+    for name, array, expected in (
+        ("params", params, (nets, size)),
+        ("inputs", inputs, (points, widths[0])),
+        ("targets", targets, (nets, points, widths[-1])),
+    ):
+        if array.shape != expected:
+            raise ValueError(f"{name}: expected shape {expected}, got {array.shape}")
+    if points == 0 or steps < 0:
+        raise ValueError(f"expected points and steps >= 0, got {points} points, {steps} steps")
+    # Padding has zero gradients; epsilon 0 would make its update 0 / 0.
+    if not np.float32(eps) > 0:
+        raise ValueError(f"eps: expected a positive float32, got {eps}")
+
+    layout = _lay_out(widths, points)
+    rows = np.zeros((points + layout.capacity, tiles.NARROW), dtype=np.float32)
+    rows[:points, : widths[0]] = inputs
+    rows = rows.ravel()
+    scales = np.array([*omegas, 1.0], dtype=np.float32)
+    target = -1.0 if target_mse is None else float(target_mse)
+    settings = np.array([lr, weight_decay, beta1, beta2, eps, target, output_offset], np.float64)
+    result = FitResult(
+        np.array(params, dtype=np.float32, order="C"),
+        np.zeros(nets, dtype=np.float64),
+        np.zeros(nets, dtype=np.int32),
+        np.zeros(nets, dtype=np.uint8),
+    )
+    counter = itertools.count()  # next() is atomic
+    cancel = np.zeros(1, dtype=np.uint8)
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            memory = _aligned(layout.floats, np.float32)
+            totals = _aligned((1 + tiles.NARROW) * tiles.LANES, np.float64)
+            wanted = np.zeros(points * widths[-1] + tiles.LANES, dtype=np.float32)
+            while (net := next(counter)) < nets and not cancel[0]:
+                wanted[: points * widths[-1]] = targets[net].T.ravel()
+                mse, taken, met = tiles.fit_network(
+                    memory, totals, result.params[net], rows, wanted, layout.layers, scales,
+                    settings, layout.state, points, layout.delta, layout.capacity, int(steps),
+                    cancel,
+                )  # fmt: skip
+                result.mse[net], result.steps[net], result.stop[net] = mse, taken, met
+        except BaseException as error:
+            failures.append(error)
+            cancel[0] = 1
+
+    if threads is None:
+        available = getattr(os, "sched_getaffinity", None)
+        threads = len(available(0)) if available else os.cpu_count() or 1
+    crew = [
+        threading.Thread(target=work, name=f"wszoo-fit-{i}", daemon=True)
+        for i in range(max(1, min(threads, nets)))
+    ]
+    try:
+        for thread in crew:
+            thread.start()
+        for thread in crew:
+            thread.join()
+    finally:
+        # On Ctrl-C the kernels see this after their present step.
+        cancel[0] = 1
+        for thread in crew:
+            if thread.ident is not None:
+                thread.join()
+    if failures:
+        raise failures[0]
+    return result
+
+
+class CpuEngine:
+    """The engine contract of `zoo.engines` on `fit`."""
+
+    name = "cpu"
+    batch = 256
+
+    def __init__(self, threads: int):
+        self.threads = threads
+
+    def fit(
+        self,
+        spec: NetworkSpec,
+        params: NDArray[np.float32],
+        inputs: NDArray[np.float32],
+        targets: NDArray[np.float32],
+        adam: Adam,
+    ) -> Fit:
+        """See `zoo.engines`; any SIREN of 1-4 inputs and outputs."""
+        found = fit(
+            spec.widths,
+            tuple(layer.omega for layer in spec.layers[:-1]),
+            spec.output_offset,
+            params,
+            inputs,
+            targets,
+            lr=adam.lr,
+            steps=adam.steps,
+            weight_decay=adam.weight_decay,
+            beta1=adam.beta1,
+            beta2=adam.beta2,
+            eps=adam.eps,
+            target_mse=adam.target_mse,
+            threads=self.threads,
+        )
+        return Fit(
+            found.params, found.mse, found.steps.astype(np.int64), found.stop.astype(np.int64)
+        )

@@ -1,0 +1,104 @@
+"""The engine that says what is right: torch autograd and torch.optim.Adam, batched.
+
+Networks lie side by side in the same tensors; nothing but the batch dimension joins
+them, so each gets the gradient and the Adam state it would have alone. Runs any spec
+that `zoo.nets.forward` runs, on any torch device. Every call works on batches of one
+fixed size, padded, because torch picks its kernels by shape and would else round a
+network differently with its neighbours.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from zoo import nets
+from zoo.engines import CAP, TARGET, Adam, Fit
+from zoo.spec import NetworkSpec
+from zoo.weights import Weights
+
+
+class ReferenceEngine:
+    """Batched torch; `dtype` float64 gives the yardstick for the other engines."""
+
+    name = "reference"
+    batch = 64
+
+    def __init__(self, device: str = "cpu", threads: int = 1, dtype: torch.dtype = torch.float32):
+        try:
+            self.device = torch.device(device)
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"device {device!r} cannot be used: {reason}") from None
+        self.dtype = dtype
+        if self.device.type == "cpu":
+            torch.set_num_threads(threads)
+
+    def fit(
+        self,
+        spec: NetworkSpec,
+        params: NDArray[np.float32],
+        inputs: NDArray[np.float32],
+        targets: NDArray[np.float32],
+        adam: Adam,
+    ) -> Fit:
+        """See `zoo.engines`."""
+        parts = []
+        for start in range(0, len(params), self.batch):
+            part = slice(start, start + self.batch)
+            count = len(params[part])
+            rows = np.arange(start, start + self.batch)
+            rows[count:] = start
+            fit = self._fit_batch(spec, params[rows], inputs, targets[rows], adam)
+            parts.append(Fit(*(column[:count] for column in fit)))
+        return Fit(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+    def _fit_batch(
+        self,
+        spec: NetworkSpec,
+        params: NDArray[np.float32],
+        inputs: NDArray[np.float32],
+        targets: NDArray[np.float32],
+        adam: Adam,
+    ) -> Fit:
+        place = {"device": self.device, "dtype": self.dtype}
+        x = torch.from_numpy(inputs).to(**place)
+        y = torch.from_numpy(targets).to(**place)
+        start = Weights.unflatten(torch.from_numpy(params).to(**place), spec)
+        free = start.map(lambda tensor: tensor.clone().requires_grad_())
+        tensors = list(free.tensors().values())
+        optimiser = torch.optim.Adam(
+            tensors,
+            lr=adam.lr,
+            betas=(adam.beta1, adam.beta2),
+            eps=adam.eps,
+            weight_decay=adam.weight_decay,
+            foreach=True,
+        )
+        target = -1.0 if adam.target_mse is None else adam.target_mse
+        running = torch.ones(len(params), dtype=torch.bool, device=self.device)
+        kept = free.flatten().detach().clone()
+        kept_mse = torch.full((len(params),), torch.nan, dtype=torch.float64, device=self.device)
+        steps = torch.full((len(params),), adam.steps, device=self.device)
+        for step in range(adam.steps + 1):
+            mse = (nets.forward(spec, free, x) - y).square().mean(dim=(1, 2))
+            over = (mse < target) | ~mse.isfinite()
+            ending = running & (over if step < adam.steps else torch.ones_like(over))
+            if ending.any():
+                # A network that ends keeps these parameters while its neighbours go on.
+                kept[ending] = free.flatten().detach()[ending]
+                kept_mse[ending] = mse.detach().double()[ending]
+                steps[ending] = step
+                running &= ~ending
+            if not running.any():
+                break
+            optimiser.zero_grad()
+            mse.sum().backward()
+            optimiser.step()
+        reached = kept_mse < target
+        return Fit(
+            kept.float().cpu().numpy(),
+            kept_mse.cpu().numpy(),
+            steps.cpu().numpy(),
+            torch.where(reached, TARGET, CAP).cpu().numpy(),
+        )
