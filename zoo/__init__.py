@@ -1,0 +1,61 @@
+"""Datasets of neural networks: fit many at once, keep them well, read them fast.
+
+    zoo.build("dws", "mnist", "zoos/mnist-inrs")     # make one
+    z = zoo.open_zoo("zoos/mnist-inrs", "train")     # read one
+    z[7].render(), z[7].to_module(), z.batch([1, 2, 3])
+    zoo.fit(inputs, targets)                         # networks for tensors of your own
+
+Names are loaded when first used, so that importing `zoo` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zoo import symmetry
+    from zoo.builder import Progress, build
+    from zoo.compare import original
+    from zoo.errors import ZooError
+    from zoo.fitting import Networks, fit
+    from zoo.nets import forward, render, to_module
+    from zoo.reader import Row, Zoo, collate, open_zoo
+    from zoo.recipes import ImageRecipe, SineRecipe, recipe
+    from zoo.spec import Layer, NetworkSpec
+    from zoo.verification import verify
+    from zoo.weights import Weights
+
+_HOMES = {
+    "ImageRecipe": "zoo.recipes",
+    "Layer": "zoo.spec",
+    "NetworkSpec": "zoo.spec",
+    "Networks": "zoo.fitting",
+    "Progress": "zoo.builder",
+    "Row": "zoo.reader",
+    "SineRecipe": "zoo.recipes",
+    "Weights": "zoo.weights",
+    "Zoo": "zoo.reader",
+    "ZooError": "zoo.errors",
+    "build": "zoo.builder",
+    "collate": "zoo.reader",
+    "fit": "zoo.fitting",
+    "forward": "zoo.nets",
+    "open_zoo": "zoo.reader",
+    "original": "zoo.compare",
+    "recipe": "zoo.recipes",
+    "render": "zoo.nets",
+    "symmetry": "zoo",
+    "to_module": "zoo.nets",
+    "verify": "zoo.verification",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'zoo' has no attribute {name!r}")
+    if name == "symmetry":
+        return import_module("zoo.symmetry")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,643 @@
+"""Makes a zoo: runs a recipe on a source, from rows to be fitted to a finished folder.
+
+The rows of a zoo are planned before the first is fitted. They are fitted in chunks of
+one engine batch; each chunk is kept in `.build/` as soon as it is done, a full shard
+replaces its chunks, and statistics, card and index end the work. So a kill at any
+moment costs the chunks under way, and the next run goes on from what is on disk.
+"""
+
+import errno
+import hashlib
+import json
+import platform
+import shlex
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from zoo import cards, engines, shards, sources, stats, workers
+from zoo.compare import samples
+from zoo.errors import ZooError
+from zoo.fitting import Arrays, Fitted, Rows, fit_rows
+from zoo.objectives import Objective, objective, open_source, raw_items, target_columns
+from zoo.recipes import ImageRecipe, Recipe, SineRecipe, flags
+from zoo.recipes import recipe as named_recipe
+from zoo.shards import Excluded, Index, Shard
+from zoo.sources import ImageSource, SineSource
+
+PLAN_FILE = "plan.json"
+CARD_SAMPLES = 16
+PACKAGES = ("wszoo", "numpy", "numba", "llvmlite", "torch", "safetensors", "pyarrow", "datasets")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a build is.
+
+    Attributes:
+        done, total: networks.
+        fitted: networks that this run fitted itself.
+        psnr_db: mean over the networks fitted so far, or None where there is none.
+    """
+
+    done: int
+    total: int
+    fitted: int
+    psnr_db: float | None
+
+
+def largest_remainder(total: int, sizes: Mapping[str, int]) -> dict[str, int]:
+    """`total` split in the proportions of `sizes`, exactly.
+
+    >>> largest_remainder(10, {"train": 55, "validation": 5, "test": 10})
+    {'train': 8, 'validation': 1, 'test': 1}
+    """
+    whole = sum(sizes.values())
+    shares = {name: total * size // whole for name, size in sizes.items()}
+    left = sorted(sizes, key=lambda name: -(total * sizes[name] % whole))
+    for name in left[: total - sum(shares.values())]:
+        shares[name] += 1
+    return shares
+
+
+def plan_rows(
+    recipe: Recipe, source: ImageSource | SineSource, limit: int | None
+) -> dict[str, Rows]:
+    """The rows of each split: by index, then view; only training images have views.
+
+    Raises:
+        ValueError: if `limit` is not positive.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1, got {limit}")
+    items = split_items(recipe, source)
+    views = recipe.views if isinstance(recipe, ImageRecipe) else 1
+    copies = {split: views if split == "train" else 1 for split in items}
+    rows = {split: len(items[split]) * copies[split] for split in items}
+    if limit is not None and limit < sum(rows.values()):
+        rows = largest_remainder(limit, rows)
+    planned = {}
+    for split, chosen in items.items():
+        number = np.arange(rows[split], dtype=np.int64)
+        planned[split] = Rows(chosen.start + number // copies[split], number % copies[split])
+    return planned
+
+
+def split_items(recipe: Recipe, source: ImageSource | SineSource) -> dict[str, range]:
+    """Which items of the source make up each split of a recipe's zoo."""
+    if isinstance(recipe, SineRecipe):
+        return sources.split_items(len(source), len(source), "80-10-10")
+    assert isinstance(source, ImageSource)
+    rule = recipe.split
+    if rule == "nfn" and source.name == "fashion-mnist":
+        rule = "nfn-all-rest"  # as the released loader: 20,000 test networks
+    return sources.split_items(source.train_items, len(source), rule)
+
+
+def cpu_kind() -> str:
+    """The kind of processor, which the bytes of a fit depend on."""
+    from llvmlite import binding
+
+    return f"{platform.machine()} {binding.get_host_cpu_name()}"
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of what the bytes of a zoo depend on, where installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+class _Fitter:
+    """What a worker holds: the engine and the objective, so tasks carry only their rows."""
+
+    def __init__(self, objective: Objective, seed: int, engine: str, device: str, threads: int):
+        self.objective = objective
+        self.seed = seed
+        self.engine = engines.load(engine, device, threads)
+
+    def __call__(self, rows: Rows, raw: NDArray[Any], others: Arrays) -> Fitted:
+        targets = self.objective.targets(raw)
+        return fit_rows(self.objective, self.engine, self.seed, rows, targets, others)
+
+
+def default_shard_rows(spec_bytes: int) -> int:
+    """Rows of a shard of about 24 MB: 5,000 of the MNIST INRs."""
+    return int(np.clip(24e6 // spec_bytes // 100 * 100, 100, 50_000))
+
+
+def build(
+    recipe: Recipe | str | None,
+    source: ImageSource | SineSource | str,
+    out: str | Path,
+    *,
+    data_root: str | Path | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    shard_rows: int | None = None,
+    workers: int = 1,
+    engine: str = "auto",
+    device: str = "cpu",
+    overwrite: bool = False,
+    parquet: bool = True,
+    progress: Callable[[Progress], None] | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> Index:
+    """Make the zoo of a recipe and a source in the folder `out`, or go on with it.
+
+    Args:
+        recipe: or its name; None takes the source's default.
+        source: or its name, such as "mnist" or "imagefolder:PATH".
+        data_root: where a named source lies or is downloaded to; None takes
+            $WSZOO_DATA, else ~/.cache/wszoo.
+        limit: networks in all, split in the recipe's proportions, lowest indices first.
+        seed: of every random number; below 2**32.
+        shard_rows: networks of a shard; None chooses about 24 MB.
+        workers: processes that fit; 1 fits in a thread of this one. A script that asks
+            for more must guard its main code by `if __name__ == "__main__"`.
+        engine: "auto", "cpu" or "reference".
+        device: a torch device for the reference engine.
+        overwrite: throw away a zoo that is already there.
+        parquet: also write the view that `datasets.load_dataset` reads.
+        progress: called after every chunk.
+        warn: called with one line about anything found damaged and made again.
+
+    Returns:
+        The index of the finished zoo.
+
+    Raises:
+        ValueError: for settings that make no sense, or a folder that holds something else.
+        ZooError: if the folder is being written by someone else, or the disk fails.
+    """
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
+    if shard_rows is not None and shard_rows < 1:
+        raise ValueError(f"shard_rows must be at least 1, got {shard_rows}")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be in 0 .. 2**32 - 1, got {seed}")
+    if not isinstance(recipe, ImageRecipe | SineRecipe):
+        recipe = named_recipe(recipe, source if isinstance(source, str) else source.name)
+    if isinstance(source, str):
+        source = open_source(recipe, source, seed, data_root)
+    goal = objective(recipe, source)
+    engine = engines.choose(engine, device, goal.spec)
+    if device != "cpu":
+        engines.load(engine, device)  # a device that is not there shows before the work starts
+    columns = shards.zoo_columns(goal.spec, goal.columns)
+    row_bytes = sum(
+        columns[name].dtype().itemsize * int(np.prod(goal.spec.tensors.get(name, ())))
+        for name in columns
+    )
+    folder = Path(out)
+    plan = {
+        "seed": seed,
+        "engine": engine,
+        "limit": limit,
+        "shard_rows": shard_rows or default_shard_rows(row_bytes),
+        "parquet": parquet,
+    }
+    index = Index(
+        name=folder.resolve().name,
+        recipe=recipe.to_json(),
+        spec=goal.spec,
+        columns=columns,
+        shards=(),
+        source=describe_source(source, recipe),
+        plan=plan,
+        packages=package_versions(),
+        command=command_line(recipe, source.name, plan),
+    )
+    rows = plan_rows(recipe, source, limit)
+    try:
+        with shards.one_writer(folder):
+            build = _Build(folder, index, goal, source, rows, warn or (lambda line: None))
+            build.open(overwrite)
+            build.fit(workers, device, progress or (lambda state: None))
+            return build.finish()
+    except OSError as error:
+        raise ZooError(_disk_message(folder, error)) from error
+
+
+def unfinished(path: str | Path) -> tuple[Index, int, int] | None:
+    """The plan of a zoo that is still being made, and how many of its rows are on disk.
+
+    Returns:
+        The index so far, networks done, networks planned; None if nothing is under way.
+    """
+    folder = Path(path)
+    scratch = folder / shards.BUILD_FOLDER
+    if (folder / shards.INDEX_FILE).is_file() or not (scratch / PLAN_FILE).is_file():
+        return None
+    plain = shards.read_json(scratch / PLAN_FILE)
+    total = plain.pop("planned")
+    records = [shards.read_json(path) for path in (scratch / "shards").glob("*.json")]
+    chunks = [path.stem.split("-") for path in (scratch / "chunks").glob("*.safetensors")]
+    finished = {(r["split"], r["number"]) for r in records}
+    done = sum(record["planned"] for record in records)
+    done += sum(
+        int(rows)
+        for split, number, _, rows, _ in chunks
+        if (split, int(number)) not in finished
+    )
+    return Index.from_json(plain), done, total
+
+
+def _disk_message(folder: Path, error: OSError) -> str:
+    what = error.strerror or str(error)
+    where = error.filename or folder
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what = "the disk is full; what is finished is kept: free some space, then run the same"
+        return f"{folder}: {what} command again to go on"
+    return f"cannot write {where}: {what}"
+
+
+def describe_source(source: ImageSource | SineSource, recipe: Recipe) -> dict[str, Any]:
+    """What the index says of the source."""
+    plain: dict[str, Any] = {
+        key: getattr(source, key) for key in ("name", "title", "license", "url", "citation")
+    }
+    plain |= {"sha256": source.sha256, "items": len(source)}
+    if isinstance(source, ImageSource):
+        plain |= {
+            "kind": "image",
+            "size": getattr(recipe, "size", None),
+            "shape": list(source.shape),
+            "train_items": source.train_items,
+            "class_names": list(source.class_names),
+        }
+    else:
+        plain |= {"kind": "sine", "points": len(source.inputs)}
+    return plain
+
+
+def command_line(recipe: Recipe, source: str, plan: Mapping[str, Any]) -> str:
+    """The command that makes such a zoo again, wherever its source and folder are."""
+    words = ["wszoo", "fit-inrs", source, "--recipe", recipe.name]
+    words += flags(recipe, source)
+    words += ["--seed", str(plan["seed"])] if plan["seed"] else []
+    words += ["--limit", str(plan["limit"])] if plan["limit"] else []
+    return shlex.join(words)
+
+
+class _Build:
+    """One run of `build` in a locked folder; the methods are its phases, in order."""
+
+    def __init__(
+        self,
+        folder: Path,
+        index: Index,
+        goal: Objective,
+        source: ImageSource | SineSource,
+        rows: dict[str, Rows],
+        warn: Callable[[str], None],
+    ):
+        self.folder = folder
+        self.scratch = folder / shards.BUILD_FOLDER
+        self.index = index
+        self.goal = goal
+        self.source = source
+        self.rows = rows
+        self.warn = warn
+        self.chunk_rows = 128
+        shard_rows = index.plan["shard_rows"]
+        self.parts: dict[tuple[str, int], Rows] = {}
+        self.totals: dict[str, int] = {}
+        for split, planned in rows.items():
+            self.totals[split] = -(-len(planned) // shard_rows)
+            for number in range(self.totals[split]):
+                part = slice(number * shard_rows, (number + 1) * shard_rows)
+                self.parts[split, number] = planned[part]
+        self.records: dict[tuple[str, int], dict[str, Any]] = {}
+
+    # -- opening: what is there already -------------------------------------------------
+
+    def open(self, overwrite: bool) -> None:
+        """Take over what an earlier run left, or refuse it."""
+        theirs = [path.name for path in self.folder.iterdir() if path.name != shards.LOCK_FILE]
+        ours = {
+            "README.md", "weights", "data", "figures", shards.INDEX_FILE, shards.STATS_FILE,
+            shards.BUILD_FOLDER,
+        }  # fmt: skip
+        is_zoo = bool({shards.INDEX_FILE, shards.BUILD_FOLDER} & set(theirs))
+        if theirs and not is_zoo:
+            raise ValueError(
+                f"{self.folder} is not empty and not a zoo ({sorted(theirs)[0]!r} lies there); "
+                "choose another --out"
+            )
+        if overwrite:
+            # The index goes first: without it the rest is no zoo, even if we are killed here.
+            for name in sorted(ours, key=lambda name: name != shards.INDEX_FILE):
+                _remove(self.folder / name)
+        for path in [*self.folder.glob(".*.tmp"), *self.folder.glob("*/.*.tmp")]:
+            path.unlink()
+        for path in self.scratch.glob("*/.*.tmp"):
+            path.unlink()
+        if (self.folder / shards.INDEX_FILE).is_file():
+            found = shards.read_index(self.folder)
+            self._refuse_other(found.to_json())
+            self._adopt(found)
+        elif (self.scratch / PLAN_FILE).is_file():
+            self._refuse_other(shards.read_json(self.scratch / PLAN_FILE))
+            self._check_records()
+        else:
+            self._write_plan()
+
+    def _write_plan(self) -> None:
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        planned = sum(len(rows) for rows in self.rows.values())
+        shards.write_json(
+            self.scratch / PLAN_FILE, {**self.index.to_json(), "planned": planned}
+        )
+
+    def _refuse_other(self, theirs: dict[str, Any]) -> None:
+        """Refuse to go on with a zoo of another recipe, source or plan."""
+        mine = json.loads(json.dumps(self.index.to_json()))
+        differing = []
+        for part, keys in (
+            ("recipe", {**mine["recipe"], **theirs["recipe"]}),
+            ("plan", {**mine["plan"], **theirs["plan"]}),
+            ("source", ("name", "sha256")),
+        ):
+            for key in keys:
+                old, new = theirs[part].get(key), mine[part].get(key)
+                if old != new:
+                    name = key if part != "source" else f"source {key}"
+                    differing.append(f"{name} {old!r} there, {new!r} asked for")
+        if differing:
+            raise ValueError(
+                f"{self.folder} holds a zoo made otherwise: {'; '.join(differing)}. "
+                "Choose another --out, or start afresh with --overwrite"
+            )
+
+    def _adopt(self, found: Index) -> None:
+        """Check a finished zoo; what is damaged is made again, the rest is kept."""
+        wrong = [shards.check_file(self.folder, file, hashes=True) for file in found.files]
+        problems = [line for line in wrong if line]
+        card = self.folder / "README.md"
+        if not problems and card.is_file():
+            self.index = found
+            return
+        for line in problems or [f"{card} is missing"]:
+            self.warn(f"{line}; making it again")
+        self._write_plan()
+        for shard in found.shards:
+            split, number = shard.split, int(Path(shard.file).name.split("-")[1])
+            part = self.parts[split, number]
+            keys = set(zip(part.index.tolist(), part.view.tolist(), strict=True))
+            lost = [
+                asdict(row)
+                for row in found.excluded
+                if row.split == split and (row.index, row.view) in keys
+            ]
+            self._write_record(split, number, shard, lost)
+        (self.folder / shards.INDEX_FILE).unlink()
+        self._check_records(quietly=True)
+
+    def _check_records(self, quietly: bool = False) -> None:
+        """Take over the finished shards whose bytes are still those that were written."""
+        for (split, number), part in self.parts.items():
+            path = self._record_path(split, number)
+            if not path.is_file():
+                continue
+            record = shards.read_json(path)
+            if record["planned"] != len(part):
+                raise ZooError(f"{path} has {record['planned']} rows, planned are {len(part)}")
+            shard = shards.shard_from_json(record["shard"]) if record["shard"] else None
+            files = [file for file in (shard, shard.parquet if shard else None) if file]
+            wrong = [shards.check_file(self.folder, file, hashes=True) for file in files]
+            if problems := [line for line in wrong if line]:
+                if not quietly:
+                    self.warn(f"{problems[0]}; making it again")
+                path.unlink()
+                continue
+            self.records[split, number] = record
+
+    def _record_path(self, split: str, number: int) -> Path:
+        return self.scratch / "shards" / f"{split}-{number:05d}.json"
+
+    def _write_record(
+        self, split: str, number: int, shard: Shard | None, excluded: list[dict[str, Any]]
+    ) -> None:
+        record = {
+            "split": split,
+            "number": number,
+            "planned": len(self.parts[split, number]),
+            "shard": asdict(shard) if shard else None,
+            "excluded": excluded,
+        }
+        shards.write_json(self._record_path(split, number), record)
+        self.records[split, number] = record
+
+    # -- fitting ------------------------------------------------------------------------
+
+    def fit(self, count: int, device: str, progress: Callable[[Progress], None]) -> None:
+        """Fit every row that is on disk neither in a shard nor in a chunk."""
+        if self.index.shards:
+            return
+        engine = self.index.plan["engine"]
+        threads = max(1, engines.available_cores() // count)
+        self.chunk_rows = engines.load(engine, device, threads).batch
+        chunks = self._found_chunks()
+        tally = _Tally(sum(len(rows) for rows in self.rows.values()), progress)
+        for key, record in self.records.items():
+            tally.add(record["planned"], None)
+        todo: list[tuple[str, int, int]] = []
+        missing: dict[tuple[str, int], int] = {}
+        for (split, number), part in self.parts.items():
+            if (split, number) in self.records:
+                continue
+            spans = range(0, len(part), self.chunk_rows)
+            lacking = [start for start in spans if (split, number, start) not in chunks]
+            tally.add(
+                sum(len(part[start : start + self.chunk_rows]) for start in spans
+                    if start not in lacking),
+                None,
+            )  # fmt: skip
+            todo += [(split, number, start) for start in lacking]
+            missing[split, number] = len(lacking)
+        for key in [key for key, lacking in missing.items() if not lacking]:
+            self._write_shard(*key, chunks)
+
+        def tasks() -> Iterator[tuple[Any, ...]]:
+            for split, number, start in todo:
+                rows = self.parts[split, number][start : start + self.chunk_rows]
+                raw = raw_items(self.source, rows.index)
+                yield rows, raw, target_columns(self.source, rows.index)
+
+        if not todo:
+            return
+        seed = self.index.plan["seed"]
+        settings = (self.goal, seed, engine, device, threads)
+        done = workers.run(_Fitter, settings, tasks(), count)
+        for task, fitted in done:
+            split, number, start = todo[task]
+            chunks[split, number, start] = self._write_chunk(split, number, start, fitted)
+            missing[split, number] -= 1
+            if not missing[split, number]:
+                self._write_shard(split, number, chunks)
+            rows = len(self.parts[split, number][start : start + self.chunk_rows])
+            tally.add(rows, fitted.arrays.get("psnr_db"))
+
+    def _found_chunks(self) -> dict[tuple[str, int, int], Path]:
+        """Chunks of an earlier run, by shard and first row, that are whole."""
+        found = {}
+        for path in sorted((self.scratch / "chunks").glob("*.safetensors")):
+            split, number, start, rows, digest = path.stem.split("-")
+            # Another engine batch (other cores, say) cuts the rows elsewhere: fit those again.
+            part = self.parts.get((split, int(number)))
+            fits = (
+                part is not None
+                and int(start) % self.chunk_rows == 0
+                and int(rows) == len(part[int(start) : int(start) + self.chunk_rows])
+            )
+            if fits and shards.sha256(path).startswith(digest):
+                found[split, int(number), int(start)] = path
+            else:
+                path.unlink()
+        return found
+
+    def _write_chunk(self, split: str, number: int, start: int, fitted: Fitted) -> Path:
+        """Keep a chunk; its name says what it holds and part of its sha256."""
+        whole = {name: np.ascontiguousarray(array) for name, array in fitted.arrays.items()}
+        note = {"excluded": json.dumps(fitted.excluded), "cpu": cpu_kind()}
+        content = safetensors.numpy.save(whole, note)
+        rows = len(fitted.arrays["index"]) + len(fitted.excluded)
+        digest = hashlib.sha256(content).hexdigest()[:16]
+        name = f"{split}-{number:05d}-{start:06d}-{rows}-{digest}.safetensors"
+        path = self.scratch / "chunks" / name
+        with shards.replacing(path) as temporary:
+            temporary.write_bytes(content)
+        return path
+
+    def _write_shard(
+        self, split: str, number: int, chunks: dict[tuple[str, int, int], Path]
+    ) -> None:
+        """Join the chunks of a shard; they are deleted once its record stands."""
+        part = self.parts[split, number]
+        paths = [chunks[split, number, start] for start in range(0, len(part), self.chunk_rows)]
+        pieces, lost, kinds = [], [], set()
+        for path in paths:
+            pieces.append(shards.read_tensors(path))
+            with safetensors.safe_open(path, "numpy") as file:
+                note = file.metadata()
+            lost += json.loads(note["excluded"])
+            kinds.add(note["cpu"])
+        arrays = {
+            name: np.concatenate([piece[name] for piece in pieces]) for name in self.index.columns
+        }
+        shard = None
+        if len(arrays["index"]):
+            total = self.totals[split]
+            name = shards.shard_file(split, number, total)
+            shards.write_tensors(self.folder / name, arrays, {"wszoo_format": str(shards.FORMAT)})
+            view = None
+            if self.index.plan["parquet"]:
+                from zoo.table import write_parquet
+
+                data = shards.shard_file(split, number, total, parquet=True)
+                write_parquet(self.folder / data, arrays, self.index)
+                view = shards.describe(self.folder, data)
+            shard = Shard(
+                **asdict(shards.describe(self.folder, name)),
+                split=split,
+                rows=len(arrays["index"]),
+                cpu=", ".join(sorted(kinds)),
+                parquet=view,
+            )
+        excluded = [
+            asdict(Excluded(split, index, view_number, reason))
+            for index, view_number, reason in sorted(lost)
+        ]
+        self._write_record(split, number, shard, excluded)
+        for path in paths:
+            path.unlink()
+
+    # -- finishing ----------------------------------------------------------------------
+
+    def finish(self) -> Index:
+        """Statistics, card and index, from the shards as they stand on disk."""
+        if self.index.shards:
+            _remove(self.scratch)
+            return self.index
+        ordered = [self.records[key] for key in self.parts]
+        made = tuple(shards.shard_from_json(r["shard"]) for r in ordered if r["shard"])
+        if not made:
+            reasons = [row["reason"] for r in ordered for row in r["excluded"]]
+            raise ZooError(
+                f"no network is left for {self.folder}: all {len(reasons)} were excluded "
+                f"({reasons[0]}); change the recipe and start afresh with --overwrite"
+            )
+        moments = {name: stats.Moments() for name in self.goal.spec.tensors}
+        measured = [n for n, column in self.index.columns.items() if column.role == "quality"]
+        quality: dict[str, dict[str, list[NDArray[Any]]]] = {}
+        for shard in made:
+            arrays = shards.read_tensors(self.folder / shard.file)
+            if shard.split == "train":
+                for name, moment in moments.items():
+                    moment.add(arrays[name])
+            for name in measured:
+                quality.setdefault(shard.split, {}).setdefault(name, []).append(arrays[name])
+        joined = {
+            split: {name: np.concatenate(parts) for name, parts in columns.items()}
+            for split, columns in quality.items()
+        }
+        found = None
+        if moments[next(iter(moments))].count:
+            shards.write_tensors(self.folder / shards.STATS_FILE, stats.normalisation(moments))
+            found = shards.describe(self.folder, shards.STATS_FILE)
+        index = replace(
+            self.index,
+            shards=made,
+            quality={
+                split: {name: stats.summary(values) for name, values in columns.items()}
+                for split, columns in joined.items()
+            },
+            stats=found,
+            excluded=tuple(Excluded(**row) for r in ordered for row in r["excluded"]),
+        )
+        last = list(index.splits)[-1]
+        first = next(shard for shard in made if shard.split == last)
+        arrays = {k: v[:CARD_SAMPLES] for k, v in shards.read_tensors(self.folder / first.file).items()}
+        shown = samples(self.goal, self.source, arrays)
+        cards.write_card(self.folder, index, joined, shown)
+        shards.write_index(self.folder, index)
+        _remove(self.scratch)
+        return index
+
+
+class _Tally:
+    """Counts networks for the progress line."""
+
+    def __init__(self, total: int, report: Callable[[Progress], None]):
+        self.total, self.report = total, report
+        self.done = self.fitted = self.measured = 0
+        self.psnr_sum = 0.0
+
+    def add(self, rows: int, psnr: NDArray[Any] | None) -> None:
+        self.done += rows
+        if psnr is not None:
+            self.measured += len(psnr)
+            self.psnr_sum += float(psnr.sum(dtype=np.float64))
+        self.fitted += rows if psnr is not None else 0
+        mean = self.psnr_sum / self.measured if self.measured else None
+        self.report(Progress(self.done, self.total, self.fitted, mean))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+

@@ -1,0 +1,1004 @@
+"""Renders the data card of a zoo and its figures.
+
+The card is a `README.md` that the Hub shows: a YAML header that `load_dataset` obeys,
+then what a row is, how the networks were made and how to read them. All of it is taken
+from the index, so a card never says what its zoo does not; the example that renders a
+network from bare tensors is generated from the zoo's own conventions. The safetensors
+are never named in the header: `datasets` cannot read them, its view is the Parquet.
+
+Figures are small PNGs drawn on matplotlib's Agg canvas, without global state; equal
+arrays give equal bytes.
+"""
+
+import json
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, isclose, pi, prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from zoo.shards import SPLITS, STATS_FILE, Index, replacing
+from zoo.sources import SPLIT_RULES, split_items
+from zoo.spec import Layer, NetworkSpec
+
+if TYPE_CHECKING:
+    from huggingface_hub import DatasetCardData
+    from matplotlib.figure import Figure
+
+CARD_FILE = "README.md"
+FIGURE_FOLDER = "figures"
+
+# Licences under which what is made of a work may be published under MIT.
+_FREE = ("mit", "cc0-1.0", "unlicense", "pddl", "0bsd")
+
+_COLUMNS = {
+    "index": "position in the source: its own training items first, then its test items",
+    "view": "which initialisation of that item; 0 is the first",
+    "label": "class of the item",
+    "amplitude": "a of the wave a sin(b x)",
+    "frequency": "b of the wave a sin(b x), in radians per unit of x",
+    "psnr_db": "PSNR of the stored network, the pixel range as peak, outputs not clipped",
+    "mse": "mean squared error of the stored network's outputs",
+    "steps": "updates that were made",
+    "stop": "why fitting ended: 0 all steps done, 1 target reached",
+    "train_loss": "loss of the stored network on its training items",
+    "test_loss": "loss of the stored network on its test items",
+    "test_accuracy": "right answers on the test items, as a fraction",
+}
+
+_RECIPE = {
+    "kind": "what is fitted",
+    "name": "name of the recipe",
+    "hidden": "neurons of each hidden layer",
+    "layers": "linear layers, the last included",
+    "omega": "factor in sin(omega (W h + b))",
+    "output_offset": "added to the output",
+    "init": "scheme of the initial weights",
+    "shared_init": "one initialisation for all networks",
+    "lr": "learning rate of Adam",
+    "weight_decay": "L2 term in the gradient",
+    "beta1": "of Adam",
+    "beta2": "of Adam",
+    "eps": "of Adam",
+    "steps": "full-batch updates at most",
+    "coord_order": "xy is (column, row), ij is (row, column)",
+    "black": "output that stands for black",
+    "white": "output that stands for white",
+    "target_psnr_db": "a network stops above it, in dB",
+    "min_psnr_db": "networks below it are left out, in dB",
+    "target_mse": "a network stops below it",
+    "views": "initialisations of each training item",
+    "split": "rule that cuts the source into splits",
+    "size": "side in pixels that pictures are resized to",
+    "waves": "number of waves",
+    "points": "samples of each wave",
+    "min_amplitude": "of a in a sin(b x)",
+    "max_amplitude": "of a in a sin(b x)",
+    "min_frequency": "of b in a sin(b x), in radians per unit of x",
+    "max_frequency": "of b in a sin(b x), in radians per unit of x",
+}
+
+_WSZOO = """\
+@software{wszoo,
+  title = {wszoo: datasets of neural networks},
+  year = {2026}
+}"""
+
+_NAVON = """\
+@inproceedings{navon2023equivariant,
+  title = {Equivariant Architectures for Learning in Deep Weight Spaces},
+  author = {Navon, Aviv and Shamsian, Aviv and Achituve, Idan and Fetaya, Ethan and
+            Chechik, Gal and Maron, Haggai},
+  booktitle = {International Conference on Machine Learning},
+  year = {2023}
+}"""
+
+_ZHOU = """\
+@inproceedings{zhou2023permutation,
+  title = {Permutation Equivariant Neural Functionals},
+  author = {Zhou, Allan and Yang, Kaien and Burns, Kaylee and Cardace, Adriano and
+            Jiang, Yiding and Sokota, Samuel and Kolter, J. Zico and Finn, Chelsea},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year = {2023}
+}"""
+
+_SITZMANN = """\
+@inproceedings{sitzmann2020implicit,
+  title = {Implicit Neural Representations with Periodic Activation Functions},
+  author = {Sitzmann, Vincent and Martel, Julien N. P. and Bergman, Alexander W. and
+            Lindell, David B. and Wetzstein, Gordon},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year = {2020}
+}"""
+
+# The paper behind a recipe, by the recipe's name.
+_PAPERS = {
+    "dws": _NAVON,
+    "dws-paper": _NAVON,
+    "sine-ssl": _NAVON,
+    "sine-regression": _NAVON,
+    "nfn": _ZHOU,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """A few networks beside what they were fitted to, for the card.
+
+    Attributes:
+        originals, reconstructions: of pictures `net row column chan`, black 0 and white 1
+            (or uint8), one or three channels; of waves `net point`.
+        captions: one a network, such as "26.3 dB"; may have several lines.
+        x: the inputs of waves, `point`; None for pictures.
+    """
+
+    originals: NDArray[Any]
+    reconstructions: NDArray[Any]
+    captions: Sequence[str]
+    x: NDArray[Any] | None = None
+
+    def __post_init__(self) -> None:
+        _check_samples(self.originals, self.reconstructions, self.captions)
+
+
+def write_card(
+    folder: Path,
+    index: Index,
+    quality: Mapping[str, Mapping[str, NDArray[Any]]],
+    samples: Samples | None,
+) -> None:
+    """Write `figures/*.png`, then `README.md`, each whole or not at all.
+
+    Args:
+        quality: per split and quality column the values of all rows. The first of
+            psnr_db, mse, test_accuracy that is there is drawn.
+        samples: drawn as pictures, or as waves if they have `x`; None draws none.
+    """
+    figures = {}
+    for column, label, log in (
+        ("psnr_db", "PSNR [dB]", False),
+        ("mse", "mean squared error", True),
+        ("test_accuracy", "test accuracy", False),
+    ):
+        values = {split: named[column] for split, named in quality.items() if column in named}
+        if any(len(value) for value in values.values()):
+            file = f"{FIGURE_FOLDER}/{column}.png"
+            quality_histogram(folder / file, values, label, log=log)
+            figures[file] = f"{label.partition(' [')[0]} of the networks of each split"
+            break
+    if samples is not None and len(samples.captions):
+        file = f"{FIGURE_FOLDER}/samples.png"
+        if samples.x is None:
+            sample_grid(folder / file, samples.originals, samples.reconstructions, samples.captions)
+            figures[file] = "Pairs of an original (left) and its network (right)"
+        else:
+            wave_grid(
+                folder / file,
+                samples.x,
+                samples.originals,
+                samples.reconstructions,
+                samples.captions,
+            )
+            figures[file] = "Waves (grey, thick) and their networks (blue, thin)"
+    with replacing(folder / CARD_FILE) as temporary:
+        temporary.write_text(render_card(index, figures), encoding="utf-8", newline="\n")
+
+
+def render_card(index: Index, figures: Mapping[str, str]) -> str:
+    """The whole README.md of a zoo.
+
+    Args:
+        figures: captions of the figures, by their path inside the folder.
+    """
+    sections = [
+        f"# {_plain(index.name)}",
+        _introduction(index),
+        _section("Load it", _loading(index)),
+        _section("What a row is", _row(index)),
+        _section("Conventions", _conventions(index.spec)),
+        _section("Splits", _splits(index)),
+        _section("Quality", _quality(index, figures)),
+        _section("How it was made", _making(index)),
+        _section("Normalisation statistics", _statistics(index)),
+        _section("Licence", _licence_words(index)),
+        _section("Citation", _citation(index)),
+    ]
+    body = "\n\n".join(section for section in sections if section)
+    return f"---\n{_header(index).to_yaml()}\n---\n\n{body}\n"
+
+
+# ---- the header
+
+
+def _header(index: Index) -> "DatasetCardData":
+    """The metadata of the card, as the Hub and `datasets` spell it."""
+    from huggingface_hub import DatasetCardData
+
+    licence, more = _licence(index)
+    header = DatasetCardData(
+        license=licence,
+        pretty_name=f"{_title(index)} as networks ({index.recipe.get('name', index.name)})",
+        size_categories=_size_category(index.rows),
+        task_categories=["other"],
+        tags=_tags(index),
+        **more,
+    )
+    if index.shards and all(shard.parquet for shard in index.shards):
+        from datasets import DatasetInfo, SplitDict, SplitInfo
+        from datasets.info import DatasetInfosDict
+        from datasets.utils.metadata import MetadataConfigs
+
+        from zoo import table
+
+        row_bytes = _row_bytes(index)
+        # `load_dataset` holds the number of examples against what it reads.
+        splits = SplitDict(
+            {
+                split: SplitInfo(split, num_bytes=rows * row_bytes, num_examples=rows)
+                for split, rows in index.splits.items()
+            }
+        )
+        info = DatasetInfo(
+            features=table.features(index),
+            splits=splits,
+            download_size=sum(shard.parquet.bytes for shard in index.shards if shard.parquet),
+            dataset_size=index.rows * row_bytes,
+        )
+        files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in index.splits]
+        MetadataConfigs({"default": {"data_files": files}}).to_dataset_card_data(header)
+        DatasetInfosDict({"default": info}).to_dataset_card_data(header)
+    return header
+
+
+def _row_bytes(index: Index) -> int:
+    """Bytes of one row as `datasets` holds it: values, and the int32 offsets of its lists."""
+    total = 0
+    for name, column in index.columns.items():
+        shape = index.spec.tensors.get(name, ())
+        total += prod(shape) * np.dtype(column.dtype).itemsize
+        if len(shape) > 1:  # a list of lists; a single axis has a fixed length, no offsets
+            total += 4 * sum(prod(shape[:axis]) for axis in range(len(shape)))
+    return total
+
+
+def _licence(index: Index) -> tuple[str, dict[str, Any]]:
+    """The zoo's licence as the Hub names it, and further fields if it is "other".
+
+    A zoo is derived from its source: where that is free, ours is MIT, where it asks for
+    something (a name, the same licence) that licence holds for the zoo too, and where
+    none is stated we cannot grant one.
+    """
+    licence = index.source.get("license") or "unknown"
+    if licence in _FREE:
+        return "mit", {}
+    if licence not in ("unknown", "other"):
+        return licence, {}
+    more: dict[str, Any] = {"license_name": "terms-of-the-source"}
+    if index.source.get("url"):
+        more["license_link"] = index.source["url"]
+    return "other", more
+
+
+def _size_category(rows: int) -> str:
+    """The Hub's name for a number of rows.
+
+    >>> _size_category(70_000)
+    '10K<n<100K'
+    """
+    bounds = ("1K", "10K", "100K", "1M", "10M", "100M", "1B")
+    power = len(str(rows // 1_000)) if rows >= 1_000 else 0
+    if power >= len(bounds):
+        raise ValueError(f"expected fewer than 1e9 rows, got {rows}")
+    return f"{bounds[power - 1]}<n<{bounds[power]}" if power else "n<1K"
+
+
+def _tags(index: Index) -> list[str]:
+    tags = ["weight-space-learning", "model-zoo", "neural-network-weights"]
+    if index.spec.coord_order is not None:
+        tags.append("implicit-neural-representation")
+    if any(layer.activation == "sin" for layer in index.spec.layers):
+        tags.append("siren")
+    tags += ["safetensors", "wszoo"]
+    source = str(index.source.get("name", "")).partition(":")[0]
+    return [*tags, source] if source else tags
+
+
+# ---- the body
+
+
+def _introduction(index: Index) -> str:
+    spec = index.spec
+    widths = "-".join(str(width) for width in spec.widths)
+    kind = "convolutional networks" if spec.layers[0].kind == "conv" else "multilayer perceptrons"
+    if any(layer.activation == "sin" for layer in spec.layers):
+        kind = "sine networks (SIREN)"
+    what = {
+        "xy": "Each one is a picture: it maps a pixel's coordinates to its colour.",
+        "ij": "Each one is a picture: it maps a pixel's coordinates to its colour.",
+        "x": "Each one is a wave: it maps x to a value.",
+        None: "",
+    }[spec.coord_order]
+    url = index.source.get("url")
+    source = f"[{_plain(_title(index))}]({url})" if url else _plain(_title(index))
+    return (
+        f"{index.rows:,} {kind} {widths} with {spec.param_count:,} parameters each, fitted to "
+        f"{source}. {what}".strip()
+        + " The networks themselves are the data: use them to learn from weights."
+    )
+
+
+def _loading(index: Index) -> str:
+    if not index.shards:
+        return ""
+    split = next(iter(index.splits))
+    folder = shlex.quote(index.name)
+    fetch = f"hf download USER/{folder} --repo-type dataset --local-dir {folder}"
+    parts = ["Run these where the zoo's folder lies. This fetches it:", _fence("bash", fetch)]
+    if all(shard.parquet for shard in index.shards):
+        how = "With `datasets`, which also takes the repository's name instead of the folder:"
+        parts += [how, _fence("python", _datasets_example(index, split))]
+    parts += [
+        "With `zoo`, the package that made it:",
+        _fence("python", _zoo_example(index, split)),
+        "With plain safetensors, all conventions written out:",
+        _fence("python", _tensor_example(index)),
+    ]
+    return "\n\n".join(parts)
+
+
+def _datasets_example(index: Index, split: str) -> str:
+    last = f"weight_{len(index.spec.layers) - 1}"
+    lines = [
+        "from datasets import load_dataset",
+        "",
+        f'rows = load_dataset({_quoted(index.name)}, split="{split}").with_format("torch")',
+        "net = rows[0]",
+        f'print(len(rows), net["weight_0"].shape, net["{last}"].shape)',
+    ]
+    for name, column in _targets(index).items():
+        if column.kind == "class" and column.names:
+            names = f'rows.features["{name}"].int2str(int(net["{name}"]))'
+            lines.append(f'print("{name}", {names})')
+        else:
+            lines.append(f'print("{name}", float(net["{name}"]))')
+    return "\n".join(lines)
+
+
+def _zoo_example(index: Index, split: str) -> str:
+    lines = ["import zoo", "", f'rows = zoo.open_zoo({_quoted(index.name)}, split="{split}")']
+    if index.spec.coord_order in ("xy", "ij"):
+        lines.append("image = rows[0].render()  # row, column, channel; black 0, white 1")
+    elif index.spec.coord_order == "x":
+        lines.append("wave = rows[0].render()  # point, 1")
+    else:
+        lines.append("network = rows[0].to_module()  # a torch.nn.Module, conventions included")
+    lines += [
+        "weights, columns = rows.batch([0])  # zoo.Weights and a dict of columns",
+        "print(weights.weights[0].shape, sorted(columns))",
+    ]
+    return "\n".join(lines)
+
+
+def _tensor_example(index: Index) -> str:
+    """Code that evaluates the first network of the zoo with torch alone."""
+    spec = index.spec
+    shape = [int(side) for side in index.source.get("shape") or (32, 32)]
+    first, last = (float(end) for end in spec.coord_range)
+    lines = [
+        "import torch",
+        "from safetensors.torch import load_file",
+        "",
+        f"shard = load_file({_quoted(f'{index.name}/{index.shards[0].file}')})",
+        "net = {name: tensor[0] for name, tensor in shard.items()}  # the first row",
+    ]
+    if spec.coord_order in ("xy", "ij"):
+        order = "column, row" if spec.coord_order == "xy" else "row, column"
+        name = order.partition(",")[0]
+        lines += [
+            f"row = torch.linspace({first}, {last}, {shape[0]})",
+            f"column = torch.linspace({first}, {last}, {shape[1]})",
+            'row, column = torch.meshgrid(row, column, indexing="ij")',
+            f"h = torch.stack([{order}], dim=-1)  # the first input is the {name}",
+        ]
+    elif spec.coord_order == "x":
+        points = int(index.source.get("points") or index.recipe.get("points") or 1_000)
+        lines.append(f"h = torch.linspace({first}, {last}, {points})[:, None]")
+    elif spec.layers[0].kind == "conv":
+        lines.append(f"h = torch.zeros(1, {spec.inp}, {shape[0]}, {shape[1]})  # your images")
+    else:
+        lines.append(f"h = torch.zeros(1, {spec.inp})  # your inputs")
+    lines += _layers_code(spec)
+    offset = f" + {spec.output_offset}" if spec.output_offset else ""
+    if spec.coord_order in ("xy", "ij"):
+        black, white = (float(end) for end in spec.pixel_range)
+        scaled = "out" if (black, white) == (0, 1) else f"((out - {black}) / {white - black})"
+        lines.append(f"out = h{offset}")
+        lines.append(f"image = {scaled}.clip(0, 1)  # row, column, channel; black 0, white 1")
+    else:
+        lines.append(f"out = h{offset}")
+    return "\n".join(lines)
+
+
+def _layers_code(spec: NetworkSpec) -> list[str]:
+    """One line a layer; a loop over hidden layers that are alike."""
+    *hidden, last = spec.layers
+    alike = {(layer.kind, layer.activation, layer.omega) for layer in hidden}
+    if len(hidden) > 1 and len(alike) == 1 and hidden[0].kind == "linear":
+        lines = [f"for layer in range({len(hidden)}):"]
+        lines.append(
+            "    h = " + _layer_code(hidden[0], '[f"weight_{layer}"]', '[f"bias_{layer}"]')
+        )
+        rest: Iterable[tuple[int, Layer]] = [(len(hidden), last)]
+    else:
+        lines, rest = [], enumerate(spec.layers)
+    for number, layer in rest:
+        if number and layer.kind == "linear" and spec.layers[number - 1].kind == "conv":
+            lines.append("h = h.mean(dim=(-2, -1))")
+        lines.append("h = " + _layer_code(layer, f'["weight_{number}"]', f'["bias_{number}"]'))
+    return lines
+
+
+def _layer_code(layer: Layer, weight: str, bias: str) -> str:
+    if layer.kind == "conv":
+        more = f", stride={layer.stride}, padding={layer.padding}"
+        affine = f"torch.conv2d(h, net{weight}, net{bias}{more})"
+    else:
+        affine = f"h @ net{weight}.T + net{bias}"
+    if layer.activation == "sin":
+        return f"torch.sin({float(layer.omega)} * ({affine}))"
+    return affine if layer.activation == "identity" else f"torch.{layer.activation}({affine})"
+
+
+def _row(index: Index) -> str:
+    rows = []
+    for name, column in index.columns.items():
+        shape = list(index.spec.tensors.get(name, ()))
+        kind = "float32" if column.dtype is np.float32 else "int64"
+        meaning = _COLUMNS.get(name, "")
+        if column.role == "weight":
+            meaning = f"weights of layer {name.rpartition('_')[2]}, {_axes(len(shape))}"
+        elif column.role == "bias":
+            meaning = f"biases of layer {name.rpartition('_')[2]}, [out]"
+        elif column.kind == "class" and column.names:
+            meaning = f"{meaning or 'class'}: {_names(column.names)}"
+        kind += f" {shape}" if shape else ""
+        rows.append([f"`{name}`", column.role, kind, column.unit or "", meaning])
+    table = _table(["column", "role", "type", "unit", "meaning"], rows)
+    text = (
+        "One row is one network. Its tensors stand in `weights/*.safetensors` with the row as "
+        "first axis, in PyTorch's order of axes. `zoo.json` describes every file and column."
+    )
+    if any(shard.parquet for shard in index.shards):
+        text += " `data/*.parquet` holds the same rows in the same order."
+    return f"{text}\n\n{table}"
+
+
+def _axes(count: int) -> str:
+    return "[out, inp, kernel row, kernel column]" if count == 4 else "[out, inp]"
+
+
+def _conventions(spec: NetworkSpec) -> str:
+    *hidden, last = spec.layers
+    first, end = (_number(value) for value in spec.coord_range)
+    points = []
+    omegas = list(dict.fromkeys(layer.omega for layer in hidden if layer.activation == "sin"))
+    if omegas:
+        layers = "Every hidden layer" if len(omegas) == 1 else "A hidden layer"
+        values = ", ".join(_number(omega) for omega in omegas)
+        by_layer = "" if len(omegas) == 1 else " (layer by layer)"
+        points.append(
+            f"{layers} is sin(omega (W h + b)) with omega = {values}{by_layer}. Omega scales the "
+            "bias too."
+        )
+    for name in ("relu", "tanh"):
+        if any(layer.activation == name for layer in hidden):
+            points.append(f"The activation of hidden layers is {name}.")
+    if any(layer.kind == "conv" for layer in spec.layers):
+        points.append("The last layer reads the mean over positions (global average pooling).")
+    points.append(
+        "The last layer is linear."
+        if last.activation == "identity"
+        else f"The last layer ends in {last.activation}."
+    )
+    points.append(
+        f"{_number(spec.output_offset)} is added to its output. This offset is not part of the "
+        "stored biases."
+        if spec.output_offset
+        else "Nothing is added to its output."
+    )
+    if spec.coord_order in ("xy", "ij"):
+        one, two = ("column", "row") if spec.coord_order == "xy" else ("row", "column")
+        black, white = (_number(value) for value in spec.pixel_range)
+        points.append(
+            f"The first input is the {one}, the second is the {two}. Rows count downwards, "
+            "columns to the right."
+        )
+        points.append(
+            f"Both run from {first} to {end}, ends included: the first pixel lies at {first}, "
+            f"the last at {end}."
+        )
+        points.append(f"An output of {black} is black, {white} is white.")
+        if spec.out == 3:
+            points.append("The three outputs are red, green, blue.")
+    elif spec.coord_order == "x":
+        points.append(f"The one input is x. It runs from {first} to {end}, ends included.")
+    return (
+        "\n".join(f"- {point}" for point in points)
+        + f"\n\nAs a formula:\n\n{_fence('', _formula(spec))}\n\n"
+        + "Another order of the hidden neurons gives the same function, so weights of two "
+        "networks cannot be compared entry by entry."
+    )
+
+
+def _formula(spec: NetworkSpec) -> str:
+    """The network in a few lines.
+
+    >>> print(_formula(NetworkSpec.mlp([2, 8, 1], output_offset=0.5)))
+    h_0 = input
+    h_1 = sin(30 (W_0 h_0 + b_0))
+    output = W_1 h_1 + b_1 + 0.5
+    """
+    lines = ["h_0 = input"]
+    for number, layer in enumerate(spec.layers):
+        pooled = number and layer.kind == "linear" and spec.layers[number - 1].kind == "conv"
+        product = "*" if layer.kind == "conv" else " "
+        before = f"mean(h_{number})" if pooled else f"h_{number}"
+        value = f"W_{number}{product}{before} + b_{number}"
+        if layer.activation == "sin":
+            value = f"sin({_number(layer.omega)} ({value}))"
+        elif layer.activation != "identity":
+            value = f"{layer.activation}({value})"
+        if number == len(spec.layers) - 1:
+            sign = "-" if spec.output_offset < 0 else "+"
+            offset = f" {sign} {_number(abs(spec.output_offset))}" if spec.output_offset else ""
+            lines.append(f"output = {value}{offset}")
+        else:
+            lines.append(f"h_{number + 1} = {value}")
+    return "\n".join(lines)
+
+
+def _splits(index: Index) -> str:
+    items = _split_ranges(index)
+    views = int(index.recipe.get("views") or 1)
+    rows = []
+    for split, count in index.splits.items():
+        span = items.get(split, range(0))
+        where = f"{span[0]:,} to {span[-1]:,}" if span else ""
+        files = sum(shard.split == split for shard in index.shards)
+        rows.append([split, f"{count:,}", where, str(files)])
+    text = _table(["split", "rows", "source items", "shards"], rows)
+    if items:
+        text += f"\n\nRule of the splits: {SPLIT_RULES[_split_rule(index)]}."
+    if index.plan.get("limit"):
+        text += (
+            f"\n\nThe zoo was limited to {index.plan['limit']:,} networks, the first items of "
+            "each split."
+        )
+    if views > 1:
+        text += f"\n\nTraining items have up to {views} views, all others one."
+    return text
+
+
+def _split_ranges(index: Index) -> dict[str, range]:
+    """Items of the source that each split was cut from; empty if the index does not say."""
+    total, rule = index.source.get("items"), _split_rule(index)
+    if not total or rule not in SPLIT_RULES:
+        return {}
+    left_out = Counter(row.split for row in index.excluded)
+    ranges = split_items(index.source.get("train_items") or total, total, rule)
+    for split, rows in index.splits.items():
+        # A limit takes the lowest items, all views of one before the next.
+        copies = int(index.recipe.get("views") or 1) if split == "train" else 1
+        ranges[split] = ranges[split][: ceil((rows + left_out[split]) / copies)]
+    return ranges
+
+
+def _split_rule(index: Index) -> str:
+    """The rule of `zoo.sources` by which `zoo.builder` cut the source."""
+    if index.recipe.get("kind") == "sine":
+        return "80-10-10"
+    rule = str(index.recipe.get("split", ""))
+    fashion = index.source.get("name") == "fashion-mnist"
+    return "nfn-all-rest" if rule == "nfn" and fashion else rule
+
+
+def _quality(index: Index, figures: Mapping[str, str]) -> str:
+    parts = []
+    rows = [
+        [split, f"`{name}`", index.columns[name].unit or "" if name in index.columns else ""]
+        + [_number(summary[key], 4) for key in ("mean", "std", "min", "max")]
+        for split, summaries in index.quality.items()
+        for name, summary in summaries.items()
+    ]
+    if rows:
+        header = ["split", "column", "unit", "mean", "std", "min", "max"]
+        parts += ["Measured on the stored weights.", _table(header, rows)]
+    parts.append(_excluded(index))
+    for file, caption in figures.items():
+        parts.append(f"![{_plain(caption)}]({file})\n\n{_plain(caption)}.")
+    return "\n\n".join(parts)
+
+
+def _excluded(index: Index) -> str:
+    if not index.excluded:
+        return "No network was left out."
+    # A reason may quote the network's own number; the card counts kinds of reasons.
+    kinds = [(re.sub(r"^PSNR \S+ dB", "PSNR", r.reason), r.split) for r in index.excluded]
+    shown = [reason for reason, _ in Counter(reason for reason, _ in kinds).most_common(8)]
+    counts = Counter((r if r in shown else "other reasons", split) for r, split in kinds)
+    rows = [
+        [_plain(reason), *(f"{counts[reason, split]:,}" for split in SPLITS)]
+        for reason in dict.fromkeys([*shown, *(reason for reason, _ in counts)])
+    ]
+    count = len(index.excluded)
+    text = "1 network was" if count == 1 else f"{count:,} networks were"
+    return f"{text} left out; `zoo.json` names each item.\n\n" + _table(["reason", *SPLITS], rows)
+
+
+def _making(index: Index) -> str:
+    parts = []
+    if index.command:
+        parts += ["This command makes the zoo again:", _fence("bash", index.command)]
+    cpus = ", ".join(dict.fromkeys(shard.cpu for shard in index.shards))
+    plan = {
+        "seed": "key of all random numbers",
+        "engine": "what fitted the networks",
+    }
+    rows = [[name, _value(index.plan.get(name)), what] for name, what in plan.items()]
+    rows.append(["CPU", _plain(cpus), "same engine and CPU give the same bytes"])
+    rows += [[_plain(name), _plain(version), "version"] for name, version in index.packages.items()]
+    parts += [_table(["made with", "value", "meaning"], rows)]
+    recipe = [
+        [f"`{name}`", _value(value), _RECIPE.get(name, "")] for name, value in index.recipe.items()
+    ]
+    parts += ["The recipe:", _table(["field", "value", "meaning"], recipe)]
+    facts = {key: index.source.get(key) for key in ("name", "items", "shape", "points", "sha256")}
+    source = [[key, _value(value)] for key, value in facts.items() if value is not None]
+    parts += ["The source:", _table(["field", "value"], source)]
+    return "\n\n".join(parts)
+
+
+def _statistics(index: Index) -> str:
+    if index.stats is None:
+        return ""
+    return (
+        f"`{STATS_FILE}` holds means and standard deviations (ddof 0) of the training split, in "
+        "float64:\n\n"
+        "- `entry.mean.weight_0`, `entry.std.weight_0`, `entry.mean.bias_0`, ...: one value for "
+        "each entry, in the tensor's shape, over all networks.\n"
+        "- `tensor.mean.weight_0`, `tensor.std.weight_0`, ...: one value for each tensor, shape "
+        "[1], over networks and entries. Normalising with these commutes with any order of the "
+        "neurons."
+    )
+
+
+def _licence_words(index: Index) -> str:
+    theirs = index.source.get("license") or "unknown"
+    ours, _ = _licence(index)
+    title = _plain(_title(index))
+    if ours == "other":
+        return (
+            f"The networks are derived from {title}, for which no licence is stated. wszoo "
+            "claims no rights of its own in them; ask the owners of the source before you publish "
+            "what you make of it."
+        )
+    if ours == theirs != "mit":
+        return (
+            f"The networks are derived from {title}, which is under {theirs}. The same licence "
+            "holds for this zoo: name the source as cited below."
+        )
+    return f"MIT. The networks are derived from {title}, which is under {theirs}."
+
+
+def _citation(index: Index) -> str:
+    entries = [_WSZOO]
+    paper = _PAPERS.get(str(index.recipe.get("name")))
+    if paper:
+        entries.append(paper)
+    if any(layer.activation == "sin" for layer in index.spec.layers):
+        entries.append(_SITZMANN)
+    what = "Please cite wszoo" + (", the paper behind the recipe" if paper else "")
+    what += " and SIREN" if len(entries) > 1 and entries[-1] == _SITZMANN else ""
+    parts = [f"{what}.", _fence("bibtex", "\n\n".join(entries))]
+    if index.source.get("citation"):
+        parts.insert(0, f"Source: {_plain(index.source['citation'])}.")
+    return "\n\n".join(parts)
+
+
+# ---- pieces of Markdown
+
+
+def _section(title: str, text: str) -> str:
+    return f"## {title}\n\n{text}" if text else ""
+
+
+def _fence(language: str, text: str) -> str:
+    return f"```{language}\n{text}\n```"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def _plain(text: object) -> str:
+    """Text from outside, so that Markdown shows it as it is, on one line.
+
+    >>> print(_plain("a*sin(b*x) | c"))
+    a\\*sin(b\\*x) \\| c
+    """
+    return re.sub(r"([\\`*_\[\]<>|#$~])", r"\\\1", " ".join(str(text).split()))
+
+
+def _quoted(text: str) -> str:
+    """A Python string literal, in double quotes."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _value(value: object) -> str:
+    """A value of the recipe, as a table shows it."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (int, float)):
+        return _number(value)
+    if isinstance(value, (list, tuple)):
+        return _plain(" x ".join(str(part) for part in value))
+    return _plain(value)
+
+
+def _number(value: float, digits: int = 6) -> str:
+    """A number to so many significant digits, without noise.
+
+    >>> _number(30.0), _number(-3.141592653589793), _number(11000), _number(1e-3)
+    ('30', '-pi', '11,000', '0.001')
+    """
+    if isclose(abs(value), pi, rel_tol=1e-12):
+        return "-pi" if value < 0 else "pi"
+    if float(value).is_integer() and abs(value) < 1e15:
+        return f"{int(value):,}"
+    return f"{value:.{digits}g}"
+
+
+def _names(names: Sequence[str], shown: int = 20) -> str:
+    text = ", ".join(f"{number} {_plain(name)}" for number, name in enumerate(names[:shown]))
+    if all(str(number) == name for number, name in enumerate(names)):
+        text = f"0 to {len(names) - 1}"
+    return text + (f", ... ({len(names)} classes)" if len(names) > shown else "")
+
+
+def _title(index: Index) -> str:
+    return str(index.source.get("title") or index.source.get("name") or index.name)
+
+
+def _targets(index: Index) -> dict[str, Any]:
+    return {name: column for name, column in index.columns.items() if column.role == "target"}
+
+
+# ---- figures
+
+_SPLIT_COLOURS = {"train": "#3b6fb5", "validation": "#e08a1e", "test": "#2d8f6f"}
+_INK = "#30363d"
+_PALE = "#d0d7de"
+_DPI = 100
+# The Hub shows a card about 800 pixels wide; twice that stays sharp on dense screens.
+_WIDTH = 1600
+
+
+def quality_histogram(
+    path: Path, values: Mapping[str, ArrayLike], label: str, log: bool = False
+) -> None:
+    """Draw how a quality is spread over the networks of each split.
+
+    Args:
+        values: per split, one value a network; what is not finite (and, if `log`, not
+            positive) is counted in the legend but not drawn.
+        label: of the horizontal axis, with the unit.
+        log: a logarithmic axis, for errors.
+    """
+    figure = _figure(8, 3.2)
+    axes = figure.subplots()
+    found = {split: np.asarray(value, np.float64).ravel() for split, value in values.items()}
+    drawn = {
+        split: value[np.isfinite(value) & ((value > 0) | (not log))]
+        for split, value in found.items()
+    }
+    together = np.concatenate([*drawn.values(), np.empty(0)])
+    low, high = (together.min(), together.max()) if together.size else (1.0, 2.0)
+    bins = int(np.clip(2 * np.sqrt(together.size), 10, 48))
+    if log:
+        low, high = (low * 0.9, high * 1.1) if low == high else (low, high)
+        edges = np.geomspace(low, high, bins + 1)
+        axes.set_xscale("log")
+    else:
+        low, high = (low - 0.5, high + 0.5) if low == high else (low, high)
+        edges = np.linspace(low, high, bins + 1)
+    for split, value in drawn.items():
+        if not found[split].size:
+            continue
+        colour = _SPLIT_COLOURS.get(split, _INK)
+        counts = np.histogram(value, edges)[0] * (100 / max(1, value.size))
+        missing = found[split].size - value.size
+        more = f", {missing:,} not drawn" if missing else ""
+        name = f"{split} ({found[split].size:,}{more})"
+        fill = split == "train" or len(drawn) == 1
+        if fill:
+            axes.stairs(counts, edges, fill=True, color=colour, alpha=0.25)
+        axes.stairs(counts, edges, color=colour, linewidth=1.6, label=name)
+        if value.size:
+            axes.axvline(np.median(value), color=colour, linewidth=1, linestyle=(0, (4, 3)))
+    axes.set_xlabel(label + "; dashed: median")
+    axes.set_ylabel("networks [% of split]")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, fontsize=10)
+    _tidy(axes)
+    _save(figure, path)
+
+
+def sample_grid(
+    path: Path, originals: ArrayLike, reconstructions: ArrayLike, captions: Sequence[str]
+) -> None:
+    """Draw pictures in pairs, the original on the left, at most eight pairs a row.
+
+    Args:
+        originals, reconstructions: `net row column chan` (or without chan), uint8 or
+            black 0 and white 1; values outside are clipped. Every pixel is drawn as a
+            square of whole pixels, so nothing is blurred.
+        captions: one a pair.
+
+    Raises:
+        ValueError: if the numbers of pictures and captions differ.
+    """
+    pairs = [_pictures(originals), _pictures(reconstructions)]
+    _check_samples(pairs[0], pairs[1], captions)
+    tall, wide = pairs[0].shape[1:3]
+    inner, outer, margin = 4, 22, 12
+    per_row = min(8, len(captions), max(1, (_WIDTH - 2 * margin) // (2 * wide + inner + outer)))
+    rows = ceil(len(captions) / per_row)
+    pair = 2 * wide + inner
+    lines = [caption.splitlines() or [""] for caption in captions]
+    longest = max(len(line) for caption in lines for line in caption)
+    # A letter of DejaVu Sans is about 0.6 of its size wide.
+    size = int(np.clip((pair + outer - 8) / (0.6 * max(longest, 1)), 11, 22))
+    below = int(1.25 * size * max(len(caption) for caption in lines)) + 14
+    head = 34
+    width = max(2 * margin + per_row * (pair + outer) - outer, 420)
+    height = head + rows * (tall + below)
+    left = (width - per_row * (pair + outer) + outer) // 2
+
+    figure = _figure(width / _DPI, height / _DPI, constrained=False)
+    figure.text(
+        0.5,
+        1 - head / 2 / height,
+        "left: original      right: network",
+        color=_INK,
+        fontsize=18 * 72 / _DPI,
+        ha="center",
+        va="center",
+    )
+    for number, caption in enumerate(lines):
+        row, column = divmod(number, per_row)
+        x = left + column * (pair + outer)
+        y = height - head - row * (tall + below) - tall
+        for side, pictures in enumerate(pairs):
+            # figimage puts array pixels on figure pixels, without resampling.
+            figure.figimage(pictures[number], x + side * (wide + inner), y)
+        figure.text(
+            (x + pair / 2) / width,
+            (y - 5) / height,
+            "\n".join(caption),
+            color=_INK,
+            fontsize=size * 72 / _DPI,
+            ha="center",
+            va="top",
+            parse_math=False,
+        )
+    _save(figure, path)
+
+
+def wave_grid(
+    path: Path,
+    x: ArrayLike,
+    originals: ArrayLike,
+    reconstructions: ArrayLike,
+    captions: Sequence[str],
+) -> None:
+    """Draw waves, the original thick and grey, the network's thin and blue on top.
+
+    Args:
+        x: `point`.
+        originals, reconstructions: `net point`.
+        captions: one a wave.
+
+    Raises:
+        ValueError: if the numbers of waves and captions differ.
+    """
+    at = np.asarray(x, np.float64).ravel()
+    count = len(captions)
+    pairs = [np.asarray(waves, np.float64) for waves in (originals, reconstructions)]
+    _check_samples(pairs[0], pairs[1], captions)
+    pairs = [waves.reshape(count, at.size) for waves in pairs]
+    per_row = min(4, count)
+    rows = ceil(count / per_row)
+    figure = _figure(2.6 * per_row + 0.4, 1.9 * rows + 0.3)
+    grid = figure.subplots(rows, per_row, sharex=True, squeeze=False)
+    for number, axes in enumerate(grid.flat):
+        if number >= count:
+            axes.set_axis_off()
+            continue
+        axes.plot(at, pairs[0][number], color=_PALE, linewidth=5, solid_capstyle="round")
+        axes.plot(at, pairs[1][number], color=_SPLIT_COLOURS["train"], linewidth=1.3)
+        axes.set_title(captions[number], fontsize=11, color=_INK, parse_math=False)
+        axes.margins(x=0.02, y=0.12)
+        axes.tick_params(labelsize=9)
+        axes.locator_params(axis="y", nbins=4)
+        if isclose(at[0], -pi, rel_tol=1e-6) and isclose(at[-1], pi, rel_tol=1e-6):
+            axes.set_xticks([-pi, 0, pi], ["\N{MINUS SIGN}π", "0", "π"])
+        _tidy(axes)
+    _save(figure, path)
+
+
+def _check_samples(
+    originals: NDArray[Any], reconstructions: NDArray[Any], captions: Sequence[str]
+) -> None:
+    shapes = np.shape(originals), np.shape(reconstructions)
+    if not captions or {len(captions)} != {shape[0] if shape else 0 for shape in shapes}:
+        raise ValueError(
+            f"expected as many originals and reconstructions as captions, at least one, got "
+            f"{shapes[0]}, {shapes[1]} and {len(captions)} captions"
+        )
+
+
+def _pictures(images: ArrayLike) -> NDArray[Any]:
+    """`net row column 3` in [0, 1], enlarged or averaged by a whole factor."""
+    array = np.asarray(images)
+    pixels = array.astype(np.float32) / (255 if array.dtype == np.uint8 else 1)
+    if pixels.ndim == 3:
+        pixels = pixels[..., None]
+    if pixels.ndim != 4 or pixels.shape[3] not in (1, 3):
+        raise ValueError(f"expected pictures (net, row, column, 1 or 3), got {tuple(array.shape)}")
+    pixels = np.broadcast_to(np.clip(np.nan_to_num(pixels), 0, 1), (*pixels.shape[:3], 3))
+    side = max(pixels.shape[1:3])
+    if side > 168:
+        net, row, column, chan = pixels.shape
+        factor = min(ceil(side / 96), row, column)
+        pixels = pixels[:, : row // factor * factor, : column // factor * factor]
+        blocks = (net, row // factor, factor, column // factor, factor, chan)
+        pixels = pixels.reshape(blocks).mean(axis=(2, 4))
+        side = max(pixels.shape[1:3])
+    factor = max(1, round(84 / side))
+    return pixels.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+def _figure(width: float, height: float, constrained: bool = True) -> "Figure":
+    """A figure of so many inches with a canvas of its own."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    layout: Any = "constrained" if constrained else "none"
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout=layout, facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _tidy(axes: Any) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_PALE)
+    axes.tick_params(color=_PALE, labelcolor=_INK)
+    axes.grid(axis="y", color=_PALE, linewidth=0.6, alpha=0.6)
+    axes.set_axisbelow(True)
+
+
+def _save(figure: "Figure", path: Path) -> None:
+    with replacing(path) as temporary:
+        # No version in the file: equal arrays give equal bytes.
+        figure.savefig(
+            temporary, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True}
+        )

@@ -1,0 +1,142 @@
+"""Sets networks beside what they were fitted to, for cards, `show` and `verify`."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from zoo import nets
+from zoo.cards import Samples, sample_grid, wave_grid
+from zoo.errors import ZooError
+from zoo.objectives import Objective, objective, open_source, raw_items
+from zoo.reader import Row, open_zoo
+from zoo.recipes import recipe_from_json
+from zoo.shards import Index, read_index
+from zoo.sources import ImageSource, SineSource, load_images
+from zoo.weights import Weights
+
+
+def source_of(index: Index, data_root: str | Path | None = None) -> ImageSource | SineSource:
+    """The source a zoo was fitted to, opened again.
+
+    Raises:
+        ZooError: if it cannot be opened, or its content is no longer the same.
+    """
+    recipe = recipe_from_json(index.recipe)
+    try:
+        source = open_source(recipe, index.source["name"], index.plan["seed"], data_root)
+    except ValueError as error:
+        raise ZooError(f"the source of {index.name} cannot be opened: {error}") from error
+    if source.sha256 != index.source["sha256"]:
+        raise ZooError(
+            f"source {source.name} is not what {index.name} was fitted to: its sha256 is "
+            f"{source.sha256[:12]}, the index says {index.source['sha256'][:12]}"
+        )
+    return source
+
+
+@lru_cache(maxsize=2)
+def _images(name: str, size: int | None, data_root: str | None) -> ImageSource:
+    return load_images(name, Path(data_root) if data_root else None, size)
+
+
+def original(row: Row, data_root: str | Path | None = None) -> NDArray[Any]:
+    """What a row of a zoo was fitted to.
+
+    Returns:
+        The picture, uint8 `row column chan`; or float32 `point 1` of a wave.
+
+    Raises:
+        ZooError: if the source cannot be opened or has changed.
+    """
+    about = row.source
+    if about["kind"] == "sine":
+        x = nets.line(row.spec, about["points"]).astype(np.float64)
+        return (row.amplitude * np.sin(row.frequency * x)).astype(np.float32)
+    rows, columns, _ = about["shape"]
+    source = _images(about["name"], about["size"], str(data_root) if data_root else None)
+    if source.sha256 != about["sha256"]:
+        raise ZooError(f"source {source.name} is not what this row was fitted to: it has changed")
+    return source.images[row.columns["index"]]
+
+
+def evaluate(
+    goal: Objective, raw: NDArray[Any], weights: Weights, batch: int = 256
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
+    """Targets and outputs `net point out`, and each network's mse."""
+    targets = goal.targets(raw)
+    x = torch.from_numpy(goal.inputs)
+    with torch.no_grad():
+        outputs = np.concatenate(
+            [
+                nets.forward(goal.spec, weights[start : start + batch], x).numpy()
+                for start in range(0, len(weights), batch)
+            ]
+        )
+    error = outputs.astype(np.float64) - targets
+    return targets, outputs, np.square(error).mean(axis=(1, 2))
+
+
+def samples(
+    goal: Objective, source: ImageSource | SineSource, arrays: Mapping[str, NDArray[Any]]
+) -> Samples:
+    """Rows of a shard beside their originals, with their quality as captions."""
+    raw = raw_items(source, arrays["index"])
+    weights = Weights.from_tensors(
+        {name: torch.from_numpy(np.array(arrays[name])) for name in goal.spec.tensors}
+    )
+    targets, outputs, _ = evaluate(goal, raw, weights)
+    if isinstance(source, SineSource):
+        captions = [f"mse {value:.1e}" for value in arrays["mse"]]
+        x = goal.inputs[:, 0]
+        return Samples(targets[..., 0], outputs[..., 0], captions, x)
+    black, white = goal.spec.pixel_range
+    pictures = [
+        np.clip((values - black) / (white - black), 0, 1).reshape(len(values), *source.shape)
+        for values in (targets, outputs)
+    ]
+    captions = [f"{value:.1f} dB" for value in arrays["psnr_db"]]
+    return Samples(pictures[0], pictures[1], captions)
+
+
+def draw(
+    path: str | Path,
+    out: str | Path,
+    *,
+    split: str | None = None,
+    count: int = 16,
+    seed: int = 0,
+    data_root: str | Path | None = None,
+) -> None:
+    """Write a picture of random networks beside their originals, with their quality.
+
+    Args:
+        split: None takes the last one that the zoo has.
+        count: networks.
+
+    Raises:
+        ValueError: for an unknown split, or a count below 1.
+        ZooError: if the zoo or its source is not what it should be.
+    """
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got {count}")
+    index = read_index(Path(path))
+    networks = open_zoo(path, split or list(index.splits)[-1])
+    source = source_of(index, data_root)
+    goal = objective(recipe_from_json(index.recipe), source)
+    chosen = np.random.default_rng(seed).choice(
+        len(networks), min(count, len(networks)), replace=False
+    )
+    weights, columns = networks.batch(np.sort(chosen))
+    arrays = {name: tensor.numpy() for name, tensor in columns.items()}
+    for name, tensor in weights.tensors().items():
+        arrays[name] = tensor.numpy()
+    shown = samples(goal, source, arrays)
+    if shown.x is None:
+        sample_grid(Path(out), shown.originals, shown.reconstructions, shown.captions)
+    else:
+        wave_grid(Path(out), shown.x, shown.originals, shown.reconstructions, shown.captions)
