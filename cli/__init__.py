@@ -1,0 +1,1 @@
+"""The `wszoo` command. Each command parses, calls one function of the library, prints."""

@@ -1,0 +1,138 @@
+"""Commands that make zoos: `fit-inrs`, and `recipes` that lists what they can make."""
+
+import signal
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from cli.options import fitting, given_fields, recipe_options
+
+
+@click.command("fit-inrs")
+@click.argument("source")
+@fitting
+@recipe_options
+def fit_inrs(
+    source: str,
+    recipe: str | None,
+    out: Path | None,
+    limit: int | None,
+    seed: int,
+    shard_rows: int | None,
+    workers: int,
+    engine: str,
+    device: str,
+    data_root: Path | None,
+    overwrite: bool,
+    no_parquet: bool,
+    **values: Any,
+) -> None:
+    """Fit an INR to every picture or wave of SOURCE, into a zoo.
+
+    SOURCE is mnist, fashion-mnist, cifar10, digits, sine, or imagefolder:PATH (a folder
+    of class folders; PATH/train and PATH/test where they are there). Run the same
+    command again after a stop of any kind: it goes on where it was.
+    """
+    from zoo import recipes
+
+    chosen = recipes.recipe(recipe, source, **given_fields(values))
+    folder = out or Path("zoos") / zoo_name(source, chosen.name)
+
+    from tqdm import tqdm
+
+    from zoo.builder import Progress, build
+
+    signal.signal(signal.SIGTERM, _stop)
+    bar: tqdm[NoReturn] = tqdm(disable=None, unit="net", smoothing=0.05, dynamic_ncols=True)
+
+    def progress(state: Progress) -> None:
+        if bar.total is None:
+            bar.reset(total=state.total)
+            bar.initial = 0
+        if state.fitted == 0:
+            # What was there before this run must not count as speed.
+            bar.initial = bar.n = state.done
+        if state.psnr_db is not None:
+            bar.set_postfix_str(f"{state.psnr_db:.2f} dB", refresh=False)
+        bar.update(state.done - bar.n)
+
+    def warn(line: str) -> None:
+        tqdm.write(line, file=sys.stderr)
+
+    try:
+        index = build(
+            chosen,
+            source,
+            folder,
+            limit=limit,
+            seed=seed,
+            shard_rows=shard_rows,
+            workers=workers,
+            engine=engine,
+            device=device,
+            data_root=data_root,
+            overwrite=overwrite,
+            parquet=not no_parquet,
+            progress=progress,
+            warn=warn,
+        )
+    except KeyboardInterrupt:
+        bar.close()
+        click.echo(
+            f"stopped; what is finished is kept in {folder}. "
+            "Run the same command again to go on.",
+            err=True,
+        )
+        sys.exit(1)
+    finally:
+        bar.close()
+    psnr = [part["psnr_db"]["mean"] for part in index.quality.values() if "psnr_db" in part]
+    splits = ", ".join(f"{name} {rows:,}" for name, rows in index.splits.items())
+    click.echo(f"{folder}: {index.rows:,} networks ({splits})")
+    if psnr:
+        rows = list(index.splits.values())
+        mean = sum(p * n for p, n in zip(psnr, rows, strict=True)) / sum(rows)
+        click.echo(f"mean PSNR {mean:.2f} dB")
+    if index.excluded:
+        click.echo(f"{len(index.excluded)} excluded; `wszoo info {folder}` lists them")
+
+
+def _stop(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def zoo_name(source: str, recipe: str) -> str:
+    """The folder's name when none is given.
+
+    >>> zoo_name("mnist", "dws"), zoo_name("mnist", "nfn"), zoo_name("sine", "sine-ssl")
+    ('mnist-inrs', 'mnist-inrs-nfn', 'sine-ssl')
+    """
+    if source == "sine":
+        return recipe
+    kind, _, path = source.partition(":")
+    stem = (Path(path).resolve().name or kind) if path else kind
+    return f"{stem}-inrs" if recipe == "dws" else f"{stem}-inrs-{recipe}"
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--source", default="mnist", show_default=True, help="Some recipes differ by it.")
+def recipes(name: str | None, source: str) -> None:
+    """List the recipes with their fields, or the one called NAME."""
+    from zoo.recipes import RECIPES, flag
+
+    if name is not None and name not in RECIPES:
+        raise ValueError(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}")
+    for number, (known, make) in enumerate(RECIPES.items()):
+        if name not in (None, known):
+            continue
+        about = (make.__doc__ or "").strip().splitlines()[0]
+        click.echo(("\n" if number and name is None else "") + f"{known}: {about}")
+        chosen = make("sine" if known.startswith("sine-") else source)
+        for field in fields(chosen):
+            if field.name != "name":
+                value = getattr(chosen, field.name)
+                click.echo(f"  {flag(field.name):<18} {'none' if value is None else value}")

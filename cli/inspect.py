@@ -1,0 +1,110 @@
+"""Commands that look at zoos: `info`, `verify`, `show`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli.options import data_root
+
+zoo_path = click.argument("path", type=click.Path(path_type=Path))
+
+
+@click.command()
+@zoo_path
+def info(path: Path) -> None:
+    """What the zoo at PATH holds; also for one that is still being made."""
+    from zoo.builder import unfinished
+    from zoo.shards import read_index
+
+    state = unfinished(path)
+    if state is not None:
+        index, done, total = state
+        click.echo(f"{path}: unfinished, {done:,} of {total:,} networks are on disk")
+    else:
+        index = read_index(path)
+        click.echo(f"{path}: {index.rows:,} networks")
+    widths = "-".join(str(width) for width in index.spec.widths)
+    recipe = dict(index.recipe)
+    rows: list[tuple[str, str]] = [
+        ("source", f"{index.source['title']} ({index.source['name']})"),
+        ("network", f"{widths}, {index.spec.param_count:,} parameters"),
+        ("recipe", f"{recipe.pop('name')} ({recipe.pop('kind')})"),
+        ("", ", ".join(f"{key} {_plain(value)}" for key, value in recipe.items())),
+        ("plan", ", ".join(f"{key} {_plain(value)}" for key, value in index.plan.items())),
+        ("made by", index.command),
+    ]
+    if index.shards:
+        files = index.files
+        size = sum(file.bytes for file in files)
+        rows.append(("files", f"{len(files)}, {size / 1e6:,.1f} MB, {len(index.shards)} shards"))
+        rows.append(("cpu", ", ".join(sorted({shard.cpu for shard in index.shards}))))
+    for name, value in rows:
+        click.echo(f"  {name:<9} {value}")
+    for split, count in index.splits.items():
+        found = index.quality.get(split, {})
+        words = [
+            f"{column} {found[column]['mean']:.4g} ({found[column]['min']:.4g}.."
+            f"{found[column]['max']:.4g})"
+            for column in ("psnr_db", "mse", "steps")
+            if column in found
+        ]
+        click.echo(f"  {split:<10} {count:>9,}  {'  '.join(words)}")
+    if index.excluded:
+        click.echo(f"  excluded: {len(index.excluded)}")
+        for row in index.excluded[:10]:
+            click.echo(f"    {row.split} index {row.index} view {row.view}: {row.reason}")
+        if len(index.excluded) > 10:
+            click.echo(f"    and {len(index.excluded) - 10} more, all in zoo.json")
+
+
+def _plain(value: Any) -> str:
+    return "none" if value is None else f"{value}"
+
+
+@click.command()
+@zoo_path
+@click.option("--samples", default=64, show_default=True, help="Rows to render again.")
+@click.option("--refit", default=0, show_default=True, help="Rows to fit again.")
+@click.option("--seed", default=0, show_default=True, help="Of the choice of rows.")
+@click.option("--device", default="cpu", show_default=True, help="Torch device of a refit.")
+@data_root
+def verify(
+    path: Path, samples: int, refit: int, seed: int, device: str, data_root: Path | None
+) -> None:
+    """Check the zoo at PATH: hashes, rows, quality against its source, a refit."""
+    from zoo.errors import ZooError
+    from zoo.verification import verify as checks
+
+    failed = []
+    for check in checks(
+        path, samples=samples, refit=refit, seed=seed, device=device, data_root=data_root
+    ):
+        click.echo(f"{'ok    ' if check.passed else 'FAILED'}  {check.name:<8} {check.detail}")
+        if not check.passed:
+            failed.append(check.name)
+    if failed:
+        raise ZooError(
+            f"{path} did not pass: {', '.join(failed)}. Run the command that made it again: it "
+            "keeps what is whole and makes the rest anew"
+        )
+
+
+@click.command()
+@zoo_path
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("samples.png"), show_default=True,
+    help="The picture, PNG.",
+)  # fmt: skip
+@click.option("--split", help="Which rows.  [default: the last split]")
+@click.option("--count", default=16, show_default=True, help="How many networks.")
+@click.option("--seed", default=0, show_default=True, help="Of the choice of rows.")
+@data_root
+def show(
+    path: Path, out: Path, split: str | None, count: int, seed: int, data_root: Path | None
+) -> None:
+    """Draw random networks of the zoo at PATH beside their originals."""
+    from zoo.compare import draw
+
+    draw(path, out, split=split, count=count, seed=seed, data_root=data_root)
+    click.echo(f"{out}")

@@ -1,0 +1,135 @@
+"""Options that several commands share, and the ones made from recipe fields."""
+
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from zoo.recipes import ImageRecipe, SineRecipe, flag
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+# What each field of a recipe is, with its unit; the recipes' docstrings say more.
+FIELD_HELP = {
+    "hidden": "Neurons of each hidden layer.",
+    "layers": "Linear layers, the last included.",
+    "omega": "Factor in sin(omega * (W x + b)), the first layer included.",
+    "output_offset": "Added to the output.",
+    "init": "Initialisation: dws or nfn.",
+    "shared_init": "One initialisation for all networks instead of one each.",
+    "lr": "Adam's learning rate.",
+    "weight_decay": "L2 term in the gradient.",
+    "beta1": "Adam's first decay rate.",
+    "beta2": "Adam's second decay rate.",
+    "eps": "Adam's epsilon.",
+    "steps": "Full-batch updates at most.",
+    "coord_order": "xy (column, row) or ij (row, column).",
+    "black": "Output value of a black pixel.",
+    "white": "Output value of a white pixel.",
+    "target_psnr_db": "Stop a network above this PSNR, in dB.",
+    "min_psnr_db": "Leave out networks below this PSNR, in dB.",
+    "views": "Independent initialisations of each training image.",
+    "split": "Rule of the splits: dws or nfn.",
+    "size": "Side in pixels that pictures are resized to.",
+    "waves": "How many waves.",
+    "points": "Samples of each wave.",
+    "min_amplitude": "Least amplitude.",
+    "max_amplitude": "Greatest amplitude.",
+    "min_frequency": "Least frequency, in radians per unit.",
+    "max_frequency": "Greatest frequency, in radians per unit.",
+    "target_mse": "Stop a wave's network below this mean squared error.",
+}
+
+
+class OrNone(click.ParamType):
+    """A number, or `none` to switch it off."""
+
+    def __init__(self, kind: type):
+        self.kind = kind
+        self.name = f"{'integer' if kind is int else 'float'}|none"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value is None or str(value).lower() == "none":
+            return NONE
+        try:
+            return self.kind(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor none", param, ctx)
+
+
+# click takes None for "not given".
+NONE = object()
+
+
+def recipe_fields() -> dict[str, Any]:
+    """Every field that a flag can set, with its type, over all kinds of recipe."""
+    found: dict[str, Any] = {}
+    for kind in (ImageRecipe, SineRecipe):
+        hints = typing.get_type_hints(kind)
+        found |= {f.name: hints[f.name] for f in fields(kind) if f.name != "name"}
+    return found
+
+
+def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """One option for each field of the recipes; those not given stay the recipe's."""
+    for name, hint in reversed(recipe_fields().items()):
+        settings: dict[str, Any] = {"default": None, "help": FIELD_HELP[name]}
+        if hint is bool:
+            settings["is_flag"] = True
+            settings["default"] = False
+        elif isinstance(hint, types.UnionType):
+            settings["type"] = OrNone(next(a for a in typing.get_args(hint) if a is not type(None)))
+        else:
+            settings["type"] = hint
+        command = click.option(flag(name), name, **settings)(command)
+    return command
+
+
+def given_fields(values: dict[str, Any]) -> dict[str, Any]:
+    """The recipe fields among a command's arguments that were given."""
+    chosen = {k: v for k, v in values.items() if k in recipe_fields()}
+    chosen = {k: v for k, v in chosen.items() if v is not None and v is not False}
+    return {k: None if v is NONE else v for k, v in chosen.items()}
+
+
+def data_root(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Where sources lie."""
+    return click.option(
+        "--data-root",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Folder of the sources; missing ones are downloaded there.  "
+        "[default: $WSZOO_DATA, else ~/.cache/wszoo]",
+    )(command)
+
+
+def fitting(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every command that makes a zoo."""
+    options: list[Decorator] = [
+        click.option("--recipe", help="Named recipe; see `wszoo recipes`."),
+        click.option(
+            "--out", type=click.Path(path_type=Path), help="Folder of the zoo.  [default: zoos/NAME]"
+        ),
+        click.option("--limit", type=int, help="Networks in all, split in proportion."),
+        click.option("--seed", type=int, default=0, show_default=True, help="Of every random number."),
+        click.option("--shard-rows", type=int, help="Networks of a shard.  [default: about 24 MB]"),
+        click.option(
+            "--workers", type=int, default=1, show_default=True,
+            help="Processes that share the cores; 1 is fastest with the cpu engine.",
+        ),
+        click.option(
+            "--engine", default="auto", show_default=True, help="auto, cpu or reference."
+        ),
+        click.option(
+            "--device", default="cpu", show_default=True, help="Torch device of the reference engine."
+        ),
+        data_root,
+        click.option("--overwrite", is_flag=True, help="Throw away the zoo in --out first."),
+        click.option("--no-parquet", is_flag=True, help="Leave out the view for load_dataset."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
