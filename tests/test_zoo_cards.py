@@ -226,7 +226,7 @@ def test_card_of_images(tiny: tuple[Path, Index]) -> None:
         "| train | `psnr_db` | dB | 25.81 | 2 | 19.1 | 31 |",
         "| train | 20 | 0 to 20 | 3 |",
         "| test | 7 | 60,000 to 60,007 | 1 |",
-        "Rule of the splits: validation is the last 5,000 training images",
+        "The source was cut by rule `dws`",
         "2 networks were left out",
         "| PSNR is below 15 dB | 1 | 0 | 1 |",
         "output = W_2 h_2 + b_2 + 0.5",

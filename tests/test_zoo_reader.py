@@ -102,10 +102,10 @@ def test_indices_count_from_the_end_too(folder: Path) -> None:
     with pytest.raises(IndexError, match="row 99 of 20"):
         networks.batch([0, 99])
     for strange in (slice(3), "3", 1.0):
-        with pytest.raises(TypeError, match="one integer"):
+        with pytest.raises(TypeError, match=r"one integer|Type-check"):
             networks[strange]  # type: ignore[index]
     for strange in ([0.0], [[1]], np.ones(20, bool)):
-        with pytest.raises(TypeError, match="list of row numbers"):
+        with pytest.raises(TypeError, match=r"list of row numbers|Type-check"):
             networks.batch(strange)  # type: ignore[arg-type]
 
 
@@ -238,7 +238,7 @@ def test_data_loader_around_the_zoo(folder: Path) -> None:
     )
     assert columns["index"].tolist() == [networks[5].index, networks[3].index]
     both = ConcatDataset([networks, networks])
-    with pytest.raises(TypeError, match="must pass on __getitems__"):
+    with pytest.raises(TypeError, match=r"must pass on __getitems__|Type-check"):
         next(iter(DataLoader(both, batch_size=2, collate_fn=collate)))
 
 

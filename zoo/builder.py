@@ -420,6 +420,7 @@ class _Build:
                 if not quietly:
                     self.warn(f"{problems[0]}; making it again")
                 path.unlink()
+                self.records.pop((split, number), None)
                 continue
             self.records[split, number] = record
 

@@ -170,7 +170,8 @@ def write_card(
         if any(len(value) for value in values.values()):
             file = f"{FIGURE_FOLDER}/{column}.png"
             quality_histogram(folder / file, values, label, log=log)
-            figures[file] = f"{label.partition(' [')[0]} of the networks of each split"
+            what = label.partition(" [")[0]
+            figures[file] = f"{what[0].upper()}{what[1:]} of the networks of each split"
             break
     if samples is not None and len(samples.captions):
         file = f"{FIGURE_FOLDER}/samples.png"
@@ -574,7 +575,10 @@ def _splits(index: Index) -> str:
         rows.append([split, f"{count:,}", where, str(files)])
     text = _table(["split", "rows", "source items", "shards"], rows)
     if items:
-        text += f"\n\nRule of the splits: {SPLIT_RULES[_split_rule(index)]}."
+        text += (
+            f"\n\nThe source was cut by rule `{_split_rule(index)}` of `zoo.sources.split_items`; "
+            "both ends of the items are included."
+        )
     if index.plan.get("limit"):
         text += (
             f"\n\nThe zoo was limited to {index.plan['limit']:,} networks, the first items of "
@@ -619,6 +623,8 @@ def _quality(index: Index, figures: Mapping[str, str]) -> str:
     if rows:
         header = ["split", "column", "unit", "mean", "std", "min", "max"]
         parts += ["Measured on the stored weights.", _table(header, rows)]
+        if any("stop" in summaries for summaries in index.quality.values()):
+            parts.append("The mean of `stop` is the share of networks that reached the target.")
     parts.append(_excluded(index))
     for file, caption in figures.items():
         parts.append(f"![{_plain(caption)}]({file})\n\n{_plain(caption)}.")
@@ -937,7 +943,7 @@ def wave_grid(
         axes.plot(at, pairs[1][number], color=_SPLIT_COLOURS["train"], linewidth=1.3)
         axes.set_title(captions[number], fontsize=11, color=_INK, parse_math=False)
         axes.margins(x=0.02, y=0.12)
-        axes.tick_params(labelsize=9)
+        axes.tick_params(labelsize=9, labelbottom=number + per_row >= count)
         axes.locator_params(axis="y", nbins=4)
         if isclose(at[0], -pi, rel_tol=1e-6) and isclose(at[-1], pi, rel_tol=1e-6):
             axes.set_xticks([-pi, 0, pi], ["\N{MINUS SIGN}π", "0", "π"])

@@ -12,7 +12,7 @@ import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, SupportsIndex, TypeAlias
 
 import numpy as np
 import torch
@@ -161,7 +161,7 @@ class Zoo(Dataset[Row]):
             f"{_architecture(self.spec)}; columns {numbers}"
         )
 
-    def __getitem__(self, index: int) -> Row:
+    def __getitem__(self, index: SupportsIndex) -> Row:
         try:
             number = operator.index(index)
         except TypeError:
@@ -175,7 +175,7 @@ class Zoo(Dataset[Row]):
     def __iter__(self) -> Iterator[Row]:
         return (self[number] for number in range(len(self)))
 
-    def batch(self, indices: Sequence[int] | NDArray[np.integer[Any]] | Tensor) -> Batch:
+    def batch(self, indices: Sequence[SupportsIndex] | NDArray[np.integer[Any]] | Tensor) -> Batch:
         """The networks of these rows, in this order, and their columns.
 
         All tensors are fresh memory: the caller may change them.
@@ -213,7 +213,7 @@ class Zoo(Dataset[Row]):
             gathered[name] = torch.from_numpy(fresh)
         return gathered
 
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
+    def __getitems__(self, indices: Sequence[SupportsIndex]) -> Batch:
         """What a `DataLoader` asks for: a whole batch at once; see `collate`."""
         return self.batch(indices)
 

@@ -209,8 +209,8 @@ def hf_dataset(folder: Path, index: Index, split: str) -> "datasets.Dataset":
     """A split as a `datasets.Dataset` over the mapped shards, without reading them.
 
     The rows equal those of `datasets.load_dataset(folder)[split]`. It pickles as folder
-    and split, a few KB, and what a transform such as `map` makes goes to a temporary
-    folder, not into the zoo.
+    and split, a few KB. What `map` makes is held in memory, as the zoo's folder is no
+    place for caches; give `map` a `cache_file_name` if it is large.
 
     Raises:
         ZooError: if a shard is missing or contradicts the index.

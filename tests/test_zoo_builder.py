@@ -1,0 +1,423 @@
+"""Builds of small real zoos: same bytes whatever happens on the way."""
+
+import errno
+import json
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import zoo
+from zoo import builder, shards, sources
+from zoo.builder import Progress, build, largest_remainder, plan_rows, unfinished
+from zoo.engines.cpu import CpuEngine
+from zoo.errors import ZooError
+from zoo.recipes import ImageRecipe, recipe
+
+QUICK = {"steps": 6, "hidden": 8}
+
+
+@pytest.fixture(scope="module")
+def digits() -> sources.ImageSource:
+    return sources.load_images("digits")
+
+
+@pytest.fixture
+def quick() -> ImageRecipe:
+    chosen = recipe("dws", "digits", **QUICK)
+    assert isinstance(chosen, ImageRecipe)
+    return chosen
+
+
+def rows_of(folder: Path) -> dict[tuple[int, int], dict[str, NDArray[Any]]]:
+    """Every row of a finished zoo by (index, view), as bytes on disk."""
+    found = {}
+    for shard in shards.read_index(folder).shards:
+        arrays = shards.read_tensors(folder / shard.file)
+        for row in range(shard.rows):
+            values = {name: array[row] for name, array in arrays.items()}
+            values["split"] = np.array(shard.split)
+            found[int(values["index"]), int(values["view"])] = values
+    return found
+
+
+def assert_same_rows(left: Path, right: Path) -> None:
+    a, b = rows_of(left), rows_of(right)
+    assert a.keys() == b.keys()
+    for key, values in a.items():
+        for name, value in values.items():
+            assert value.tobytes() == b[key][name].tobytes(), (key, name)
+
+
+def assert_same_files(left: Path, right: Path) -> None:
+    """The shards, their views and the statistics are equal byte for byte."""
+    a, b = shards.read_index(left), shards.read_index(right)
+    assert a.shards == b.shards
+    assert a.stats == b.stats
+    for index, folder in ((a, left), (b, right)):
+        assert not [f for f in index.files if shards.check_file(folder, f, hashes=True)]
+
+
+def test_same_rows_whatever_the_shards_workers_and_batches(digits, quick, tmp_path, monkeypatch):
+    settings: list[dict[str, Any]] = [
+        {"shard_rows": 40}, {"shard_rows": 17, "workers": 2}, {"shard_rows": 1000},
+    ]  # fmt: skip
+    for number, setting in enumerate(settings):
+        if number == 2:
+            monkeypatch.setattr(CpuEngine, "batch", 7)
+        build(quick, digits, tmp_path / str(number), limit=150, **setting)
+    assert_same_rows(tmp_path / "0", tmp_path / "1")
+    assert_same_rows(tmp_path / "0", tmp_path / "2")
+
+
+def test_reference_engine_gives_the_same_rows_whatever_the_shards(digits, quick, tmp_path):
+    few = replace(quick, steps=2)
+    for name, rows in (("a", 13), ("b", 90)):
+        build(few, digits, tmp_path / name, limit=90, shard_rows=rows, engine="reference")
+    assert_same_rows(tmp_path / "a", tmp_path / "b")
+
+
+def test_another_seed_gives_other_networks(digits, quick, tmp_path):
+    for seed in (0, 1):
+        build(quick, digits, tmp_path / str(seed), limit=10, seed=seed, parquet=False)
+    a, b = rows_of(tmp_path / "0"), rows_of(tmp_path / "1")
+    assert all((a[key]["weight_0"] != b[key]["weight_0"]).any() for key in a)
+
+
+KILLED = textwrap.dedent(
+    """
+    # Forks a builder again and again and kills it at random moments; the modules are
+    # imported once. Nothing may have started threads before a fork.
+    import os, random, shutil, signal, sys, time
+    from pathlib import Path
+    import zoo
+    from zoo import builder, shards, sources, recipes
+    import zoo.cards, zoo.table, zoo.engines.cpu, datasets, matplotlib.figure
+
+    out, whole, seed = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    digits = sources.load_images("digits")
+    quick = recipes.recipe("dws", "digits", steps=6, hidden=8)
+    want = shards.read_index(whole)
+
+    def start():
+        child = os.fork()
+        if child == 0:
+            try:
+                builder.build(quick, digits, out, shard_rows=600)
+            except BaseException as error:
+                print("child:", error, file=sys.stderr)
+                os._exit(1)
+            os._exit(0)
+        return child
+
+    begun = time.monotonic()
+    assert os.waitpid(start(), 0)[1] == 0
+    length = time.monotonic() - begun
+    shutil.rmtree(out)
+    draw, kills, finished, partial = random.Random(seed), 0, 0, 0
+    while kills < 20:
+        child = start()
+        time.sleep(draw.uniform(0, length))
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            assert status == 0, status
+        else:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            kills += 1
+        try:
+            got = shards.read_index(out)
+        except zoo.ZooError:
+            state = builder.unfinished(out) if out.is_dir() else None
+            partial += bool(state and 0 < state[1] < state[2])
+            continue
+        assert got.shards == want.shards
+        assert not [f for f in got.files if shards.check_file(out, f, hashes=True)]
+        assert (out / "README.md").is_file()
+        finished += 1
+        shutil.rmtree(out)
+    child = start()
+    assert os.waitpid(child, 0)[1] == 0
+    print(f"kills {kills} finished {finished} partial {partial} length {length:.2f}")
+    """
+)
+
+
+def test_killed_at_twenty_moments(digits, quick, tmp_path):
+    whole, out = tmp_path / "whole", tmp_path / "killed"
+    build(quick, digits, whole, shard_rows=600)
+    script = tmp_path / "kill.py"
+    script.write_text(KILLED)
+    ran = subprocess.run(
+        [sys.executable, str(script), str(out), str(whole), "7"],
+        capture_output=True, text=True, timeout=400,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    assert "kills 20" in ran.stdout
+    assert "partial 0" not in ran.stdout, "no kill fell into the fitting"
+    assert_same_files(out, whole)
+
+
+def test_resume_keeps_what_is_whole(digits, quick, tmp_path):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    build(quick, digits, whole, limit=300, shard_rows=50)
+
+    class StopError(Exception):
+        pass
+
+    def stop(state: Progress) -> None:
+        if state.done >= 120:
+            raise StopError
+
+    with pytest.raises(StopError):
+        build(quick, digits, out, limit=300, shard_rows=50, progress=stop)
+    state = unfinished(out)
+    assert state is not None
+    assert 120 <= state[1] < state[2] == 300
+    with pytest.raises(ZooError, match="not finished"):
+        zoo.open_zoo(out)
+    kept = {path: path.stat().st_mtime_ns for path in (out / "weights").iterdir()}
+    assert kept
+    seen: list[Progress] = []
+    build(quick, digits, out, limit=300, shard_rows=50, progress=seen.append)
+    assert seen[-1].done == 300
+    assert seen[-1].fitted <= 180
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert unfinished(out) is None
+    assert_same_files(out, whole)
+
+
+@pytest.mark.parametrize("damage", ["flip", "missing shard", "missing view", "missing card"])
+def test_the_same_command_mends_a_finished_zoo(damage, digits, quick, tmp_path):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    for folder in (whole, out):
+        build(quick, digits, folder, limit=120, shard_rows=40)
+    shard = out / shards.read_index(out).shards[1].file
+    if damage == "flip":
+        content = bytearray(shard.read_bytes())
+        content[-5] ^= 1
+        shard.write_bytes(content)
+    elif damage == "missing shard":
+        shard.unlink()
+    elif damage == "missing view":
+        next((out / "data").glob("test-*")).unlink()
+    else:
+        (out / "README.md").unlink()
+    lines: list[str] = []
+    seen: list[Progress] = []
+    build(
+        quick, digits, out, limit=120, shard_rows=40, warn=lines.append, progress=seen.append
+    )  # fmt: skip
+    assert len(lines) == 1
+    assert "making it again" in lines[0]
+    if seen:
+        assert seen[-1].fitted <= 40
+    assert_same_files(out, whole)
+    assert (out / "README.md").read_text() == (whole / "README.md").read_text().replace(
+        "whole", "out"
+    )
+
+
+def test_a_finished_zoo_is_left_alone(digits, quick, tmp_path):
+    build(quick, digits, tmp_path / "out", limit=20)
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    seen: list[Progress] = []
+    build(quick, digits, tmp_path / "out", limit=20, progress=seen.append)
+    after = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    assert seen == []
+    assert before == after
+
+
+def test_a_damaged_chunk_is_fitted_again(digits, quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(CpuEngine, "batch", 10)
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    build(quick, digits, whole, limit=60, shard_rows=60)
+
+    def stop(state: Progress) -> None:
+        if state.done >= 30:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(quick, digits, out, limit=60, shard_rows=60, progress=stop)
+    chunk = sorted((out / ".build" / "chunks").iterdir())[0]
+    content = bytearray(chunk.read_bytes())
+    content[-1] ^= 1
+    chunk.write_bytes(content)
+    build(quick, digits, out, limit=60, shard_rows=60)
+    assert_same_files(out, whole)
+
+
+def test_another_recipe_is_refused_and_named(digits, quick, tmp_path):
+    out = tmp_path / "out"
+    build(quick, digits, out, limit=20)
+    with pytest.raises(ValueError, match=r"lr 0\.001 there, 0\.5 asked for.*--overwrite"):
+        build(replace(quick, lr=0.5), digits, out, limit=20)
+    with pytest.raises(ValueError, match=r"limit 20 there, 30 asked for"):
+        build(quick, digits, out, limit=30)
+    with pytest.raises(ValueError, match=r"seed 0 there, 1 asked for"):
+        build(quick, digits, out, limit=20, seed=1)
+    changed = replace(digits, sha256="0" * 64)
+    with pytest.raises(ValueError, match=r"source sha256"):
+        build(quick, changed, out, limit=20)
+    index = build(replace(quick, lr=0.5), digits, out, limit=20, overwrite=True)
+    assert index.recipe["lr"] == 0.5
+
+
+def test_a_folder_of_something_else_is_left_alone(digits, quick, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match=r"not empty and not a zoo \('thesis.tex'"):
+            build(quick, digits, tmp_path, limit=20, overwrite=overwrite)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_second_writer_is_refused(digits, quick, tmp_path):
+    with shards.one_writer(tmp_path), pytest.raises(ZooError, match="another process"):
+        build(quick, digits, tmp_path, limit=20)
+
+
+def test_a_full_disk_loses_nothing(digits, quick, tmp_path, monkeypatch):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    monkeypatch.setattr(CpuEngine, "batch", 10)
+    build(quick, digits, whole, limit=60, shard_rows=30)
+    write_bytes, written = Path.write_bytes, []
+
+    def full(path: Path, content: bytes) -> int:
+        written.append(path)
+        if len(written) > 3:
+            path.write_text("half")
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return write_bytes(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(ZooError, match="the disk is full.*same command again"):
+            build(quick, digits, out, limit=60, shard_rows=30)
+    state = unfinished(out)
+    assert state is not None
+    assert state[1] > 0
+    build(quick, digits, out, limit=60, shard_rows=30)
+    assert_same_files(out, whole)
+
+
+def test_an_unwritable_place_is_named(digits, quick, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ZooError, match=r"cannot write .*file"):
+        build(quick, digits, tmp_path / "file" / "zoo", limit=20)
+
+
+def test_poor_networks_are_left_out_and_listed(digits, quick, tmp_path):
+    all_of_them = build(quick, digits, tmp_path / "all", limit=60)
+    floor = all_of_them.quality["train"]["psnr_db"]["mean"]
+    index = build(
+        replace(quick, min_psnr_db=floor), digits, tmp_path / "good", limit=60, shard_rows=16
+    )
+    assert 0 < len(index.excluded) < 60
+    assert index.rows + len(index.excluded) == 60
+    assert all("is below" in row.reason for row in index.excluded)
+    for split in index.splits:
+        assert zoo.open_zoo(tmp_path / "good", split).column("psnr_db").min() >= floor
+    listed = json.loads((tmp_path / "good" / "zoo.json").read_text())["excluded"]
+    assert len(listed) == len(index.excluded)
+    with pytest.raises(ZooError, match="all 60 were excluded"):
+        build(replace(quick, min_psnr_db=99.0), digits, tmp_path / "none", limit=60)
+
+
+def test_diverging_networks_never_get_in(digits, quick, tmp_path):
+    with pytest.raises(ZooError, match="not finite after 3 attempts"):
+        build(replace(quick, lr=1e30), digits, tmp_path / "out", limit=12)
+
+
+def test_views_stay_in_the_training_split(digits, quick):
+    planned = plan_rows(replace(quick, views=3), digits, None)
+    items = {split: set(rows.index.tolist()) for split, rows in planned.items()}
+    assert not items["train"] & items["validation"]
+    assert not items["train"] & items["test"]
+    assert set(planned["train"].view.tolist()) == {0, 1, 2}
+    assert set(planned["validation"].view.tolist()) == {0}
+    keys = list(zip(planned["train"].index.tolist(), planned["train"].view.tolist(), strict=True))
+    assert keys == sorted(set(keys))
+    assert len(keys) == 3 * len(items["train"])
+
+
+def test_limit_takes_the_first_of_each_split_in_proportion(digits, quick):
+    whole = plan_rows(quick, digits, None)
+    part = plan_rows(quick, digits, 100)
+    assert sum(len(rows) for rows in part.values()) == 100
+    for split, rows in part.items():
+        assert abs(len(rows) - 100 * len(whole[split]) / 1797) <= 1
+        assert rows.index.tolist() == whole[split].index.tolist()[: len(rows)]
+    assert largest_remainder(7, {"a": 1, "b": 1, "c": 1}) == {"a": 3, "b": 2, "c": 2}
+    with pytest.raises(ValueError, match="limit must be at least 1, got 0"):
+        plan_rows(quick, digits, 0)
+
+
+def test_published_splits():
+    mnist = replace(
+        sources.load_images("digits"),
+        name="mnist",
+        images=np.zeros((70_000, 1, 1, 1), np.uint8),
+        labels=np.zeros(70_000, np.int64),
+        train_items=60_000,
+    )
+    sizes = {s: len(r) for s, r in plan_rows(recipe("dws", "mnist"), mnist, None).items()}
+    assert sizes == {"train": 55_000, "validation": 5_000, "test": 10_000}
+    sizes = {s: len(r) for s, r in plan_rows(recipe("nfn", "mnist"), mnist, None).items()}
+    assert sizes == {"train": 45_000, "validation": 5_000, "test": 10_000}
+    fashion = replace(mnist, name="fashion-mnist")
+    rows = plan_rows(recipe("nfn", "fashion-mnist"), fashion, None)
+    assert len(rows["test"]) == 20_000
+    assert rows["test"].index[0] == 50_000
+
+
+def test_sine_zoo(tmp_path):
+    chosen = recipe("sine-ssl", "sine", waves=40, points=50, steps=5)
+    index = build(chosen, "sine", tmp_path / "sine", seed=3)
+    assert index.splits == {"train": 32, "validation": 4, "test": 4}
+    network = zoo.open_zoo(tmp_path / "sine", "test")[1]
+    wave = zoo.original(network)
+    assert wave.shape == (50, 1)
+    x = np.linspace(-np.pi, np.pi, 50)
+    np.testing.assert_allclose(
+        wave[:, 0], network.amplitude * np.sin(network.frequency * x), atol=1e-5
+    )
+    error = np.mean((network.render().numpy() - wave) ** 2)
+    np.testing.assert_allclose(error, network.mse, rtol=1e-3)
+
+
+def test_row_quality_is_that_of_the_stored_weights(digits, quick, tmp_path):
+    build(replace(quick, steps=40), digits, tmp_path / "out", limit=30)
+    networks = zoo.open_zoo(tmp_path / "out", "train")
+    for row in networks:
+        picture = row.render().numpy()
+        error = np.mean((picture - zoo.original(row) / 255.0) ** 2)
+        assert abs(-10 * np.log10(error) - row.psnr_db) < 0.01
+        assert row.label == digits.labels[row.index]
+
+
+def test_misuse(digits, quick, tmp_path):
+    for settings, message in (
+        ({"workers": 0}, "workers must be at least 1, got 0"),
+        ({"shard_rows": 0}, "shard_rows must be at least 1"),
+        ({"seed": -1}, "seed must be in"),
+        ({"engine": "gpu"}, "unknown engine 'gpu'; known: auto, cpu, reference"),
+        ({"engine": "cpu", "device": "cuda"}, "engine 'cpu' does not run on device 'cuda'"),
+        ({"device": "cuda:7"}, "device 'cuda:7' cannot be used"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build(quick, digits, tmp_path / "out", **settings)
+    with pytest.raises(ValueError, match="recipe 'sine-ssl' is for|recipe 'sine-ssl' is not for"):
+        build("sine-ssl", "digits", tmp_path / "out")
+
+
+def test_command_line_in_the_card_says_what_differs(quick):
+    line = builder.command_line(quick, "digits", {"seed": 4, "limit": 9})
+    assert line == (
+        "wszoo fit-inrs digits --recipe dws --hidden 8 --steps 6 --seed 4 --limit 9"
+    )
