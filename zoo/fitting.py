@@ -14,7 +14,7 @@ from torch import Tensor
 
 from zoo import engines, nets
 from zoo.engines import Engine
-from zoo.objectives import Objective, TensorObjective
+from zoo.objectives import Objective
 from zoo.recipes import Recipe, recipe as named_recipe
 from zoo.spec import NetworkSpec
 from zoo.weights import Weights
@@ -175,7 +175,7 @@ def fit(
         recipe = named_recipe(recipe, "sine" if recipe.startswith("sine-") else "tensors")
     x = np.ascontiguousarray(inputs.detach().cpu().numpy(), np.float32)
     y = np.ascontiguousarray(targets.detach().cpu().numpy(), np.float32)
-    goal = TensorObjective(recipe, x, y.shape[2])
+    goal = Objective(recipe, x, y.shape[2])
     runner = engines.load(engines.choose(engine, device, goal.spec), device)
     rows = Rows(np.arange(len(y)), np.zeros(len(y), np.int64))
     others = {} if labels is None else {"label": labels.detach().cpu().numpy()}

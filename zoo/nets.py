@@ -125,7 +125,10 @@ def _conv(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def forward(
     spec: NetworkSpec,
     weights: Weights,
-    x: Float[Tensor, "item *inp"] | Float[Tensor, "net item *inp"],
+    x: Float[Tensor, "item inp"]
+    | Float[Tensor, "net item inp"]
+    | Float[Tensor, "item inp row col"]
+    | Float[Tensor, "net item inp row col"],
 ) -> Float[Tensor, "net item out"]:
     """Every network's output on shared inputs, or on inputs of its own.
 

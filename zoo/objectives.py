@@ -5,7 +5,6 @@ coefficients it works on are handed to it a few rows at a time.
 """
 
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,40 +45,14 @@ def psnr_db(mse: NDArray[np.float64], peak: float) -> NDArray[np.float64]:
     return 10 * np.log10(peak**2 / np.maximum(mse, floor))
 
 
-class Objective(Protocol):
-    """Inputs and targets of a zoo's networks, and what is recorded of each fit.
+class Objective:
+    """Targets that are given as values, on given inputs `point inp`.
+
+    Quality is the error, and for picture recipes its PSNR too. Sources that hold
+    something else than values say in `targets` what it stands for.
 
     Attributes:
         columns: the columns of a row that come from the source and the fit.
-    """
-
-    recipe: Recipe
-    spec: NetworkSpec
-    adam: Adam
-    inputs: NDArray[np.float32]
-    columns: dict[str, Column]
-
-    def targets(self, raw: NDArray[np.generic]) -> NDArray[np.float32]:
-        """`net point out` of the raw items `net ...`."""
-        ...
-
-    def quality(self, fit: Fit) -> dict[str, NDArray[np.generic]]:
-        """The quality columns of every network."""
-        ...
-
-    def psnr_db(self, mse: NDArray[np.float64]) -> NDArray[np.float64]:
-        """In dB, with the range from black to white as the peak."""
-        ...
-
-    def flaw(self, quality: dict[str, NDArray[np.generic]], row: int) -> str | None:
-        """Why a finite network is to be left out, or None."""
-        ...
-
-
-class TensorObjective:
-    """Targets that are given as values, on given inputs `point inp`.
-
-    Quality is the error, and for picture recipes its PSNR too.
     """
 
     def __init__(self, recipe: Recipe, inputs: NDArray[np.float32], out: int):
@@ -96,9 +69,11 @@ class TensorObjective:
         }
 
     def targets(self, raw: NDArray[np.generic]) -> NDArray[np.float32]:
+        """`net point out` of the raw items `net ...`."""
         return raw.astype(np.float32)
 
     def quality(self, fit: Fit) -> dict[str, NDArray[np.generic]]:
+        """The quality columns of every network."""
         found: dict[str, NDArray[np.generic]] = {}
         if isinstance(self.recipe, ImageRecipe):
             found["psnr_db"] = self.psnr_db(fit.mse).astype(np.float32)
@@ -113,13 +88,14 @@ class TensorObjective:
         return psnr_db(mse, white - black)
 
     def flaw(self, quality: dict[str, NDArray[np.generic]], row: int) -> str | None:
+        """Why a finite network is to be left out, or None."""
         floor = getattr(self.recipe, "min_psnr_db", None)
         if floor is not None and float(quality["psnr_db"][row]) < floor:  # type: ignore[arg-type]
             return f"PSNR {quality['psnr_db'][row]:.2f} dB is below {floor:g} dB"
         return None
 
 
-class ImageObjective(TensorObjective):
+class ImageObjective(Objective):
     """Pictures `net row column chan` of bytes, as values on a grid of coordinates."""
 
     def __init__(self, recipe: ImageRecipe, shape: tuple[int, int, int], classes: tuple[str, ...]):
@@ -135,7 +111,7 @@ class ImageObjective(TensorObjective):
         return values.astype(np.float32).reshape(len(raw), -1, raw.shape[-1])
 
 
-class SineObjective(TensorObjective):
+class SineObjective(Objective):
     """Waves given by their coefficients `net (amplitude, frequency)`."""
 
     def __init__(self, recipe: SineRecipe):

@@ -143,6 +143,8 @@ class Index:
             ZooError: if the format is newer than this code, or a part is missing or
                 names a file outside the folder.
         """
+        if not isinstance(plain, Mapping):
+            raise ZooError(f"{INDEX_FILE}: not an index: expected an object, got {plain!r:.40}")
         version = plain.get("format")
         if not isinstance(version, int):
             raise ZooError(f"{INDEX_FILE}: expected a format number, got {version!r}")
@@ -162,16 +164,17 @@ class Index:
             rest["excluded"] = tuple(Excluded(**row) for row in rest.get("excluded", ()))
             rest["stats"] = File(**rest["stats"]) if rest.get("stats") else None
             index = cls(**rest)
+            paths = [PurePosixPath(file.file) for file in index.files]
+            splits = index.splits
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ZooError(f"{INDEX_FILE}: not an index of format {version}: {error}") from error
-        for file in index.files:
-            path = PurePosixPath(file.file)
-            if path.is_absolute() or ".." in path.parts or "\\" in file.file:
-                raise ZooError(f"{INDEX_FILE}: {file.file!r} lies outside the zoo's folder")
-        if index.splits != plain.get("splits"):
+        for path in paths:
+            if path.is_absolute() or ".." in path.parts or "\\" in str(path):
+                raise ZooError(f"{INDEX_FILE}: {str(path)!r} lies outside the zoo's folder")
+        if splits != plain.get("splits"):
             raise ZooError(
                 f"{INDEX_FILE}: splits say {plain.get('splits')}, the shards add up to "
-                f"{index.splits}"
+                f"{splits}"
             )
         return index
 

@@ -140,11 +140,13 @@ class Weights:
     @classmethod
     def from_tensors(cls, named: Mapping[str, Tensor]) -> "Weights":
         """From a shard's tensors: weight_i `net out inp [kh kw]`, bias_i `net out`."""
-        layers = sum(name.startswith("weight_") for name in named)
-        weights = [named[f"weight_{layer}"] for layer in range(layers)]
+        weights, biases = (
+            [named[f"{kind}_{n}"] for n in range(sum(name.startswith(kind) for name in named))]
+            for kind in ("weight", "bias")
+        )
         return cls(
             weights=tuple(w.flatten(3) if w.ndim == 5 else w for w in weights),
-            biases=tuple(named[f"bias_{layer}"] for layer in range(layers)),
+            biases=tuple(biases),
         )
 
     @classmethod
@@ -165,6 +167,12 @@ class Weights:
         strange = sorted(set(states[0]) - set(weights) - set(biases))
         if strange:
             raise ValueError(f"expected names ending in weight or bias, got {', '.join(strange)}")
+        for number, other in enumerate(states):
+            if set(other) != set(states[0]):
+                raise ValueError(
+                    f"state dict {number} has {', '.join(other)}, the first has "
+                    f"{', '.join(states[0])}; a batch is of one architecture"
+                )
         stacked = {}
         for kind, names in (("weight", weights), ("bias", biases)):
             for layer, name in enumerate(names):

@@ -16,7 +16,7 @@ number of threads.
 
 import os
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,7 @@ class Fit(NamedTuple):
     stop: NDArray[np.int64]
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Fits batches; see the module's text for what `fit` must do.
 

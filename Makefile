@@ -1,0 +1,32 @@
+# Needs Python >= 3.11 and a package index; everything else goes into .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+# pytest-xdist: one worker a core, two at most, since the tests themselves use the cores.
+JOBS ?= 2
+
+.PHONY: demo test lint bench
+
+demo: $(VENV)/ready
+	$(BIN)/wszoo fit-inrs digits --out zoos/digits-inrs
+	$(BIN)/wszoo show zoos/digits-inrs --out samples.png
+	@echo "The zoo is in zoos/digits-inrs, and samples.png shows some of it."
+
+test: $(VENV)/ready
+	$(BIN)/python -m pytest -n $(JOBS)
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/ready
+	$(BIN)/python benchmarks/fitting.py
+
+$(VENV)/ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "wszoo needs Python >= 3.11; choose one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@

@@ -1,0 +1,327 @@
+"""The command line, as a user meets it: output, exit codes, one clear line for misuse."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+import zoo
+from cli.fit import zoo_name
+from cli.main import COMMANDS, wszoo
+from cli.options import FIELD_HELP, recipe_fields
+from zoo import shards
+
+WSZOO = [sys.executable, "-c", "from cli.main import main; main()"]
+
+
+def run(*words: str | Path) -> Result:
+    """A command in this process; unexpected exceptions are raised."""
+    result = CliRunner().invoke(wszoo, [str(word) for word in words])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def line_of(result: Result, code: int) -> str:
+    """The one line of an error."""
+    assert result.exit_code == code, result.output
+    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1, result.stderr
+    assert "Traceback" not in result.output
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A small zoo of digits, by the command."""
+    out = tmp_path_factory.mktemp("cli") / "digits"
+    result = run(
+        "fit-inrs", "digits", "--limit", 60, "--steps", 20, "--shard-rows", 25, "--out", out
+    )
+    assert result.exit_code == 0, result.output
+    assert "60 networks (train 49, validation 5, test 6)" in result.stdout
+    assert re.search(r"mean PSNR \d+\.\d\d dB", result.stdout)
+    return out
+
+
+def test_help_of_every_command():
+    top = run("--help")
+    for name in COMMANDS:
+        assert name in top.stdout
+        result = run(name, "--help")
+        assert result.exit_code == 0
+        assert "Usage:" in result.stdout
+
+
+def test_help_is_instant():
+    """No heavy import, and well under 0.3 s."""
+    code = (
+        "import sys\nfrom cli.main import wszoo\n"
+        "try: wszoo(['--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'torch','numpy','numba','datasets','pyarrow','cv2','matplotlib'}\n"
+        "print('loaded', sorted(heavy & set(sys.modules)))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "loaded []" in ran.stdout
+    took = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        subprocess.run([*WSZOO, "--help"], capture_output=True, check=True)
+        took.append(time.perf_counter() - begun)
+    assert min(took) < 0.3
+
+
+def test_every_recipe_field_has_an_option_with_help():
+    assert set(FIELD_HELP) == set(recipe_fields())
+    options = run("fit-inrs", "--help").stdout
+    for field in recipe_fields():
+        assert "--" + field.removesuffix("_db").replace("_", "-") in options
+
+
+def test_recipes_are_listed_with_their_fields():
+    everything = run("recipes").stdout
+    for name in ("dws", "dws-paper", "nfn", "sine-ssl", "sine-regression"):
+        assert f"{name}: " in everything
+    fashion = run("recipes", "dws", "--source", "fashion-mnist").stdout
+    assert re.search(r"--steps +11000", fashion)
+    assert "unknown recipe 'dwz'; known: dws" in line_of(run("recipes", "dwz"), 2)
+
+
+def test_flags_reach_the_recipe(tmp_path):
+    out = tmp_path / "out"
+    result = run(
+        "fit-inrs", "digits", "--limit", 4, "--out", out, "--steps", 3, "--hidden", 5,
+        "--layers", 4, "--omega", 20, "--lr", 0.01, "--weight-decay", 0, "--shared-init",
+        "--target-psnr", "none", "--init", "nfn", "--coord-order", "ij", "--black", -1,
+        "--output-offset", 0, "--no-parquet", "--seed", 5,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    index = shards.read_index(out)
+    assert index.spec.widths == (2, 5, 5, 5, 1)
+    assert index.spec.layers[0].omega == 20
+    assert index.spec.coord_order == "ij"
+    assert index.spec.pixel_range == (-1, 1)
+    assert index.recipe["shared_init"] is True
+    assert index.recipe["target_psnr_db"] is None
+    assert index.recipe["weight_decay"] == 0
+    assert index.plan["seed"] == 5
+    assert not (out / "data").exists()
+    assert "--shared-init" in index.command
+    assert "--target-psnr none" in index.command
+
+
+def test_info(made):
+    words = run("info", made).stdout
+    for part in ("60 networks", "2-32-32-1", "1,185 parameters", "psnr_db", "wszoo fit-inrs"):
+        assert part in words
+
+
+def test_verify_passes_and_finds_damage(made, tmp_path):
+    good = run("verify", made, "--refit", 3)
+    assert good.exit_code == 0, good.output
+    assert "3 rows fitted again, equal to the byte" in good.stdout
+    assert good.stdout.count("ok ") == 5
+    broken = tmp_path / "broken"
+    subprocess.run(["cp", "-r", str(made), str(broken)], check=True)
+    shard = next((broken / "weights").glob("train-00001*"))
+    content = bytearray(shard.read_bytes())
+    content[-3] ^= 4
+    shard.write_bytes(content)
+    result = run("verify", broken)
+    assert f"{shard} does not have the sha256" in result.stdout
+    assert "did not pass: files" in line_of(result, 1)
+    shard.unlink()
+    assert f"{shard} is missing" in run("verify", broken).stdout
+    (broken / "weights" / "train-00009-of-00001.safetensors").write_bytes(b"x")
+    (broken / "weights" / shard.name).write_bytes(content)
+
+
+def test_verify_finds_rows_that_were_swapped(made, tmp_path):
+    """Hashes cannot see a shard that was written wrong; rendering it again does."""
+    broken = tmp_path / "broken"
+    subprocess.run(["cp", "-r", str(made), str(broken)], check=True)
+    index = shards.read_index(broken)
+    shard = index.shards[0]
+    arrays = shards.read_tensors(broken / shard.file)
+    arrays["weight_1"] = arrays["weight_1"][::-1]
+    shards.write_tensors(broken / shard.file, arrays)
+    plain = shards.read_json(broken / "zoo.json")
+    plain["shards"][0] |= vars(shards.describe(broken, shard.file))
+    shards.write_json(broken / "zoo.json", plain)
+    result = run("verify", broken)
+    assert "FAILED  quality" in result.stdout
+    assert "did not pass: quality" in line_of(result, 1)
+
+
+def test_show_draws_a_picture(made, tmp_path):
+    out = tmp_path / "s.png"
+    assert run("show", made, "--out", out, "--count", 6).exit_code == 0
+    picture = cv2.imread(str(out))
+    assert picture is not None
+    assert picture.std() > 20
+    assert "unknown split 'tset'" in line_of(run("show", made, "--split", "tset"), 2)
+    assert "count must be at least 1" in line_of(run("show", made, "--count", 0), 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["fit-inrs", "mnits"], 2, r"unknown source 'mnits'; known: .*did you mean mnist"),
+        (["fit-inrs", "digits", "--recipe", "x"], 2, r"unknown recipe 'x'; known: dws, "),
+        (["fit-inrs", "sine", "--recipe", "dws"], 2, r"not for sine; those are: sine-ssl"),
+        (["fit-inrs", "digits", "--waves", "3"], 2, r"has no field 'waves'"),
+        (["fit-inrs", "digits", "--steps", "0"], 2, r"steps must be positive, got 0"),
+        (["fit-inrs", "digits", "--steps", "x"], 2, r"'x' is not a valid integer"),
+        (["fit-inrs", "digits", "--target-psnr", "x"], 2, r"neither a number nor none"),
+        (["fit-inrs", "digits", "--engine", "x"], 2, r"unknown engine 'x'; known"),
+        (["fit-inrs", "digits", "--limit", "0"], 2, r"limit must be at least 1"),
+        (["fit-inrs", "imagefolder:nowhere"], 1, r"nowhere"),
+        (["info", "nowhere"], 1, r"nowhere is not a zoo: it does not exist"),
+        (["verify", "nowhere"], 1, r"nowhere is not a zoo"),
+        (["show", "nowhere"], 1, r"nowhere is not a zoo"),
+        (["fit-iris"], 2, r"unknown command 'fit-iris'; known: fit-inrs"),
+    ],
+)
+def test_bad_input(words, code, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert re.search(message, line_of(run(*words), code))
+
+
+def test_missing_data_says_what_to_do(tmp_path, monkeypatch):
+    from torchvision.datasets import MNIST
+
+    # A port where nobody listens: the download fails at once, on any machine.
+    monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/"])
+    line = line_of(run("fit-inrs", "mnist", "--data-root", tmp_path, "--out", tmp_path / "o"), 1)
+    assert "train-images-idx3-ubyte" in line
+    assert "--data-root" in line
+    assert not (tmp_path / "o").exists()
+
+
+def test_newer_format_and_foreign_index(made, tmp_path):
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(made), str(copy)], check=True)
+    plain = shards.read_json(copy / "zoo.json")
+    shards.write_json(copy / "zoo.json", {**plain, "format": 2})
+    assert "format 2 is newer than format 1" in line_of(run("info", copy), 1)
+    (copy / "zoo.json").write_text("{")
+    assert "not JSON" in line_of(run("info", copy), 1)
+
+
+def folder_of_pictures(root: Path, broken: bool) -> Path:
+    """Two classes; one grey and one 16-bit picture, perhaps a broken one."""
+    draw = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (root / name).mkdir(parents=True)
+        for number in range(6):
+            picture = draw.integers(0, 256, (12, 10, 3), np.uint8)
+            cv2.imwrite(str(root / name / f"{number}.png"), picture)
+    cv2.imwrite(str(root / "cat" / "grey.png"), picture[..., 0])
+    cv2.imwrite(str(root / "dog" / "deep.png"), picture.astype(np.uint16) * 257)
+    if broken:
+        whole = (root / "dog" / "1.png").read_bytes()
+        (root / "dog" / "1.png").write_bytes(whole[: len(whole) // 2])
+    return root
+
+
+def test_image_folder(tmp_path):
+    pictures = folder_of_pictures(tmp_path / "pets", broken=False)
+    out = tmp_path / "zoo"
+    result = run("fit-inrs", f"imagefolder:{pictures}", "--size", 8, "--steps", 3, "--out", out)
+    assert result.exit_code == 0, result.output
+    index = shards.read_index(out)
+    assert index.rows == 14
+    assert index.source["shape"] == [8, 8, 3]
+    assert index.columns["label"].names == ("cat", "dog")
+    assert run("verify", out).exit_code == 0
+    broken = folder_of_pictures(tmp_path / "broken", broken=True)
+    result = run("fit-inrs", f"imagefolder:{broken}", "--size", 8, "--out", tmp_path / "no")
+    assert "1.png" in line_of(result, 1)
+    assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_fit_says_how_to_go_on(kind, tmp_path):
+    words = ["fit-inrs", "digits", "--steps", "3000", "--out", str(tmp_path / "out")]
+    child = subprocess.Popen(
+        [*WSZOO, *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("out/.build/chunks/*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    child.send_signal(kind)
+    begun = time.monotonic()
+    _, errors = child.communicate(timeout=60)
+    assert time.monotonic() - begun < 5
+    assert child.returncode == 1
+    assert "stopped; what is finished is kept" in errors
+    assert "Run the same command again" in errors
+    assert "Traceback" not in errors
+    words = run("info", tmp_path / "out").stdout
+    assert re.search(r"unfinished, [\d,]+ of 1,797 networks", words)
+
+
+def test_workers_die_with_a_killed_parent(tmp_path):
+    words = ["fit-inrs", "digits", "--steps", "200000", "--workers", "2"]
+    child = subprocess.Popen(
+        [*WSZOO, *words, "--out", str(tmp_path / "out")],
+        stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+
+    def workers() -> set[int]:
+        """Processes that fit for this one, by their environment."""
+        found = set()
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                parent = int(path.read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+            if parent == child.pid and b"spawn_main" in (path.parent / "cmdline").read_bytes():
+                found.add(int(path.parent.name))
+        return found
+
+    deadline = time.monotonic() + 90
+    while len(workers()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    time.sleep(3)  # into the fitting
+    family = workers()
+    assert len(family) == 2
+    child.kill()
+    child.wait()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and any(Path(f"/proc/{pid}").exists() for pid in family):
+        time.sleep(0.2)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in family)
+
+
+test_workers_die_with_a_killed_parent = pytest.mark.skipif(
+    not os.path.isdir("/proc/self"), reason="looks at /proc"
+)(test_workers_die_with_a_killed_parent)
+
+
+def test_default_folder_names():
+    assert zoo_name("imagefolder:pictures/", "dws") == "pictures-inrs"
+    assert zoo_name("fashion-mnist", "nfn") == "fashion-mnist-inrs-nfn"
+
+
+@pytest.mark.real
+def test_real_digits_look_like_digits(tmp_path):
+    out = tmp_path / "mnist"
+    result = run("fit-inrs", "mnist", "--limit", 40, "--steps", 400, "--out", out)
+    assert result.exit_code == 0, result.output
+    networks = zoo.open_zoo(out, "train")
+    assert networks.column("psnr_db").mean() > 18
+    row = networks[3]
+    picture = row.render()[..., 0].numpy()
+    original = zoo.original(row)[..., 0] / 255.0
+    right = np.corrcoef(picture.ravel(), original.ravel())[0, 1]
+    turned = np.corrcoef(picture.T.ravel(), original.ravel())[0, 1]
+    assert right > 0.8 > turned
