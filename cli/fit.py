@@ -82,8 +82,7 @@ def fit_inrs(
     except KeyboardInterrupt:
         bar.close()
         click.echo(
-            f"stopped; what is finished is kept in {folder}. "
-            "Run the same command again to go on.",
+            f"stopped; what is finished is kept in {folder}. Run the same command again to go on.",
             err=True,
         )
         sys.exit(1)

@@ -45,15 +45,17 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except ZooError as error:
-            raise _failure(str(error), 1) from error
+            raise Failure(str(error), 1) from error
         except ValueError as error:
-            raise _failure(str(error), 2) from error
+            raise Failure(str(error), 2) from error
 
 
-def _failure(message: str, code: int) -> click.ClickException:
-    failure = click.ClickException(" ".join(message.split()))
-    failure.exit_code = code
-    return failure
+class Failure(click.ClickException):
+    """An expected error: one line on stderr, and the exit code."""
+
+    def __init__(self, message: str, code: int):
+        super().__init__(" ".join(message.split()))
+        self.exit_code = code  # type: ignore[misc]
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -45,7 +45,7 @@ FIELD_HELP = {
 }
 
 
-class OrNone(click.ParamType):
+class OrNone(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.2 on
     """A number, or `none` to switch it off."""
 
     def __init__(self, kind: type):
@@ -111,10 +111,13 @@ def fitting(command: Callable[..., Any]) -> Callable[..., Any]:
     options: list[Decorator] = [
         click.option("--recipe", help="Named recipe; see `wszoo recipes`."),
         click.option(
-            "--out", type=click.Path(path_type=Path), help="Folder of the zoo.  [default: zoos/NAME]"
+            "--out", type=click.Path(path_type=Path),
+            help="Folder of the zoo.  [default: zoos/NAME]",
         ),
         click.option("--limit", type=int, help="Networks in all, split in proportion."),
-        click.option("--seed", type=int, default=0, show_default=True, help="Of every random number."),
+        click.option(
+            "--seed", type=int, default=0, show_default=True, help="Of every random number."
+        ),
         click.option("--shard-rows", type=int, help="Networks of a shard.  [default: about 24 MB]"),
         click.option(
             "--workers", type=int, default=1, show_default=True,
@@ -124,7 +127,8 @@ def fitting(command: Callable[..., Any]) -> Callable[..., Any]:
             "--engine", default="auto", show_default=True, help="auto, cpu or reference."
         ),
         click.option(
-            "--device", default="cpu", show_default=True, help="Torch device of the reference engine."
+            "--device", default="cpu", show_default=True,
+            help="Torch device of the reference engine.",
         ),
         data_root,
         click.option("--overwrite", is_flag=True, help="Throw away the zoo in --out first."),

@@ -1,6 +1,5 @@
 """The command line, as a user meets it: output, exit codes, one clear line for misuse."""
 
-import os
 import re
 import signal
 import subprocess
@@ -269,6 +268,7 @@ def test_a_stopped_fit_says_how_to_go_on(kind, tmp_path):
     assert re.search(r"unfinished, [\d,]+ of 1,797 networks", words)
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="looks at /proc")
 def test_workers_die_with_a_killed_parent(tmp_path):
     words = ["fit-inrs", "digits", "--steps", "200000", "--workers", "2"]
     child = subprocess.Popen(
@@ -300,11 +300,6 @@ def test_workers_die_with_a_killed_parent(tmp_path):
     while time.monotonic() < deadline and any(Path(f"/proc/{pid}").exists() for pid in family):
         time.sleep(0.2)
     assert not any(Path(f"/proc/{pid}").exists() for pid in family)
-
-
-test_workers_die_with_a_killed_parent = pytest.mark.skipif(
-    not os.path.isdir("/proc/self"), reason="looks at /proc"
-)(test_workers_die_with_a_killed_parent)
 
 
 def test_default_folder_names():

@@ -297,7 +297,7 @@ def test_a_full_disk_loses_nothing(digits, quick, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
-        with pytest.raises(ZooError, match="the disk is full.*same command again"):
+        with pytest.raises(ZooError, match=r"the disk is full.*same command again"):
             build(quick, digits, out, limit=60, shard_rows=30)
     state = unfinished(out)
     assert state is not None
@@ -412,12 +412,10 @@ def test_misuse(digits, quick, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             build(quick, digits, tmp_path / "out", **settings)
-    with pytest.raises(ValueError, match="recipe 'sine-ssl' is for|recipe 'sine-ssl' is not for"):
+    with pytest.raises(ValueError, match="recipe 'sine-ssl' is not for digits"):
         build("sine-ssl", "digits", tmp_path / "out")
 
 
 def test_command_line_in_the_card_says_what_differs(quick):
     line = builder.command_line(quick, "digits", {"seed": 4, "limit": 9})
-    assert line == (
-        "wszoo fit-inrs digits --recipe dws --hidden 8 --steps 6 --seed 4 --limit 9"
-    )
+    assert line == ("wszoo fit-inrs digits --recipe dws --hidden 8 --steps 6 --seed 4 --limit 9")

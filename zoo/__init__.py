@@ -11,7 +11,7 @@ Names are loaded when first used, so that importing `zoo` costs nothing.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # for editors and mypy; at run time __getattr__ does it
     from zoo import symmetry
     from zoo.builder import Progress, build
     from zoo.compare import original

@@ -246,9 +246,7 @@ def unfinished(path: str | Path) -> tuple[Index, int, int] | None:
     finished = {(r["split"], r["number"]) for r in records}
     done = sum(record["planned"] for record in records)
     done += sum(
-        int(rows)
-        for split, number, _, rows, _ in chunks
-        if (split, int(number)) not in finished
+        int(rows) for split, number, _, rows, _ in chunks if (split, int(number)) not in finished
     )
     return Index.from_json(plain), done, total
 
@@ -356,9 +354,7 @@ class _Build:
     def _write_plan(self) -> None:
         self.scratch.mkdir(parents=True, exist_ok=True)
         planned = sum(len(rows) for rows in self.rows.values())
-        shards.write_json(
-            self.scratch / PLAN_FILE, {**self.index.to_json(), "planned": planned}
-        )
+        shards.write_json(self.scratch / PLAN_FILE, {**self.index.to_json(), "planned": planned})
 
     def _refuse_other(self, theirs: dict[str, Any]) -> None:
         """Refuse to go on with a zoo of another recipe, source or plan."""
@@ -451,7 +447,7 @@ class _Build:
         self.chunk_rows = engines.load(engine, device, threads).batch
         chunks = self._found_chunks()
         tally = _Tally(sum(len(rows) for rows in self.rows.values()), progress)
-        for key, record in self.records.items():
+        for record in self.records.values():
             tally.add(record["planned"], None)
         todo: list[tuple[str, int, int]] = []
         missing: dict[tuple[str, int], int] = {}
@@ -609,7 +605,9 @@ class _Build:
         )
         last = list(index.splits)[-1]
         first = next(shard for shard in made if shard.split == last)
-        arrays = {k: v[:CARD_SAMPLES] for k, v in shards.read_tensors(self.folder / first.file).items()}
+        arrays = {
+            k: v[:CARD_SAMPLES] for k, v in shards.read_tensors(self.folder / first.file).items()
+        }
         shown = samples(self.goal, self.source, arrays)
         cards.write_card(self.folder, index, joined, shown)
         shards.write_index(self.folder, index)
@@ -640,5 +638,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-

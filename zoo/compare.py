@@ -57,11 +57,10 @@ def original(row: Row, data_root: str | Path | None = None) -> NDArray[Any]:
     if about["kind"] == "sine":
         x = nets.line(row.spec, about["points"]).astype(np.float64)
         return (row.amplitude * np.sin(row.frequency * x)).astype(np.float32)
-    rows, columns, _ = about["shape"]
     source = _images(about["name"], about["size"], str(data_root) if data_root else None)
     if source.sha256 != about["sha256"]:
         raise ZooError(f"source {source.name} is not what this row was fitted to: it has changed")
-    return source.images[row.columns["index"]]
+    return source.images[int(row.columns["index"])]
 
 
 def evaluate(

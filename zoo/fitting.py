@@ -15,7 +15,8 @@ from torch import Tensor
 from zoo import engines, nets
 from zoo.engines import Engine
 from zoo.objectives import Objective
-from zoo.recipes import Recipe, recipe as named_recipe
+from zoo.recipes import Recipe
+from zoo.recipes import recipe as named_recipe
 from zoo.spec import NetworkSpec
 from zoo.weights import Weights
 
@@ -71,7 +72,8 @@ def fit_rows(
     fit = engine.fit(spec, init, objective.inputs, targets, adam)
 
     def bad() -> NDArray[np.int64]:
-        finite = np.isfinite(fit.mse) & np.isfinite(fit.params).all(axis=1)
+        # The error is stored as float32, so one beyond its range is not finite either.
+        finite = (fit.mse <= np.finfo(np.float32).max) & np.isfinite(fit.params).all(axis=1)
         return np.flatnonzero(~finite)
 
     for attempt in range(1, ATTEMPTS):
@@ -82,7 +84,7 @@ def fit_rows(
             spec, recipe.init, seed, start.index[again], start.view[again], attempt
         )
         retry = engine.fit(spec, init, objective.inputs, targets[again], adam)
-        for column, fresh in zip(fit, retry, strict=True):
+        for column, fresh in zip(fit._asdict().values(), retry, strict=True):
             column[again] = fresh
     reasons = {int(row): f"not finite after {ATTEMPTS} attempts" for row in bad()}
     quality = objective.quality(fit)
@@ -159,6 +161,11 @@ def fit(
         raise ValueError(
             f"expected inputs (point, inp) and targets (net, point, out), got "
             f"{tuple(inputs.shape)} and {tuple(targets.shape)}"
+        )
+    if not targets.numel() or not inputs.numel():
+        raise ValueError(
+            f"expected at least one network and one point, got {len(targets)} networks and "
+            f"{len(inputs)} points"
         )
     if labels is not None and labels.shape != targets.shape[:1]:
         raise ValueError(f"expected labels ({len(targets)},), got {tuple(labels.shape)}")

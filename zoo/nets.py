@@ -86,10 +86,9 @@ def coordinates(spec: NetworkSpec, rows: int, columns: int) -> NDArray[np.float3
     first, last = spec.coord_range
     row = np.linspace(first, last, rows)
     column = np.linspace(first, last, columns)
-    grid = np.meshgrid(row, column, indexing="ij")
-    if spec.coord_order == "xy":
-        grid = [grid[1], grid[0]]
-    return np.stack([axis.ravel() for axis in grid], axis=1).astype(np.float32)
+    by_row, by_column = np.meshgrid(row, column, indexing="ij")
+    axes = (by_column, by_row) if spec.coord_order == "xy" else (by_row, by_column)
+    return np.stack([axis.ravel() for axis in axes], axis=1).astype(np.float32)
 
 
 def line(spec: NetworkSpec, points: int) -> NDArray[np.float32]:
@@ -157,7 +156,9 @@ def forward(
     return x + spec.output_offset
 
 
-def render(spec: NetworkSpec, weights: Weights, rows: int, columns: int) -> Float[Tensor, "net row column chan"]:
+def render(
+    spec: NetworkSpec, weights: Weights, rows: int, columns: int
+) -> Float[Tensor, "net row column chan"]:
     """Pictures of image INRs, black 0 and white 1, not clipped; any resolution.
 
     Raises:

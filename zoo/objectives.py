@@ -14,12 +14,10 @@ from zoo.engines import Adam, Fit
 from zoo.recipes import ImageRecipe, Recipe, SineRecipe
 from zoo.shards import Column
 from zoo.sources import ImageSource, SineSource, load_images, load_sine
-from zoo.spec import NetworkSpec
 
 # A fit without any error at all would have infinitely many decibels, which no
 # statistics can take; float32 networks stay far below this.
 MAX_PSNR_DB = 120.0
-
 
 
 def adam(recipe: Recipe) -> Adam:
@@ -42,7 +40,8 @@ def psnr_db(mse: NDArray[np.float64], peak: float) -> NDArray[np.float64]:
         peak: white minus black, in the units of the outputs.
     """
     floor = peak**2 * 10 ** (-MAX_PSNR_DB / 10)
-    return 10 * np.log10(peak**2 / np.maximum(mse, floor))
+    with np.errstate(divide="ignore"):  # a diverged fit's error is infinite
+        return 10 * np.log10(peak**2 / np.maximum(mse, floor))
 
 
 class Objective:
@@ -77,7 +76,8 @@ class Objective:
         found: dict[str, NDArray[np.generic]] = {}
         if isinstance(self.recipe, ImageRecipe):
             found["psnr_db"] = self.psnr_db(fit.mse).astype(np.float32)
-        found["mse"] = fit.mse.astype(np.float32)
+        with np.errstate(over="ignore"):
+            found["mse"] = fit.mse.astype(np.float32)
         found["steps"] = fit.steps.astype(np.int64)
         found["stop"] = fit.stop.astype(np.int64)
         return found

@@ -66,8 +66,10 @@ def words(
         if not 0 <= value < 2**32:
             raise ValueError(f"{name} must be in 0 .. 2**32 - 1, got {value}")
     for name, values in (("index", index), ("view", view)):
-        if values.size and not (0 <= values.min() and values.max() < 2**32):
-            raise ValueError(f"{name} must be in 0 .. 2**32 - 1, got {values.min()}..{values.max()}")
+        if values.size and (values.min() < 0 or values.max() >= 2**32):
+            raise ValueError(
+                f"{name} must be in 0 .. 2**32 - 1, got {values.min()}..{values.max()}"
+            )
     blocks = -(-count // 4)
     counter = np.empty((len(index), blocks, 4), np.uint64)
     counter[:, :, 0] = index[:, None]

@@ -48,7 +48,7 @@ class SirenRecipe:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.layers < 2:
             raise ValueError(f"layers must be at least 2 (one hidden layer), got {self.layers}")
-        if self.weight_decay < 0:
+        if not self.weight_decay >= 0:
             raise ValueError(f"weight_decay must not be negative, got {self.weight_decay}")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
@@ -197,9 +197,7 @@ def nfn(source: str) -> ImageRecipe:
 
 def sine_ssl(source: str) -> SineRecipe:
     """5,000 waves a sin(bx) for self-supervised learning (Navon et al. 2023, Sec. 7)."""
-    return SineRecipe(
-        name="sine-ssl", lr=1e-3, steps=1_500, weight_decay=1e-4, target_mse=1e-4
-    )
+    return SineRecipe(name="sine-ssl", lr=1e-3, steps=1_500, weight_decay=1e-4, target_mse=1e-4)
 
 
 def sine_regression(source: str) -> SineRecipe:

@@ -173,8 +173,7 @@ class Index:
                 raise ZooError(f"{INDEX_FILE}: {str(path)!r} lies outside the zoo's folder")
         if splits != plain.get("splits"):
             raise ZooError(
-                f"{INDEX_FILE}: splits say {plain.get('splits')}, the shards add up to "
-                f"{splits}"
+                f"{INDEX_FILE}: splits say {plain.get('splits')}, the shards add up to {splits}"
             )
         return index
 
@@ -334,5 +333,3 @@ def zoo_columns(spec: NetworkSpec, others: Mapping[str, Column]) -> dict[str, Co
     for name in spec.tensors:
         named[name] = Column(name.partition("_")[0], "tensor")
     return named
-
-

@@ -372,7 +372,7 @@ def _sha256(*arrays: Shaped[np.ndarray, "..."]) -> str:
         little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
         # The shape goes in too: the same bytes can be another picture.
         digest.update(f"{little.dtype.str}{little.shape}\n".encode())
-        digest.update(little.reshape(-1).view(np.uint8))
+        digest.update(little.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
@@ -390,8 +390,10 @@ def _read_digits() -> tuple[UInt8[np.ndarray, "item 8 8 1"], Int64[np.ndarray, "
 def _read_idx(
     name: str, folder: Path, download: bool
 ) -> tuple[UInt8[np.ndarray, "item row column 1"], Int64[np.ndarray, " item"], int]:
-    """The four idx files, read here and not by torchvision, which wants them unpacked and
-    compares nothing once they are: so the bytes decoded are the bytes verified.
+    """The four idx files, checked.
+
+    Read here and not by torchvision, which wants them unpacked and compares nothing once
+    they are: so the bytes decoded are the bytes verified.
     """
     checksums = IDX_MD5[name]
     missing = [
@@ -416,7 +418,10 @@ def _read_idx(
         _check_md5(name, path, hashlib.md5(content, usedforsecurity=False).hexdigest(), md5)
         parts.append(_parse_idx(name, path, content))
 
-    for images, labels, which in ((*parts[:2], "train"), (*parts[2:], "t10k")):
+    for images, labels, which in (
+        (parts[0], parts[1], "train"),
+        (parts[2], parts[3], "t10k"),
+    ):
         if images.ndim != 3 or labels.shape != images.shape[:1]:
             raise ZooError(
                 f"{name}: the {which} files in {folder} contradict each other: images of shape "
@@ -522,7 +527,7 @@ def _download(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """torchvision with its chatter on stderr, a time limit, and old pickles let pass."""
+    """Torchvision with its chatter on stderr, a time limit, and old pickles let pass."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_CONNECTION_SECONDS)
     try:

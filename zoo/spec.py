@@ -8,6 +8,7 @@ to the reader, who then sees transposed or shifted pictures.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -88,7 +89,7 @@ class NetworkSpec:
     def __post_init__(self) -> None:
         if not self.layers:
             raise ValueError("a network needs at least one layer")
-        for number, (before, after) in enumerate(zip(self.layers, self.layers[1:], strict=False)):
+        for number, (before, after) in enumerate(pairwise(self.layers)):
             if before.out != after.inp:
                 raise ValueError(
                     f"layer {number + 1} takes {after.inp} inputs, but layer {number} gives "
@@ -125,7 +126,7 @@ class NetworkSpec:
             Layer("linear", inp, out, activation, scale)
             if number < hidden
             else Layer("linear", inp, out)
-            for number, (inp, out) in enumerate(zip(widths, widths[1:], strict=False))
+            for number, (inp, out) in enumerate(pairwise(widths))
         )
         return cls(layers, **conventions)
 
@@ -146,10 +147,15 @@ class NetworkSpec:
         """
         convs = tuple(
             Layer(
-                "conv", inp, out, activation, kernel=(kernel, kernel), stride=stride,
+                "conv",
+                inp,
+                out,
+                activation,
+                kernel=(kernel, kernel),
+                stride=stride,
                 padding=padding,
             )
-            for inp, out in zip(channels, channels[1:], strict=False)
+            for inp, out in pairwise(channels)
         )
         return cls((*convs, Layer("linear", channels[-1], classes)))
 
@@ -201,7 +207,7 @@ class NetworkSpec:
         layers = tuple(
             Layer(**{**layer, "kernel": tuple(layer["kernel"])}) for layer in plain["layers"]
         )
-        conventions = {
+        conventions: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value
             for key, value in plain["conventions"].items()
         }

@@ -103,7 +103,9 @@ def _check_files(folder: Path, index: Index) -> Check:
 
 def _check_rows(index: Index, rows: dict[str, list[dict[str, NDArray[Any]]]]) -> Check:
     """Names, shapes, finite values, row counts; the view's rows."""
-    for shard, arrays in zip(index.shards, (a for parts in rows.values() for a in parts), strict=True):
+    for shard, arrays in zip(
+        index.shards, (a for parts in rows.values() for a in parts), strict=True
+    ):
         if list(sorted(arrays)) != sorted(index.columns):
             return Check("rows", False, f"{shard.file}: its tensors are not the index's columns")
         for name, array in arrays.items():

@@ -11,8 +11,39 @@ from math import prod
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from zoo.spec import NetworkSpec
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Networks of one architecture as graphs: neurons are nodes, weights are edges.
+
+    All networks share the structure, so a batch has it once; `Weights.to_graph` makes
+    it. Nodes are numbered layer by layer, inputs first; edges too, row by row of each
+    weight matrix.
+
+    Attributes:
+        nodes: `net node feat`, each neuron's bias; zeros for inputs.
+        edges: `net edge feat`, the weights; taps (or channels) of a connection are its
+            features, padded with zeros to the largest number of any layer.
+        edge_index: `2 edge`, int64, from neuron and to neuron.
+        node_layer, node_position: `node`, int64; 0 for inputs, L for outputs, and the
+            place within the layer. Positions tell inputs and outputs apart; those of
+            hidden neurons carry no meaning.
+        edge_layer: `edge`, int64, the number of the weight.
+        channels: of each layer's weights and of its biases; None where there is no
+            such axis.
+    """
+
+    nodes: Tensor
+    edges: Tensor
+    edge_index: Tensor
+    node_layer: Tensor
+    node_position: Tensor
+    edge_layer: Tensor
+    channels: tuple[tuple[int | None, int | None], ...]
 
 
 @dataclass(frozen=True)
@@ -150,7 +181,9 @@ class Weights:
         )
 
     @classmethod
-    def from_state_dict(cls, state: Mapping[str, Tensor] | Sequence[Mapping[str, Tensor]]) -> "Weights":
+    def from_state_dict(
+        cls, state: Mapping[str, Tensor] | Sequence[Mapping[str, Tensor]]
+    ) -> "Weights":
         """From the `state_dict` of one network, or of several of one architecture.
 
         Tensors are taken in the dict's order, a weight before its bias, whatever the
@@ -179,7 +212,9 @@ class Weights:
                 stacked[f"{kind}_{layer}"] = torch.stack([other[name] for other in states])
         return cls.from_tensors(stacked)
 
-    def to_state_dicts(self, spec: NetworkSpec, template: str = "layers.{layer}.{kind}") -> list[dict[str, Tensor]]:
+    def to_state_dicts(
+        self, spec: NetworkSpec, template: str = "layers.{layer}.{kind}"
+    ) -> list[dict[str, Tensor]]:
         """One `state_dict` a network; `template` names the tensors.
 
         >>> spec = NetworkSpec.mlp([2, 3, 1])
@@ -189,6 +224,64 @@ class Weights:
         states: list[dict[str, Tensor]] = [{} for _ in range(len(self))]
         for layer, shape in enumerate(spec.weight_shapes):
             for net, state in enumerate(states):
-                state[template.format(layer=layer, kind="weight")] = self.weights[layer][net].reshape(shape)
+                state[template.format(layer=layer, kind="weight")] = self.weights[layer][
+                    net
+                ].reshape(shape)
                 state[template.format(layer=layer, kind="bias")] = self.biases[layer][net]
         return states
+
+    def to_graph(self) -> Graph:
+        """Node and edge tensors, as graph networks over weights take them.
+
+        >>> w = Weights(weights=(torch.ones(7, 3, 2), torch.ones(7, 1, 3)),
+        ...             biases=(torch.ones(7, 3), torch.ones(7, 1)))
+        >>> graph = w.to_graph()
+        >>> graph.nodes.shape, graph.edges.shape
+        (torch.Size([7, 6, 1]), torch.Size([7, 9, 1]))
+        >>> graph.edge_index[:, :3].tolist(), graph.node_layer.tolist()
+        ([[0, 1, 0], [2, 2, 3]], [0, 0, 1, 1, 1, 2])
+        """
+        widths = [self.weights[0].shape[2], *(bias.shape[1] for bias in self.biases)]
+        edges = [(w if w.ndim > 3 else w[..., None]).flatten(1, 2) for w in self.weights]
+        nodes = [bias if bias.ndim > 2 else bias[..., None] for bias in self.biases]
+        longest = max(edge.shape[2] for edge in edges)
+        inputs = nodes[0].new_zeros(len(self), widths[0], nodes[0].shape[2])
+
+        index, start = [], 0
+        for inp, out in zip(widths, widths[1:], strict=False):
+            row, column = torch.arange(out), torch.arange(inp)
+            sources, targets = column.repeat(out), row.repeat_interleave(inp) + inp
+            index.append(torch.stack([sources, targets]) + start)
+            start += inp
+        per_layer = torch.tensor([edge.shape[1] for edge in edges])
+        layer_of_node = torch.arange(len(widths)).repeat_interleave(torch.tensor(widths))
+        return Graph(
+            nodes=torch.cat([inputs, *nodes], dim=1),
+            edges=torch.cat([pad(edge, (0, longest - edge.shape[2])) for edge in edges], dim=1),
+            edge_index=torch.cat(index, dim=1).to(self.device),
+            node_layer=layer_of_node.to(self.device),
+            node_position=torch.cat([torch.arange(width) for width in widths]).to(self.device),
+            edge_layer=torch.arange(self.layers).repeat_interleave(per_layer).to(self.device),
+            channels=tuple(
+                (w.shape[3] if w.ndim > 3 else None, b.shape[2] if b.ndim > 2 else None)
+                for w, b in zip(self.weights, self.biases, strict=True)
+            ),
+        )
+
+    @classmethod
+    def from_graph(cls, graph: Graph) -> "Weights":
+        """The inverse of `to_graph`: padding and the inputs' features are left out.
+
+        Features may have been changed, not their number; for another number of channels
+        change `graph.channels` too.
+        """
+        widths = graph.node_layer.bincount().tolist()
+        weights, biases = [], []
+        nodes = graph.nodes.split(widths, dim=1)
+        edges = graph.edges.split([i * o for i, o in zip(widths, widths[1:], strict=False)], dim=1)
+        for layer, (of_weight, of_bias) in enumerate(graph.channels):
+            matrix = edges[layer].unflatten(1, (widths[layer + 1], widths[layer]))
+            weights.append(matrix[..., 0] if of_weight is None else matrix[..., :of_weight])
+            bias = nodes[layer + 1]
+            biases.append(bias[..., 0] if of_bias is None else bias[..., :of_bias])
+        return cls(tuple(weights), tuple(biases))

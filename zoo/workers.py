@@ -19,7 +19,6 @@ from typing import Any
 
 from zoo.errors import ZooError
 
-
 Job = Callable[..., Any]
 
 

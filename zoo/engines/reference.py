@@ -7,6 +7,8 @@ fixed size, padded, because torch picks its kernels by shape and would else roun
 network differently with its neighbours.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -50,8 +52,9 @@ class ReferenceEngine:
             rows = np.arange(start, start + self.batch)
             rows[count:] = start
             fit = self._fit_batch(spec, params[rows], inputs, targets[rows], adam)
-            parts.append(Fit(*(column[:count] for column in fit)))
-        return Fit(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+            parts.append([column[:count] for column in fit])
+        whole = [np.concatenate(columns) for columns in zip(*parts, strict=True)]
+        return Fit(*whole)
 
     def _fit_batch(
         self,
@@ -61,7 +64,7 @@ class ReferenceEngine:
         targets: NDArray[np.float32],
         adam: Adam,
     ) -> Fit:
-        place = {"device": self.device, "dtype": self.dtype}
+        place: dict[str, Any] = {"device": self.device, "dtype": self.dtype}
         x = torch.from_numpy(inputs).to(**place)
         y = torch.from_numpy(targets).to(**place)
         start = Weights.unflatten(torch.from_numpy(params).to(**place), spec)
