@@ -46,18 +46,30 @@ def fit_inrs(
     from zoo.builder import Progress, build
 
     signal.signal(signal.SIGTERM, _stop)
-    bar: tqdm[NoReturn] = tqdm(disable=None, unit="net", smoothing=0.05, dynamic_ncols=True)
+    bars: list[tqdm[NoReturn]] = []
 
     def progress(state: Progress) -> None:
-        if bar.total is None:
-            bar.reset(total=state.total)
-            bar.initial = 0
+        if not bars:
+            bars.append(
+                tqdm(
+                    total=state.total,
+                    disable=None,  # quiet when stderr is not a terminal
+                    unit="net",
+                    smoothing=0.05,
+                    dynamic_ncols=True,
+                )
+            )
+        bar = bars[0]
         if state.fitted == 0:
             # What was there before this run must not count as speed.
             bar.initial = bar.n = state.done
         if state.psnr_db is not None:
             bar.set_postfix_str(f"{state.psnr_db:.2f} dB", refresh=False)
         bar.update(state.done - bar.n)
+
+    def close() -> None:
+        for bar in bars:
+            bar.close()
 
     def warn(line: str) -> None:
         tqdm.write(line, file=sys.stderr)
@@ -80,14 +92,14 @@ def fit_inrs(
             warn=warn,
         )
     except KeyboardInterrupt:
-        bar.close()
+        close()
         click.echo(
             f"stopped; what is finished is kept in {folder}. Run the same command again to go on.",
             err=True,
         )
         sys.exit(1)
     finally:
-        bar.close()
+        close()
     psnr = [part["psnr_db"]["mean"] for part in index.quality.values() if "psnr_db" in part]
     splits = ", ".join(f"{name} {rows:,}" for name, rows in index.splits.items())
     click.echo(f"{folder}: {index.rows:,} networks ({splits})")
