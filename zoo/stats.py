@@ -40,7 +40,7 @@ class Moments:
     @property
     def std(self) -> NDArray[np.float64]:
         """Standard deviation with ddof 0."""
-        return np.sqrt(self._squares / max(self.count, 1))
+        return np.asarray(np.sqrt(self._squares / max(self.count, 1)))
 
 
 def normalisation(moments: Mapping[str, Moments]) -> dict[str, NDArray[np.float64]]:

@@ -7,6 +7,7 @@ biases `net out`, in PyTorch's order. Processors append channels: `net out inp c
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
 import torch
@@ -122,7 +123,7 @@ class Weights:
     def map(self, function: Callable[..., Tensor], *others: "Weights") -> "Weights":
         """`function` of every tensor, together with the same tensor of `others`.
 
-        >>> w = Weights(weights=[torch.ones(1, 3, 2)], biases=[torch.ones(1, 3)])
+        >>> w = Weights(weights=(torch.ones(1, 3, 2),), biases=(torch.ones(1, 3),))
         >>> w.map(torch.add, w).biases[0]
         tensor([[2., 2., 2.]])
         """
@@ -248,7 +249,7 @@ class Weights:
         inputs = nodes[0].new_zeros(len(self), widths[0], nodes[0].shape[2])
 
         index, start = [], 0
-        for inp, out in zip(widths, widths[1:], strict=False):
+        for inp, out in pairwise(widths):
             row, column = torch.arange(out), torch.arange(inp)
             sources, targets = column.repeat(out), row.repeat_interleave(inp) + inp
             index.append(torch.stack([sources, targets]) + start)
@@ -278,7 +279,7 @@ class Weights:
         widths = graph.node_layer.bincount().tolist()
         weights, biases = [], []
         nodes = graph.nodes.split(widths, dim=1)
-        edges = graph.edges.split([i * o for i, o in zip(widths, widths[1:], strict=False)], dim=1)
+        edges = graph.edges.split([inp * out for inp, out in pairwise(widths)], dim=1)
         for layer, (of_weight, of_bias) in enumerate(graph.channels):
             matrix = edges[layer].unflatten(1, (widths[layer + 1], widths[layer]))
             weights.append(matrix[..., 0] if of_weight is None else matrix[..., :of_weight])

@@ -2,21 +2,47 @@
 
 Networks lie side by side in the same tensors; nothing but the batch dimension joins
 them, so each gets the gradient and the Adam state it would have alone. Runs any spec
-that `zoo.nets.forward` runs, on any torch device. Every call works on batches of one
-fixed size, padded, because torch picks its kernels by shape and would else round a
-network differently with its neighbours.
+that `zoo.nets.forward` runs, on any torch device.
+
+Every call works on batches of one fixed size, padded, because torch picks its kernels by
+shape and would else round a network differently with its neighbours. Points and hidden
+neurons are padded too, by zeros that stay zero: matrix products round differently where a
+matrix does not start on a cache line, so a network's place in the batch would show in its
+bytes. Convolutions are not padded: networks with them may differ in the last digit.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.functional import pad
 
 from zoo import nets
 from zoo.engines import CAP, TARGET, Adam, Fit
 from zoo.spec import NetworkSpec
 from zoo.weights import Weights
+
+_LINE = 16  # floats of a cache line
+
+
+def _widen(spec: NetworkSpec) -> NetworkSpec:
+    """The network with hidden layers of whole cache lines; every activation has f(0) = 0."""
+    if any(layer.kind != "linear" for layer in spec.layers):
+        return spec
+    hidden = [layer.out + -layer.out % _LINE for layer in spec.layers[:-1]]
+    widths = zip([spec.inp, *hidden], [*hidden, spec.out], spec.layers, strict=True)
+    return replace(
+        spec, layers=tuple(replace(layer, inp=inp, out=out) for inp, out, layer in widths)
+    )
+
+
+def _zero_padded(tensor: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """A copy of `net out [inp]` with zeros up to the sizes of `shape`."""
+    whole = tensor.new_zeros(len(tensor), *shape[:2], *tensor.shape[3:])
+    whole[(slice(None), *map(slice, tensor.shape[1:3]))] = tensor
+    return whole
 
 
 class ReferenceEngine:
@@ -65,10 +91,24 @@ class ReferenceEngine:
         adam: Adam,
     ) -> Fit:
         place: dict[str, Any] = {"device": self.device, "dtype": self.dtype}
-        x = torch.from_numpy(inputs).to(**place)
+        points = len(inputs)
+        x = pad(torch.from_numpy(inputs).to(**place), (0, 0, 0, -points % _LINE))
         y = torch.from_numpy(targets).to(**place)
+        wide = _widen(spec)
         start = Weights.unflatten(torch.from_numpy(params).to(**place), spec)
-        free = start.map(lambda tensor: tensor.clone().requires_grad_())
+        free = Weights.from_tensors(
+            {
+                name: _zero_padded(tensor, wide.tensors[name]).requires_grad_()
+                for name, tensor in start.tensors().items()
+            }
+        )
+
+        def narrow() -> torch.Tensor:
+            sizes = [shape[:2] for shape in spec.tensors.values()]
+            parts = zip(free.tensors().values(), sizes, strict=True)
+            cut = [tensor.detach()[(slice(None), *map(slice, size))] for tensor, size in parts]
+            return torch.cat([tensor.flatten(1) for tensor in cut], dim=1)
+
         tensors = list(free.tensors().values())
         optimiser = torch.optim.Adam(
             tensors,
@@ -80,16 +120,16 @@ class ReferenceEngine:
         )
         target = -1.0 if adam.target_mse is None else adam.target_mse
         running = torch.ones(len(params), dtype=torch.bool, device=self.device)
-        kept = free.flatten().detach().clone()
+        kept = narrow()
         kept_mse = torch.full((len(params),), torch.nan, dtype=torch.float64, device=self.device)
         steps = torch.full((len(params),), adam.steps, device=self.device)
         for step in range(adam.steps + 1):
-            mse = (nets.forward(spec, free, x) - y).square().mean(dim=(1, 2))
+            mse = (nets.forward(wide, free, x)[:, :points] - y).square().mean(dim=(1, 2))
             over = (mse < target) | ~mse.isfinite()
             ending = running & (over if step < adam.steps else torch.ones_like(over))
             if ending.any():
                 # A network that ends keeps these parameters while its neighbours go on.
-                kept[ending] = free.flatten().detach()[ending]
+                kept[ending] = narrow()[ending]
                 kept_mse[ending] = mse.detach().double()[ending]
                 steps[ending] = step
                 running &= ~ending

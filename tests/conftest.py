@@ -1,0 +1,61 @@
+"""Settings of every test: annotations are checked, one thread, no network, caches apart."""
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from beartype import BeartypeConf, beartype
+from jaxtyping import install_import_hook
+
+# Before anything that reads them is imported; worker processes inherit them.
+_caches = tempfile.mkdtemp(prefix="wszoo-tests-")
+atexit.register(shutil.rmtree, _caches, ignore_errors=True)
+os.environ["HF_HOME"] = _caches
+os.environ["HF_HUB_OFFLINE"] = "1"
+for _name in ("HF_DATASETS_CACHE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+    os.environ.pop(_name, None)
+
+_ROOT = Path(__file__).parents[1]
+_UNCHECKED = {
+    # A package takes its modules with it, so these two are left to their modules.
+    *("zoo", "zoo.engines"),
+    # Numba compiles its functions as they are written, so nothing may wrap them.
+    "zoo.engines.tiles",
+    # They read what others wrote and refuse wrong types by themselves, which is tested.
+    *("zoo.shards", "zoo.spec"),
+    # The same; and it resizes an array in place, whose shape is then another on return.
+    "zoo.sources",
+}
+
+
+def _modules(package: str) -> list[str]:
+    files = (_ROOT / package).rglob("*.py")
+    names = (".".join(file.relative_to(_ROOT).with_suffix("").parts) for file in files)
+    return [name.removesuffix(".__init__") for name in names]
+
+
+# As for mypy, an int will do for a float.
+check = beartype(conf=BeartypeConf(is_pep484_tower=True))
+
+_checked = {name for package in ("zoo", "processors") for name in _modules(package)}
+install_import_hook(sorted(_checked - _UNCHECKED), f"{__name__}.check")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """The tests share few cores; engines that set torch's threads do not last."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.environ.get("WSZOO_DATA"):
+        return
+    skip = pytest.mark.skip(reason="needs real images: set WSZOO_DATA to a folder with MNIST")
+    for item in items:
+        if item.get_closest_marker("real"):
+            item.add_marker(skip)

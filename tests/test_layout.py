@@ -1,0 +1,214 @@
+"""Imports go one way: cli -> processors -> zoo, and down the data flow within each."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import jaxtyping
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+
+# A module imports only from those before it.
+ORDER = {
+    "zoo": [
+        *("errors", "philox", "spec", "weights", "symmetry", "nets", "shards", "table", "reader"),
+        *("sources", "recipes"),
+        *("engines", "engines.tiles", "engines.cpu", "engines.reference"),
+        *("objectives", "stats", "cards", "compare", "workers", "fitting", "builder"),
+        "verification",
+    ],
+    "cli": ["options", "fit", "inspect", "main"],
+}
+# Packages that each one may use, itself aside.
+USES = {"zoo": set(), "processors": {"zoo"}, "cli": {"zoo", "processors"}}
+# Where names are gathered or engines loaded by name: against the order, inside functions.
+LATE = {"zoo", "zoo.engines"}
+
+
+def module_name(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def modules(package: str) -> dict[str, str]:
+    """Name and source of every module of a package."""
+    files = sorted((ROOT / package).rglob("*.py"))
+    return {module_name(file): file.read_text(encoding="utf-8") for file in files}
+
+
+def imports(name: str, source: str, known: set[str]) -> set[str]:
+    """Modules of ours that a source imports anywhere: in functions, for type checkers."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}: imports are absolute"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in known else str(node.module))
+    return {other for other in found if other.partition(".")[0] in USES}
+
+
+def violations(sources: dict[str, str], order: dict[str, list[str]]) -> list[str]:
+    """Imports that go the wrong way."""
+    known = set(sources) | {f"{p}.{m}" for p, names in order.items() for m in names}
+    wrong = []
+    for name, source in sources.items():
+        package = name.partition(".")[0]
+        ranks = {f"{package}.{m}": rank for rank, m in enumerate(order.get(package, []))}
+        for other in sorted(imports(name, source, known) - {name}):
+            home = other.partition(".")[0]
+            if home != package:
+                bad = home not in USES[package]
+                # Processors see what users see.
+                bad |= package == "processors" and other not in ("zoo", "zoo.symmetry")
+            elif name in LATE or package not in order:
+                bad = False
+            else:
+                bad = ranks.get(other, len(ranks)) >= ranks[name]
+            if bad:
+                wrong.append(f"{name} imports {other}")
+    return wrong
+
+
+def all_modules() -> dict[str, str]:
+    return {name: text for package in USES for name, text in modules(package).items()}
+
+
+def test_imports_go_one_way():
+    assert violations(all_modules(), ORDER) == []
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_every_module_has_its_place(package):
+    """A new module is entered into ORDER (and into the README's tree)."""
+    found = {name.removeprefix(f"{package}.") for name in modules(package)} - {package}
+    assert found == set(ORDER[package])
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("zoo.spec", "from zoo.weights import Weights"),
+        ("zoo.spec", "from zoo import weights"),
+        ("zoo.spec", "import zoo.weights"),
+        ("zoo.spec", "def f():\n    from zoo import weights"),
+        ("zoo.spec", "if TYPE_CHECKING:\n    from zoo.weights import Weights"),
+        ("zoo.spec", "import zoo"),
+        ("zoo.spec", "from zoo import Weights"),
+        ("zoo.spec", "import processors"),
+        ("zoo", "from cli import main"),
+        ("zoo.engines.cpu", "from zoo.objectives import adam"),
+        ("processors.base", "from zoo.nets import forward"),
+        ("processors.base", "from zoo import nets"),
+        ("processors.base", "import cli.main"),
+        ("cli.options", "def f():\n    from cli.fit import fit_inrs"),
+    ],
+)
+def test_the_check_sees_wrong_ways(name, source):
+    assert len(violations({name: source}, ORDER)) == 1
+
+
+def test_the_check_lets_right_ways_pass():
+    assert violations({"zoo.weights": "import torch\nfrom zoo.spec import Layer"}, ORDER) == []
+    assert violations({"processors.base": "import zoo\nfrom zoo import symmetry"}, ORDER) == []
+    assert violations({"cli.fit": "from zoo.builder import build\nimport processors"}, ORDER) == []
+
+
+def test_names_of_zoo_are_only_written_out_for_type_checkers():
+    """What `zoo/__init__.py` imports when it runs is nothing of ours."""
+    tree = ast.parse((ROOT / "zoo" / "__init__.py").read_text(encoding="utf-8"))
+    (guard,) = [node for node in tree.body if isinstance(node, ast.If)]
+    assert ast.unparse(guard.test) == "TYPE_CHECKING"
+    running = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert {node.module for node in running} == {"importlib", "typing"}
+
+
+def test_every_name_of_zoo_is_there():
+    import zoo
+
+    for name in zoo.__all__:
+        assert getattr(zoo, name) is not None
+    with pytest.raises(AttributeError, match="module 'zoo' has no attribute 'fits'"):
+        zoo.fits  # noqa: B018
+
+
+# --- what reading must never do -----------------------------------------------------------
+
+UNPICKLERS = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+
+
+def unpickling(source: str) -> list[str]:
+    """What in a source could read a pickle."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [str(node.module)]
+        found += [f"imports {name}" for name in names if name.partition(".")[0] in UNPICKLERS]
+        if isinstance(node, ast.Attribute) and node.attr == "load":
+            found += [name for name in [ast.unparse(node)] if name.startswith("torch.")]
+        if isinstance(node, ast.keyword) and node.arg in ("allow_pickle", "weights_only"):
+            found.append(str(node.arg))
+    return found
+
+
+def test_nothing_in_zoo_unpickles():
+    found = {name: unpickling(text) for name, text in modules("zoo").items()}
+    # CIFAR-10 comes as pickles: torchvision opens them once their MD5 is right, and
+    # sources.py names the error that an unexpected one gives, nothing else.
+    assert found.pop("zoo.sources") == ["imports pickle"]
+    assert not any(found.values()), found
+    tree = ast.parse((ROOT / "zoo" / "sources.py").read_text(encoding="utf-8"))
+    uses = {
+        ast.unparse(node)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "pickle"
+    }
+    assert uses == {"pickle.UnpicklingError"}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle",
+        "def f():\n    from pickle import loads",
+        "import joblib.numpy_pickle",
+        "torch.load(path)",
+        "numpy.load(path, allow_pickle=True)",
+    ],
+)
+def test_unpickling_is_seen(source):
+    assert len(unpickling(source)) == 1
+
+
+# --- what is loaded when ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("package", ["zoo", "cli.main"])
+def test_importing_loads_nothing_heavy(package):
+    script = f"import sys, {package}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert package.partition(".")[0] in loaded
+    heavy = {
+        *("torch", "numba", "datasets", "numpy", "pyarrow", "matplotlib", "torchvision"),
+        *("cv2", "sklearn", "huggingface_hub", "einops", "safetensors"),
+    }
+    assert loaded & heavy == set()
+
+
+def test_shapes_are_checked_while_tests_run():
+    from zoo import nets
+
+    spec = nets.NetworkSpec.mlp([2, 3, 1])
+    with pytest.raises(jaxtyping.TypeCheckError, match="'item inp'"):
+        nets.forward(spec, nets.Weights.unflatten(torch.zeros(1, 13), spec), torch.zeros(2))

@@ -1,0 +1,250 @@
+"""Named recipes are those of RECIPES.md, and a recipe survives JSON and the command line."""
+
+import json
+from dataclasses import FrozenInstanceError, fields
+
+import pytest
+
+from zoo.recipes import (
+    RECIPES,
+    ImageRecipe,
+    Recipe,
+    SineRecipe,
+    default_recipe,
+    flag,
+    flags,
+    recipe,
+    recipe_from_json,
+)
+from zoo.spec import NetworkSpec
+
+ADAM = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+SIREN = {"hidden": 32, "layers": 3, "omega": 30.0, "shared_init": False, **ADAM}
+# RECIPES.md, section 1. The second column of the tables is `nfn`.
+NAVON = {**SIREN, "init": "dws", "output_offset": 0.5}
+PICTURES = {
+    **NAVON,
+    **{"coord_order": "xy", "black": 0.0, "white": 1.0, "split": "dws", "size": None},
+    **{"target_psnr_db": 40.0, "min_psnr_db": None, "views": 1},
+}
+TABLE = [
+    ("dws", "mnist", PICTURES | {"lr": 1e-3, "steps": 1_500, "weight_decay": 1e-4}),
+    ("dws", "cifar10", PICTURES | {"lr": 1e-3, "steps": 1_500, "weight_decay": 1e-4}),
+    ("dws", "imagefolder:x", PICTURES | {"lr": 1e-3, "steps": 1_500, "weight_decay": 1e-4}),
+    ("dws", "fashion-mnist", PICTURES | {"lr": 5e-4, "steps": 11_000, "weight_decay": 0.0}),
+    ("dws-paper", "mnist", PICTURES | {"lr": 5e-4, "steps": 1_000, "weight_decay": 0.0}),
+    ("dws-paper", "fashion-mnist", PICTURES | {"lr": 5e-4, "steps": 1_000, "weight_decay": 0.0}),
+    (
+        "nfn",
+        "mnist",
+        {
+            **PICTURES,
+            **{"init": "nfn", "output_offset": 0.0, "coord_order": "ij", "split": "nfn"},
+            **{"black": -1.0, "white": 1.0, "target_psnr_db": None},
+            **{"lr": 5e-5, "steps": 5_000, "weight_decay": 0.0},
+        },
+    ),
+    (
+        "sine-ssl",
+        "sine",
+        {
+            **NAVON,
+            **{"lr": 1e-3, "steps": 1_500, "weight_decay": 1e-4, "target_mse": 1e-4},
+            **{"waves": 5_000, "points": 2_000, "min_amplitude": 0.0, "max_amplitude": 10.0},
+            **{"min_frequency": 0.0, "max_frequency": 10.0},
+        },
+    ),
+    (
+        "sine-regression",
+        "sine",
+        {
+            **NAVON,
+            **{"lr": 1e-4, "steps": 1_000, "weight_decay": 0.0, "target_mse": None},
+            **{"waves": 1_000, "points": 2_000, "min_amplitude": 1.0, "max_amplitude": 1.0},
+            **{"min_frequency": 0.5, "max_frequency": 10.0},
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "source", "values"), TABLE)
+def test_values_of_the_named_recipes(name, source, values):
+    found = recipe(name, source)
+    assert {field.name: getattr(found, field.name) for field in fields(found)} == {
+        "name": name,
+        **values,
+    }
+
+
+def test_every_recipe_is_in_the_table():
+    assert {name for name, _, _ in TABLE} == set(RECIPES)
+
+
+def test_specs_of_the_recipes():
+    assert recipe("dws", "mnist").spec(2, 1) == NetworkSpec.mlp(
+        [2, 32, 32, 1], output_offset=0.5, coord_order="xy"
+    )
+    assert recipe("nfn", "cifar10").spec(2, 3) == NetworkSpec.mlp(
+        [2, 32, 32, 3], coord_order="ij", pixel_range=(-1.0, 1.0)
+    )
+    sine = recipe("sine-ssl", "sine", layers=5, hidden=7, omega=10.0).spec(1, 1)
+    assert sine.widths == (1, 7, 7, 7, 7, 1)
+    assert {layer.omega for layer in sine.layers[:-1]} == {10.0}
+    assert sine.coord_order == "x"
+    assert sine.coord_range == pytest.approx((-3.14159265358979, 3.14159265358979), abs=1e-14)
+
+
+def test_target_psnr_is_an_error_for_the_pixel_range():
+    assert recipe("dws", "mnist").target_mse == pytest.approx(1e-4)
+    assert recipe("nfn", "mnist", target_psnr_db=30.0).target_mse == pytest.approx(4e-3)
+    assert recipe("nfn", "mnist").target_mse is None
+
+
+def test_defaults_by_source():
+    assert default_recipe("sine") == "sine-ssl"
+    assert default_recipe("mnist") == "dws"
+    assert recipe(None, "fashion-mnist") == recipe("dws", "fashion-mnist")
+    assert recipe(None, "sine").name == "sine-ssl"
+
+
+# A value of each field that no named recipe has.
+CHANGES = {
+    **{"hidden": 17, "layers": 4, "omega": 12.5, "output_offset": 0.1, "shared_init": True},
+    **{"lr": 3.3e-7, "weight_decay": 1e-5, "beta1": 0.8, "beta2": 0.99, "eps": 1e-9, "steps": 7},
+}
+IMAGE_CHANGES = {
+    **CHANGES,
+    **{"black": -0.5, "white": 2.0, "target_psnr_db": 33.3, "min_psnr_db": 11.0},
+    **{"views": 10, "size": 32},
+}
+SINE_CHANGES = {
+    **CHANGES,
+    **{"waves": 12, "points": 34, "min_amplitude": 0.25, "max_amplitude": 2.0},
+    **{"min_frequency": 0.1, "max_frequency": 3.0, "target_mse": 2e-5},
+}
+
+
+def parse(words: list[str], start: Recipe) -> dict[str, object]:
+    """Options as a person's shell hands them over, with the types of the fields."""
+    known = {flag(field.name): field for field in fields(start)}
+    given: dict[str, object] = {}
+    rest = iter(words)
+    for word in rest:
+        field = known[word]
+        if field.type in (bool, "bool"):
+            given[field.name] = True
+            continue
+        value = next(rest)
+        kinds = (int, float, str)
+        (kind,) = (k for k in kinds if k.__name__ in str(field.type))
+        given[field.name] = None if value == "none" else kind(value)
+    return given
+
+
+@pytest.mark.parametrize(("name", "source"), [(name, source) for name, source, _ in TABLE])
+def test_flags_make_the_recipe_again(name, source):
+    start = recipe(name, source)
+    assert flags(start, source) == []
+    image = isinstance(start, ImageRecipe)
+    changes = IMAGE_CHANGES if image else SINE_CHANGES
+    others = {"init": "nfn" if start.init == "dws" else "dws"}
+    if image:
+        others["coord_order"] = "ij" if start.coord_order == "xy" else "xy"
+        others["split"] = "nfn" if start.split == "dws" else "dws"
+    every = {**changes, **others}
+    # Nothing is forgotten here when a field is added.
+    assert set(every) == {field.name for field in fields(start)} - {"name"}
+    for given in (every, *({key: value} for key, value in every.items())):
+        changed = recipe(name, source, **given)
+        words = flags(changed, source)
+        assert words
+        assert recipe(name, source, **parse(words, start)) == changed
+
+
+def test_flags_can_take_a_target_away():
+    changed = recipe("dws", "mnist", target_psnr_db=None)
+    assert flags(changed, "mnist") == ["--target-psnr", "none"]
+    assert parse(flags(changed, "mnist"), changed) == {"target_psnr_db": None}
+
+
+@pytest.mark.parametrize(("name", "source"), [(name, source) for name, source, _ in TABLE])
+def test_json_round_trip(name, source):
+    changed = recipe(name, source, lr=0.1, shared_init=True)
+    plain = json.loads(json.dumps(changed.to_json()))
+    assert plain["kind"] == ("sine" if source == "sine" else "image")
+    assert plain["name"] == name
+    assert recipe_from_json(plain) == changed
+
+
+def test_recipes_are_frozen():
+    with pytest.raises(FrozenInstanceError):
+        recipe("dws", "mnist").lr = 1.0
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (("dsw", "mnist"), "unknown recipe 'dsw'; known: dws, dws-paper, nfn, sine-ssl, sine-reg"),
+        (("sine-ssl", "mnist"), "'sine-ssl' is not for mnist; those are: dws, dws-paper, nfn$"),
+        (("dws", "sine"), "'dws' is not for sine; those are: sine-ssl, sine-regression$"),
+    ],
+)
+def test_unknown_recipes_are_listed(call, message):
+    with pytest.raises(ValueError, match=message):
+        recipe(*call)
+
+
+def test_unknown_fields_are_listed():
+    with pytest.raises(ValueError, match=r"'dws' has no field 'rate'; it has: name, hidden, .*lr"):
+        recipe("dws", "mnist", rate=1.0)
+    with pytest.raises(ValueError, match="'sine-ssl' has no field 'views'"):
+        recipe("sine-ssl", "sine", views=2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden": 0}, "hidden must be positive, got 0"),
+        ({"omega": -1.0}, "omega must be positive, got -1"),
+        ({"lr": 0.0}, "lr must be positive, got 0"),
+        ({"lr": float("nan")}, "lr must be positive, got nan"),
+        ({"eps": 0.0}, "eps must be positive"),
+        ({"steps": 0}, "steps must be positive, got 0"),
+        ({"layers": 1}, "layers must be at least 2 .*, got 1"),
+        ({"weight_decay": -1e-4}, "weight_decay must not be negative, got -0.0001"),
+        ({"weight_decay": float("nan")}, "weight_decay must not be negative, got nan"),
+        ({"beta1": 1.0}, r"beta1 must be in \[0, 1\), got 1"),
+        ({"beta2": -0.1}, r"beta2 must be in \[0, 1\), got -0.1"),
+        ({"init": "he"}, "unknown init 'he'; known: dws, nfn"),
+        ({"views": 0}, "views must be at least 1, got 0"),
+        ({"coord_order": "x"}, "coord_order must be xy or ij, got 'x'"),
+        ({"black": 1.0}, r"white \(1.0\) must be above black \(1.0\)"),
+        ({"split": "80-10-10"}, "unknown split '80-10-10'; known: dws, nfn"),
+        ({"size": 0}, "size must be positive, got 0"),
+    ],
+    ids=str,
+)
+def test_values_that_make_no_sense_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        recipe("dws", "mnist", **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"waves": 0}, "at least 1 wave of 2 points, got 0 of 2000"),
+        ({"points": 1}, "at least 1 wave of 2 points, got 5000 of 1"),
+        ({"min_amplitude": 11.0}, r"min_amplitude \(11.0\) is above max_amplitude \(10.0\)"),
+        ({"max_frequency": -1.0}, r"min_frequency \(0.0\) is above max_frequency \(-1.0\)"),
+        ({"hidden": 0}, "hidden must be positive"),
+    ],
+    ids=str,
+)
+def test_waves_that_make_no_sense_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        recipe("sine-ssl", "sine", **changes)
+
+
+def test_two_kinds():
+    assert isinstance(recipe("nfn", "mnist"), ImageRecipe)
+    assert isinstance(recipe("sine-ssl", "sine"), SineRecipe)
