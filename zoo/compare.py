@@ -26,6 +26,11 @@ def source_of(index: Index, data_root: str | Path | None = None) -> ImageSource 
     Raises:
         ZooError: if it cannot be opened, or its content is no longer the same.
     """
+    if index.recipe.get("kind") == "import":
+        raise ZooError(
+            f"{index.name} was imported, not fitted by a recipe; zoo.original(row) opens the "
+            "picture of a row, and the card shows some"
+        )
     recipe = recipe_from_json(index.recipe)
     try:
         source = open_source(recipe, index.source["name"], index.plan["seed"], data_root)
@@ -57,7 +62,11 @@ def original(row: Row, data_root: str | Path | None = None) -> NDArray[Any]:
     if about["kind"] == "sine":
         x = nets.line(row.spec, about["points"]).astype(np.float64)
         return (row.amplitude * np.sin(row.frequency * x)).astype(np.float32)
-    rows, columns, _ = about["shape"]
+    if not about["sha256"]:
+        raise ZooError(
+            f"{about['name']} was imported without its originals; import it again with "
+            "--check-against"
+        )
     source = _images(about["name"], about["size"], str(data_root) if data_root else None)
     if source.sha256 != about["sha256"]:
         raise ZooError(f"source {source.name} is not what this row was fitted to: it has changed")
