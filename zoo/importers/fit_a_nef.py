@@ -127,7 +127,7 @@ def find(path: Path, options: Options) -> Published:
         labels = np.zeros(len(rows), np.int64)
         where = np.searchsorted(starts, fields[rows], side="right") - 1
         for number in np.unique(where):
-            begin, end, file = spans[number]
+            begin, _, file = spans[number]
             places = np.flatnonzero(where == number)
             inside = fields[rows[places]] - begin
             # HDF5 takes increasing row numbers only.

@@ -219,7 +219,8 @@ def _spec(files: Files, first: Ref, options: Options) -> NetworkSpec:
     state = load_state(files.read(first.name), where)
     if any(tensor.ndim == 4 for tensor in layer_tensors(state, where).values()):
         raise ValueError(
-            f"{where}: convolutions; a state dict does not say their stride and padding: give --spec"
+            f"{where}: convolutions; a state dict does not say their stride and padding: give "
+            "--spec"
         )
     if options.activation is None:
         raise ValueError(
