@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import itertools
 import json
 import os
 import pickle
@@ -180,7 +181,7 @@ def test_dws_split_file(dws_mnist, tmp_path: Path):
         import_zoo("dws", folder, tmp_path / "x", options=Options(splits=file))
     plain["val"] = {"path": ["mnist_png_training_3_22/checkpoints/model_final.pth"], "label": ["3"]}
     file.write_text(json.dumps(plain))
-    with pytest.raises(ZooError, match="3_22.*is not there"):
+    with pytest.raises(ZooError, match=r"3_22.*is not there"):
         import_zoo("dws", folder, tmp_path / "x", options=Options(splits=file))
     for text, wrong in (("{", "not JSON"), ('{"a": []}', "expected the splits"),
                         ('{"val": [1]}', "list of paths")):  # fmt: skip
@@ -246,17 +247,20 @@ def test_dws_sine(tmp_path: Path):
     made = {n: draw([1, 32, 32, 1], n) for n in range(10)}
     draws = np.random.default_rng(0).uniform(0.5, 10, (10, 2))
     for n, net in made.items():
+        net["bias_2"] += 5
         save(root / f"model_{n}.pth", wave_state(net, draws[n].tolist()))
     as_numpy_1(root / "model_3.pth")
     out = tmp_path / "zoo"
     result = run("import", "dws", root, "--out", out)
     assert result.exit_code == 1  # random networks are no waves
-    assert "a flat picture is closer" in result.stderr
+    assert "do not show their originals" in result.stderr
 
-    for n in made:  # networks that are: a constant 0, shown with the offset
+    for n, (a, b) in enumerate(draws):  # networks that are: sin(30 (b/30) x), handed through
         made[n] = {k: np.zeros_like(v) for k, v in made[n].items()}
+        made[n]["weight_0"][3, 0] = b / 30
+        made[n]["weight_1"][5, 3] = 0.01 / 30  # sin(0.01 h) is 0.01 h
+        made[n]["weight_2"][0, 5] = a / 0.01
         made[n]["bias_2"] -= 0.5
-        made[n]["weight_0"] += n
         save(root / f"model_{n}.pth", wave_state(made[n], draws[n].tolist()))
     as_numpy_1(root / "model_3.pth")
     result = run("import", "dws", root, "--out", out)
@@ -269,9 +273,7 @@ def test_dws_sine(tmp_path: Path):
     np.testing.assert_array_equal(z.column("frequency"), draws[:8, 1].astype(np.float32))
     x = wave_state(made[0], [1.0, 1.0])["x"]
     assert z.spec.coord_range == (x[0], x[-1])
-    power = (draws[:8, :1] * np.sin(draws[:8, 1:] * x)).astype(np.float64).var(axis=1)
-    mean = (draws[:8, :1] * np.sin(draws[:8, 1:] * x)).mean(axis=1)
-    np.testing.assert_allclose(z.column("mse"), power + mean**2, rtol=1e-4)
+    assert z.column("mse").max() < 1e-6
     assert zoo.original(z[0]).shape == (2000, 1)
     assert_whole(out, tmp_path / "cache")
 
@@ -401,13 +403,12 @@ def fitted(tmp_path_factory) -> dict[str, tuple[dict[int, Numpy], np.ndarray, np
     found = {}
     for recipe in ("dws", "nfn"):
         out = tmp_path_factory.mktemp("fitted") / recipe
-        changes = {"steps": 250, "lr": 1e-3}
+        changes = {"steps": 60, "lr": 1e-3}
         zoo.build(zoo.recipe(recipe, "digits", **changes), "digits", out, limit=40, parquet=False)
         z = zoo.open_zoo(out)
         index = z.column("index").tolist()
         tensors = {
-            n: {name: z.column(name)[row] for name in z.spec.tensors}
-            for row, n in enumerate(index)
+            n: {name: z.column(name)[row] for name in z.spec.tensors} for row, n in enumerate(index)
         }
         found[recipe] = tensors, z.column("label"), z.column("psnr_db")
     return found
@@ -432,7 +433,9 @@ def test_psnr_against_the_originals(fitted, layout: str, tmp_path: Path):
     result = run("import", layout, folder, "--out", out, "--check-against", "digits")
     assert result.exit_code == 0, result.output
     assert "held against the originals: mean PSNR" in result.stdout
-    got = np.concatenate([zoo.open_zoo(out, s).column("psnr_db") for s in shards.read_index(out).splits])
+    got = np.concatenate(
+        [zoo.open_zoo(out, s).column("psnr_db") for s in shards.read_index(out).splits]
+    )
     np.testing.assert_allclose(got, psnr, atol=0.01)
     row = zoo.open_zoo(out)[0]
     original = zoo.original(row)
@@ -464,7 +467,7 @@ def test_another_reading_is_noticed(fitted, tmp_path: Path):
     refuse("dws", shifted, labels, "better with the offset 0")
     items = list(tensors)
     rolled = dict(zip(items, [tensors[n] for n in items[1:] + items[:1]], strict=True))
-    refuse("dws", rolled, labels, "a flat picture is closer")
+    refuse("dws", rolled, labels, "do not show their originals")
     refuse("dws", tensors, np.roll(labels, 1), "mislabelled, or in another order")
     refuse("nfn", tensors, labels, "these networks")
 
@@ -500,8 +503,9 @@ def write_small_cnn_zoo(root: Path, rows: int = 60, activation: str = "relu") ->
     np.save(root / "weights.npy", weights)
     with (root / "layout.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("varname", "start_idx", "end_idx", "shape"), *layout])
-    header = ["config.activation", "config.learning_rate", "config.optimizer", "config.w_init",
-              "step", "test_accuracy", "train_accuracy", "test_loss", "modeldir", "other"]  # fmt: skip
+    config = [f"config.{name}" for name in ("activation", "learning_rate", "optimizer", "w_init")]
+    metrics = ["test_accuracy", "train_accuracy", "test_loss"]
+    header = [*config, "step", *metrics, "modeldir", "other"]
     with gzip.open(root / "metrics.csv.gz", "wt", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(header)
@@ -558,7 +562,9 @@ def test_small_cnn_zoo(tmp_path: Path, ordered: bool):
     assert z.spec == NetworkSpec.cnn([1, 16, 16, 16], 10)
     index = z.column("index")
     np.testing.assert_array_equal(z.column("test_accuracy"), (index / 60).astype(np.float32))
-    np.testing.assert_array_equal(z.column("learning_rate"), (10.0 ** -(index % 4)).astype(np.float32))
+    np.testing.assert_array_equal(
+        z.column("learning_rate"), (10.0 ** -(index % 4)).astype(np.float32)
+    )
     assert z.columns["optimizer"].names == ("adam", "sgd")
     assert z.columns["optimizer"].role == "key"
     np.testing.assert_array_equal(z.column("optimizer"), index % 2)
@@ -567,7 +573,9 @@ def test_small_cnn_zoo(tmp_path: Path, ordered: bool):
     image = np.random.default_rng(2).standard_normal((9, 9)).astype(np.float32)
     kernel = weights[index[0]][16:160].reshape(3, 3, 1, 16)
     patches = np.lib.stride_tricks.sliding_window_view(image, (3, 3))[::2, ::2]
-    hidden = np.einsum("rchw,hwo->orc", patches, kernel[:, :, 0]) + weights[index[0]][:16, None, None]
+    hidden = (
+        np.einsum("rchw,hwo->orc", patches, kernel[:, :, 0]) + weights[index[0]][:16, None, None]
+    )
     module = z[0].to_module()
     with torch.no_grad():
         ours = module.layers[0](torch.from_numpy(image)[None, None])[0]
@@ -595,7 +603,7 @@ def stripes(root: Path, upright: bool) -> None:
         for number, name in enumerate(("columns", "rows")):
             for item in range(8):
                 picture = np.zeros((17, 17), np.uint8)
-                picture[:, item % 2 :: 4] = 255
+                picture[:, 1 + 2 * (item % 2) :: 4] = 255
                 picture = picture.T if (number == 1) == upright else picture
                 path = root / part / name / f"{item}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -613,7 +621,7 @@ def test_small_cnn_zoo_is_evaluated_again(tmp_path: Path):
     weights[:, :16] = -2
     for start in (160 + 16, 160 + 16 + 2304 + 16):
         passing = weights[:, start : start + 2304].reshape(-1, 3, 3, 16, 16)
-        passing[:, 1, 1, 0, 0] = passing[:, 1, 1, 1, 1] = 1
+        passing[:, :, :, 0, 0] = passing[:, :, :, 1, 1] = 1
     dense = weights[:, -160:].reshape(-1, 16, 10)
     dense[:, 0, 0] = dense[:, 1, 1] = 1
     np.save(root / "weights.npy", weights)
@@ -653,7 +661,9 @@ def test_small_cnn_zoo_refuses_damage(tmp_path: Path):
     shorter = b"\n".join(text.splitlines()[:-1]) + b"\n"
     wrong("metrics.csv.gz", gzip.compress(shorter), "59 rows, weights.npy has 60")
     wrong("metrics.csv.gz", gzip.compress(text.replace(b"step", b"stop")), "expected columns step")
-    wrong("metrics.csv.gz", gzip.compress(text.replace(b",86,", b",85,")), "no checkpoint of step 86")
+    wrong(
+        "metrics.csv.gz", gzip.compress(text.replace(b",86,", b",85,")), "no checkpoint of step 86"
+    )
     layout = whole["layout.csv"]
     wrong("layout.csv", layout.replace(b"(3, 3, 1, 16)", b"(3, 3, 1, 15)"), "no kernel or bias")
     wrong("layout.csv", b"\n".join(layout.splitlines()[:-1]), "a row of weights.npy has 4970")
@@ -663,7 +673,7 @@ def test_small_cnn_zoo_refuses_damage(tmp_path: Path):
     splits.write_text("0\n1\n")
     wrong("layout.csv", layout, "each of the 60 rows", splits)
     (root / "layout.csv").unlink()
-    with pytest.raises(ValueError, match="lacks layout.csv"):
+    with pytest.raises(ValueError, match=r"lacks layout\.csv"):
         import_zoo("small-cnn-zoo", root, tmp_path / "zoo")
 
 
@@ -672,10 +682,8 @@ def test_small_cnn_zoo_refuses_damage(tmp_path: Path):
 
 def nef_config(widths: list[int]) -> list[tuple[str, list[int]]]:
     config: list[tuple[str, list[int]]] = []
-    for number, (inp, out) in enumerate(zip(widths, widths[1:], strict=False)):
-        stem = (
-            "output_linear" if number == len(widths) - 2 else f"kernel_net_{number}.linear"
-        )
+    for number, (inp, out) in enumerate(itertools.pairwise(widths)):
+        stem = "output_linear" if number == len(widths) - 2 else f"kernel_net_{number}.linear"
         config += [(f"{stem}.bias", [out]), (f"{stem}.kernel", [inp, out])]
     return config
 
@@ -694,7 +702,9 @@ def write_nefs(
     h5py = pytest.importorskip("h5py", reason="wszoo[hdf5] is not installed")
     root.mkdir(parents=True, exist_ok=True)
     first = next(iter(fields.values()))
-    widths = [first["weight_0"].shape[1]] + [len(first[f"bias_{n}"]) for n in range(len(first) // 2)]
+    widths = [first["weight_0"].shape[1]] + [
+        len(first[f"bias_{n}"]) for n in range(len(first) // 2)
+    ]
     nef = {"name": "SIREN", "params": {"hidden_dim": widths[1], "num_layers": 3, "omega_0": 9.0}}
     (root / "nef.json").write_text(json.dumps(nef))
     name = "CIFAR10" if widths[-1] == 3 else "MNIST"
@@ -723,7 +733,11 @@ def test_fit_a_nef(tmp_path: Path):
     train = {k: v for n in numbers if n % 70_000 < 55_000 for k, v in rows[n].items()}
     assert_rows(
         out,
-        {"train": train, "validation": rows[55_000] | rows[55_001], "test": rows[69_998] | rows[69_999]},
+        {
+            "train": train,
+            "validation": rows[55_000] | rows[55_001],
+            "test": rows[69_998] | rows[69_999],
+        },
     )
     z = zoo.open_zoo(out)
     found = z.column("index") + 70_000 * z.column("view")
@@ -731,8 +745,8 @@ def test_fit_a_nef(tmp_path: Path):
     assert [layer.omega for layer in z.spec.layers] == [9, 9, 1]
     assert (z.spec.coord_order, z.spec.output_offset) == ("xy", 0)
     black, white = z.spec.pixel_range
-    assert (0 - 0.13066047) / 0.30810782 == pytest.approx(black)
-    assert (1 - 0.13066047) / 0.30810782 == pytest.approx(white)
+    assert pytest.approx(black) == (0 - 0.13066047) / 0.30810782
+    assert pytest.approx(white) == (1 - 0.13066047) / 0.30810782
     # The field as flax computes it, x W + b.
     config = nef_params(fields[int(found[0])])
     net = fields[int(found[0])]
@@ -746,32 +760,24 @@ def test_fit_a_nef(tmp_path: Path):
 
 
 def test_fit_a_nef_of_colours_is_checked_per_channel(tmp_path: Path):
-    """A field that is one colour, exactly, in each channel's own units."""
-    colours = np.array([200, 90, 30])
-    picture = np.broadcast_to(colours[::-1].astype(np.uint8), (8, 8, 3))
-    for item in range(3):
+    """Fields of one colour, exactly, in each channel's own units; one pixel is black."""
+    mean, std = (np.array(v) for v in fit_a_nef.STANDARDISATION["CIFAR10"])
+    fields, variances = {}, []
+    for item, colour in enumerate(np.array([[200, 90, 30], [10, 120, 250], [80, 255, 0]])):
         path = tmp_path / "pictures" / "train" / "all" / f"{item}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        changed = picture.copy()
-        changed[item, 0] = 0
-        cv2.imwrite(str(path), changed)
-    mean, std = (np.array(v) for v in fit_a_nef.STANDARDISATION["CIFAR10"])
-    fields = {}
-    for item in range(3):
+        picture = np.tile(colour[::-1].astype(np.uint8), (8, 8, 1))  # cv2 has blue first
+        picture[3, 5] = 0
+        cv2.imwrite(str(path), picture)
         fields[item] = {k: np.zeros_like(v) for k, v in draw([2, 8, 8, 3], 0).items()}
-        # The flat picture that is closest, so that it is not worse than flat.
-        pixels = changed.shape[0] * changed.shape[1]
-        shade = colours / 255 * (pixels - 1) / pixels
-        fields[item]["bias_2"] = ((shade - mean) / std).astype(np.float32)
+        fields[item]["bias_2"] = ((colour / 255 * 63 / 64 - mean) / std).astype(np.float32)
+        variances.append(np.mean((colour / 255) ** 2 * 63 / 64**2))
     root = tmp_path / "CIFAR10" / "SIREN"
     write_nefs(root, [(0, 3)], fields, dict.fromkeys(range(3), 0))
     out = tmp_path / "zoo"
-    import_zoo(
-        "fit-a-nef", root, out, check_against=f"imagefolder:{tmp_path / 'pictures'}"
-    )
-    variance = np.mean((colours / 255) ** 2 * (1 / 64) * (63 / 64))
+    import_zoo("fit-a-nef", root, out, check_against=f"imagefolder:{tmp_path / 'pictures'}")
     psnr = zoo.open_zoo(out).column("psnr_db")
-    np.testing.assert_allclose(psnr, -10 * np.log10(variance), atol=0.01)
+    np.testing.assert_allclose(psnr, -10 * np.log10(variances), atol=0.01)
 
 
 def test_fit_a_nef_refuses_damage(tmp_path: Path):
@@ -887,7 +893,9 @@ def test_state_dicts_of_a_spec_without_labels(tmp_path: Path):
     normal = np.random.default_rng(0).standard_normal
     made = {}
     for n in range(10):
-        made[n] = {k: normal(s).astype(np.float16).astype(np.float32) for k, s in spec.tensors.items()}
+        made[n] = {
+            k: normal(s).astype(np.float16).astype(np.float32) for k, s in spec.tensors.items()
+        }
         state = {k: v.half() for k, v in state_of(made[n], "conv{n}.{kind}", "head.{kind}").items()}
         save(root / f"{n}.pth", state)
     out = tmp_path / "zoo"
@@ -973,8 +981,10 @@ def evil_files(marker: Path, good: dict[str, Any]) -> dict[str, bytes]:
 def test_the_evil_file_is_evil(tmp_path: Path):
     """The tests below would be worth nothing otherwise."""
     marker = tmp_path / "marker"
-    for number, content in enumerate(evil_files(marker, {}).values()):
-        opener = pickle.loads if number == 8 else lambda c: torch.load(io.BytesIO(c), weights_only=False)
+    for number, content in enumerate(evil_files(marker, {"w": 1}).values()):
+        opener = (
+            pickle.loads if number == 8 else lambda c: torch.load(io.BytesIO(c), weights_only=False)
+        )
         opener(content)
         assert marker.is_dir()
         marker.rmdir()
@@ -1010,6 +1020,30 @@ def test_a_pickle_does_not_run(format: str, tmp_path: Path):
     )  # fmt: skip
     assert "nothing of it was run" in line_of(result, 1) or "not a .pth" in result.stderr
     assert not (tmp_path / "zoo").exists()
+
+
+def test_arrays_in_a_pickle_cannot_reach_numpy(tmp_path: Path):
+    """A state for the float64 that all of numpy shares: it would then be taken for pointers."""
+
+    class Shared:
+        def __reduce__(self) -> tuple[Any, ...]:
+            # copy=False gives the very dtype, and 63 are flags of objects.
+            return np.dtype, ("f8", False, False), (3, "<", None, None, None, -1, -1, 63)
+
+    class Objects:
+        def __reduce__(self) -> tuple[Any, ...]:
+            make = np.array([1.0]).__reduce__()[0]
+            state = (1, (2,), np.dtype("O"), False, bytes(16))
+            return make, (np.ndarray, (0,), b"b"), state
+
+    good = wave_state(draw([1, 4, 1], 0), [1.0, 2.0])
+    for evil in (Shared(), Objects()):
+        save(tmp_path / "s" / "model_1.pth", {**good, "x": evil})
+        with pytest.raises(ZooError, match="model_1"):
+            import_zoo("dws", tmp_path / "s", tmp_path / "zoo")
+        assert np.dtype("f8").flags == 0
+        assert not np.dtype("f8").hasobject
+        assert np.zeros(3).copy().sum() == 0
 
 
 def test_a_pickled_array_does_not_run(tmp_path: Path):

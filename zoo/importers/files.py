@@ -15,6 +15,7 @@ import re
 import struct
 import tarfile
 import tempfile
+import weakref
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -34,6 +35,7 @@ from zoo.spec import NetworkSpec
 # Of one network's file, unpacked; of a whole compressed tar, unpacked.
 FILE_BYTES = 256 << 20
 STREAM_BYTES = 64 << 30
+ZIP = b"PK\x03\x04"
 MAX_FILES = 5_000_000
 MAX_PARAMS = FILE_BYTES // 4
 
@@ -62,13 +64,14 @@ class Files:
         try:
             if path.is_dir():
                 names = self._walk()
-            elif zipfile.is_zipfile(path):
+            elif not path.is_file():
+                raise ValueError(f"{path}: neither a folder nor an archive lies there")
+            # By its beginning: a tar that ends in a .pth ends like a zip.
+            elif _first_bytes(path).startswith(ZIP):
                 self._zip = zipfile.ZipFile(path)
                 names = [item.filename for item in self._zip.infolist() if not item.is_dir()]
-            elif path.is_file():
-                names = self._index_tar()
             else:
-                raise ValueError(f"{path}: neither a folder nor an archive lies there")
+                names = self._index_tar()
         except _DAMAGE as error:
             raise ZooError(
                 f"{path}: not a folder, .zip or .tar that can be read ({error})"
@@ -88,17 +91,17 @@ class Files:
         return names
 
     def _index_tar(self) -> list[str]:
-        with self.path.open("rb") as file:
-            start = file.read(6)
         openers: dict[bytes, Any] = {
             b"\x1f\x8b": gzip.open, b"\xfd7zXZ\x00": lzma.open, b"BZh": _open_bz2,
         }  # fmt: skip
-        stream: IO[bytes] = self.path.open("rb")
-        for magic, opener in openers.items():
-            if start.startswith(magic):
-                stream.close()
-                with opener(self.path) as packed:
-                    stream = _unpacked(packed, self.path)
+        start = _first_bytes(self.path)
+        opener = next((found for magic, found in openers.items() if start.startswith(magic)), None)
+        # Random access to what is packed would unpack it again for every file.
+        stream: IO[bytes] = tempfile.TemporaryFile() if opener else self.path.open("rb")  # noqa: SIM115
+        weakref.finalize(self, stream.close)
+        if opener is not None:
+            with opener(self.path) as packed:
+                _unpack(packed, stream, self.path)
         self._stream = stream
         with tarfile.open(fileobj=stream, mode="r:") as tar:
             for member in tar:
@@ -164,28 +167,59 @@ def _open_bz2(path: Path) -> IO[bytes]:
     return bz2.open(path)
 
 
-def _unpacked(packed: IO[bytes], path: Path) -> IO[bytes]:
-    """The whole stream in a temporary file without a name, as random access needs it."""
-    stream = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as its reader
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(6)
+
+
+def _unpack(packed: IO[bytes], stream: IO[bytes], path: Path) -> None:
     while block := packed.read(1 << 20):
         stream.write(block)
         if stream.tell() > STREAM_BYTES:
-            stream.close()
             raise ZooError(f"{path}: unpacks to more than {STREAM_BYTES:,} bytes")
     stream.seek(0)
-    return stream
 
 
-# What a pickled array is made of, under the names of numpy 1 and of numpy 2. The first
-# function makes an empty array of a given type and shape; the others are types.
-_RECONSTRUCT = np._core.multiarray._reconstruct  # type: ignore[attr-defined]
+class _DType:
+    """Stands for `numpy.dtype` in a pickle: floating-point numbers only.
+
+    numpy's own would take a state from the file, by which it changes flags of types that
+    the whole process shares; allow-listing it would let a file corrupt memory.
+    """
+
+    def __init__(self, name: str, align: bool = False, copy: bool = False):
+        if name not in ("f4", "f8"):
+            raise ValueError(f"an array of type {name!r:.20}; known: f4, f8")
+        self.name = "<" + name
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        if state[1] not in ("<", "="):
+            raise ValueError(f"an array of byte order {state[1]!r:.20}; known: <")
+
+
+class _Array:
+    """Stands for `numpy.ndarray` in a pickle, with the array in `values` once it is read."""
+
+    values: NDArray[Any]
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, _, content = state
+        if not isinstance(dtype, _DType) or not isinstance(content, bytes) or len(shape) != 1:
+            raise ValueError("an array that is not one row of numbers")
+        self.values = np.frombuffer(content, dtype.name).reshape(shape).copy()
+
+
+def _reconstruct(kind: type, shape: tuple[int, ...], code: bytes) -> _Array:
+    """Stands for the function of that name, which makes an array that a state then fills."""
+    return _Array()
+
+
+# Under the names of numpy 1 and of numpy 2.
 NUMPY_GLOBALS: list[Any] = [
-    (_RECONSTRUCT, "numpy.core.multiarray._reconstruct"),
-    (_RECONSTRUCT, "numpy._core.multiarray._reconstruct"),
-    np.ndarray,
-    np.dtype,
-    type(np.dtype(np.float64)),
-    type(np.dtype(np.float32)),
+    (_reconstruct, "numpy.core.multiarray._reconstruct"),
+    (_reconstruct, "numpy._core.multiarray._reconstruct"),
+    (_Array, "numpy.ndarray"),
+    (_DType, "numpy.dtype"),
 ]
 
 
@@ -194,17 +228,17 @@ def load_pth(content: bytes, where: str, arrays: bool = False) -> dict[str, Any]
 
     Args:
         where: what a message calls the file.
-        arrays: whether numpy arrays may be in it.
+        arrays: whether numpy arrays of one axis may be in it, as values of the dict.
 
     Raises:
         ZooError: if it is damaged, unpacks to more than `FILE_BYTES`, asks for anything
             but tensors, containers and numbers, or is no dict.
     """
-    if zipfile.is_zipfile(io.BytesIO(content)):
+    if content.startswith(ZIP):
         try:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 size = sum(item.file_size for item in archive.infolist())
-        except (zipfile.BadZipFile, struct.error, ValueError) as error:
+        except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError) as error:
             raise ZooError(f"{where}: not a .pth file that can be read ({error})") from error
         if size > FILE_BYTES:
             raise ZooError(f"{where}: unpacks to {size:,} bytes, which is too large")
@@ -225,7 +259,10 @@ def load_pth(content: bytes, where: str, arrays: bool = False) -> dict[str, Any]
         raise ZooError(f"{where}: not a .pth file that can be read ({first:.120})") from error
     if not isinstance(loaded, Mapping) or not all(isinstance(key, str) for key in loaded):
         raise ZooError(f"{where}: expected a state dict, got {type(loaded).__name__}")
-    return dict(loaded)
+    return {
+        key: getattr(value, "values", None) if isinstance(value, _Array) else value
+        for key, value in loaded.items()
+    }
 
 
 def load_state(content: bytes, where: str) -> dict[str, Any]:
@@ -315,11 +352,12 @@ def mlp_widths(state: Mapping[str, Any], where: str) -> list[int]:
     widths: list[int] = []
     for number in range(len(named) // 2):
         weight, bias = named[f"weight_{number}"].shape, named[f"bias_{number}"].shape
-        expected = widths[-1] if widths else (weight[-1] if len(weight) else 0)
-        if len(weight) != 2 or tuple(bias) != (weight[0],) or weight[1] != expected:
+        inp = widths[-1] if widths else "inp"
+        fits = len(weight) == 2 and tuple(bias) == (weight[0],) and inp in ("inp", weight[1])
+        if not fits:
             raise ZooError(
-                f"{where}: layer {number}: expected weight (out, {expected or 'inp'}) and bias "
-                f"(out,), got {tuple(weight)} and {tuple(bias)}"
+                f"{where}: layer {number}: expected weight (out, {inp}) and bias (out,), got "
+                f"{tuple(weight)} and {tuple(bias)}"
             )
         widths += [weight[1], weight[0]] if not widths else [weight[0]]
     if prod(widths) < 1:

@@ -20,6 +20,7 @@ Unverified: which fields are train, validation and test. Here test is the data s
 test part, validation the last 5,000 (at most a tenth) training items.
 """
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -80,7 +81,7 @@ def find(path: Path, options: Options) -> Published:
     if not spans:
         raise ValueError(f"{path}: no fields of fit-a-nef; expected nefs_0-5000.hdf5 and so on")
     spans.sort()
-    for (_, end, before), (start, _, after) in zip(spans, spans[1:], strict=False):
+    for (_, end, before), (start, _, after) in itertools.pairwise(spans):
         if start < end:
             raise ZooError(f"{after}: overlaps {before.name}")
     dataset = _dataset(folder)
