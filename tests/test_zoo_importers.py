@@ -566,7 +566,7 @@ def test_small_cnn_zoo(tmp_path: Path, ordered: bool):
         z.column("learning_rate"), (10.0 ** -(index % 4)).astype(np.float32)
     )
     assert z.columns["optimizer"].names == ("adam", "sgd")
-    assert z.columns["optimizer"].role == "key"
+    assert z.columns["optimizer"].role == "target"
     np.testing.assert_array_equal(z.column("optimizer"), index % 2)
     assert "other" not in z.columns
     # The very function of the published kernels: TensorFlow's correlation, written out.

@@ -26,11 +26,7 @@ def source_of(index: Index, data_root: str | Path | None = None) -> ImageSource 
     Raises:
         ZooError: if it cannot be opened, or its content is no longer the same.
     """
-    if index.recipe.get("kind") == "import":
-        raise ZooError(
-            f"{index.name} was imported, not fitted by a recipe; zoo.original(row) opens the "
-            "picture of a row, and the card shows some"
-        )
+    _refuse_imported(index)
     recipe = recipe_from_json(index.recipe)
     try:
         source = open_source(recipe, index.source["name"], index.plan["seed"], data_root)
@@ -42,6 +38,14 @@ def source_of(index: Index, data_root: str | Path | None = None) -> ImageSource 
             f"{source.sha256[:12]}, the index says {index.source['sha256'][:12]}"
         )
     return source
+
+
+def _refuse_imported(index: Index) -> None:
+    if index.recipe.get("kind") == "import":
+        raise ZooError(
+            f"{index.name} was imported, not fitted by a recipe; zoo.original(row) opens the "
+            "picture of a row, and the card shows some"
+        )
 
 
 @lru_cache(maxsize=2)
@@ -134,6 +138,7 @@ def draw(
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
     index = read_index(Path(path))
+    _refuse_imported(index)
     networks = open_zoo(path, split or list(index.splits)[-1])
     source = source_of(index, data_root)
     goal = objective(recipe_from_json(index.recipe), source)

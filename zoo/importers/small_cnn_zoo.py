@@ -286,7 +286,7 @@ def _columns(
         name = re.sub(r"\W", "_", source.removeprefix("config."))
         if name in columns or name in ("index", "view") or re.match(r"(weight|bias)_\d+$", name):
             raise ZooError(f"metrics.csv.gz: the column {source!r} would hide another, {name!r}")
-        role = "quality" if source in QUALITY else "key"
+        role = "quality" if source in QUALITY else "target"
         numbers = _numbers(texts)
         if numbers is not None:
             columns[name], values[name] = Column(role, "real"), numbers
