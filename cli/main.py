@@ -2,6 +2,7 @@
 
 import sys
 from importlib import import_module
+from keyword import iskeyword
 
 import click
 
@@ -9,6 +10,7 @@ import click
 # command for it would load what the command needs.
 COMMANDS = {
     "fit-inrs": ("cli.fit", "Fit an INR to every picture or wave of a source."),
+    "import": ("cli.importing", "Make a zoo of networks that others published."),
     "recipes": ("cli.fit", "List the recipes and their fields."),
     "info": ("cli.inspect", "What a zoo holds, finished or not."),
     "verify": ("cli.inspect", "Hold a zoo against its index, its source and a refit."),
@@ -26,7 +28,8 @@ class Commands(click.Group):
         if name not in COMMANDS:
             return None
         module, _ = COMMANDS[name]
-        return getattr(import_module(module), name.replace("-", "_"))  # type: ignore[no-any-return]
+        attribute = name.replace("-", "_") + "_" * iskeyword(name)
+        return getattr(import_module(module), attribute)  # type: ignore[no-any-return]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

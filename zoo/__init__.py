@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # for editors and mypy; at run time __getattr__ does it
     from zoo.compare import original
     from zoo.errors import ZooError
     from zoo.fitting import Networks, fit
+    from zoo.importers import import_zoo
     from zoo.nets import forward, render, to_module
     from zoo.reader import Row, Zoo, collate, open_zoo
     from zoo.recipes import ImageRecipe, SineRecipe, recipe
@@ -39,6 +40,7 @@ _HOMES = {
     "collate": "zoo.reader",
     "fit": "zoo.fitting",
     "forward": "zoo.nets",
+    "import_zoo": "zoo.importers",
     "open_zoo": "zoo.reader",
     "original": "zoo.compare",
     "recipe": "zoo.recipes",

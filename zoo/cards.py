@@ -325,10 +325,11 @@ def _introduction(index: Index) -> str:
         "x": "Each one is a wave: it maps x to a value.",
         None: "",
     }[spec.coord_order]
+    made = "imported from" if index.recipe.get("kind") == "import" else "fitted to"
     url = index.source.get("url")
     source = f"[{_plain(_title(index))}]({url})" if url else _plain(_title(index))
     return (
-        f"{index.rows:,} {kind} {widths} with {spec.param_count:,} parameters each, fitted to "
+        f"{index.rows:,} {kind} {widths} with {spec.param_count:,} parameters each, {made} "
         f"{source}. {what}".strip()
         + " The networks themselves are the data: use them to learn from weights."
     )

@@ -26,6 +26,7 @@ def source_of(index: Index, data_root: str | Path | None = None) -> ImageSource 
     Raises:
         ZooError: if it cannot be opened, or its content is no longer the same.
     """
+    _refuse_imported(index)
     recipe = recipe_from_json(index.recipe)
     try:
         source = open_source(recipe, index.source["name"], index.plan["seed"], data_root)
@@ -37,6 +38,14 @@ def source_of(index: Index, data_root: str | Path | None = None) -> ImageSource 
             f"{source.sha256[:12]}, the index says {index.source['sha256'][:12]}"
         )
     return source
+
+
+def _refuse_imported(index: Index) -> None:
+    if index.recipe.get("kind") == "import":
+        raise ZooError(
+            f"{index.name} was imported, not fitted by a recipe; zoo.original(row) opens the "
+            "picture of a row, and the card shows some"
+        )
 
 
 @lru_cache(maxsize=2)
@@ -57,6 +66,11 @@ def original(row: Row, data_root: str | Path | None = None) -> NDArray[Any]:
     if about["kind"] == "sine":
         x = nets.line(row.spec, about["points"]).astype(np.float64)
         return (row.amplitude * np.sin(row.frequency * x)).astype(np.float32)
+    if not about["sha256"]:
+        raise ZooError(
+            f"{about['name']} was imported without its originals; import it again with "
+            "--check-against"
+        )
     source = _images(about["name"], about["size"], str(data_root) if data_root else None)
     if source.sha256 != about["sha256"]:
         raise ZooError(f"source {source.name} is not what this row was fitted to: it has changed")
@@ -124,6 +138,7 @@ def draw(
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
     index = read_index(Path(path))
+    _refuse_imported(index)
     networks = open_zoo(path, split or list(index.splits)[-1])
     source = source_of(index, data_root)
     goal = objective(recipe_from_json(index.recipe), source)

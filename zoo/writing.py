@@ -1,0 +1,127 @@
+"""Turns rows into the files of a zoo: what every maker of zoos shares.
+
+A shard is written with its Parquet view and described; `finish` reads the shards back
+as they stand on disk and ends the work with statistics, card and index, in this order.
+"""
+
+import errno
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo import cards, shards, stats
+from zoo.cards import Samples
+from zoo.shards import Excluded, Index, Shard
+
+CARD_SAMPLES = 16
+# Everything that a maker of zoos puts into the folder, the index first: without it the
+# rest is no zoo, even if a removal is killed half way.
+OURS = (
+    shards.INDEX_FILE, "README.md", "weights", "data", "figures", shards.STATS_FILE,
+    shards.BUILD_FOLDER,
+)  # fmt: skip
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def write_shard(
+    folder: Path,
+    index: Index,
+    split: str,
+    number: int,
+    total: int,
+    arrays: Mapping[str, NDArray[Any]],
+    cpu: str,
+) -> Shard:
+    """Write the rows of one shard, and their Parquet view if the plan wants one."""
+    ordered = {name: arrays[name] for name in index.columns}
+    name = shards.shard_file(split, number, total)
+    shards.write_tensors(folder / name, ordered, {"wszoo_format": str(shards.FORMAT)})
+    view = None
+    if index.plan["parquet"]:
+        from zoo.table import write_parquet
+
+        data = shards.shard_file(split, number, total, parquet=True)
+        write_parquet(folder / data, ordered, index)
+        view = shards.describe(folder, data)
+    return Shard(
+        **asdict(shards.describe(folder, name)),
+        split=split,
+        rows=len(ordered["index"]),
+        cpu=cpu,
+        parquet=view,
+    )
+
+
+def finish(
+    folder: Path,
+    index: Index,
+    made: Sequence[Shard],
+    excluded: Sequence[Excluded],
+    samples: Callable[[Arrays], Samples | None],
+) -> Index:
+    """Write statistics, card and index of the shards on disk, the index last.
+
+    Args:
+        index: without shards.
+        made: at least one shard, in row order.
+        samples: the networks to be drawn in the card, from the first rows of the last split.
+    """
+    moments = {name: stats.Moments() for name in index.spec.tensors}
+    measured = [name for name, column in index.columns.items() if column.role == "quality"]
+    quality: dict[str, dict[str, list[NDArray[Any]]]] = {}
+    for shard in made:
+        arrays = shards.read_tensors(folder / shard.file)
+        if shard.split == "train":
+            for name, moment in moments.items():
+                moment.add(arrays[name])
+        for name in measured:
+            quality.setdefault(shard.split, {}).setdefault(name, []).append(arrays[name])
+    joined = {
+        split: {name: np.concatenate(parts) for name, parts in columns.items()}
+        for split, columns in quality.items()
+    }
+    found = None
+    if next(iter(moments.values())).count:
+        shards.write_tensors(folder / shards.STATS_FILE, stats.normalisation(moments))
+        found = shards.describe(folder, shards.STATS_FILE)
+    index = replace(
+        index,
+        shards=tuple(made),
+        quality={
+            split: {name: stats.summary(values) for name, values in columns.items()}
+            for split, columns in joined.items()
+        },
+        stats=found,
+        excluded=tuple(excluded),
+    )
+    last = list(index.splits)[-1]
+    first = next(shard for shard in made if shard.split == last)
+    rows = {k: v[:CARD_SAMPLES] for k, v in shards.read_tensors(folder / first.file).items()}
+    cards.write_card(folder, index, joined, samples(rows))
+    shards.write_index(folder, index)
+    remove(folder / shards.BUILD_FOLDER)
+    return index
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder, if it is there; of a link, the link."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def disk_message(folder: Path, error: OSError) -> str:
+    """One line about an error of the file system, and what to do."""
+    what = error.strerror or str(error)
+    where = error.filename or folder
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what = "the disk is full; what is finished is kept: free some space, then run the same"
+        return f"{folder}: {what} command again to go on"
+    return f"cannot write {where}: {what}"
