@@ -157,8 +157,8 @@ def unpickling(source: str) -> list[str]:
         found += [f"imports {name}" for name in names if name.partition(".")[0] in UNPICKLERS]
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
             # The weights_only unpickler makes tensors and containers and calls nothing.
-            if "weights_only=True" not in map(ast.unparse, node.keywords):
-                found.append("torch.load")
+            safe = "weights_only=True" in map(ast.unparse, node.keywords)
+            found += [] if safe else ["torch.load"]
         if isinstance(node, ast.keyword) and ast.unparse(node) == "allow_pickle=True":
             found.append("allow_pickle")
     return found

@@ -263,7 +263,8 @@ def test_real_data(name, folder, mean, no_network):
         test = theirs(os.environ["WSZOO_DATA"], train=False)
         np.testing.assert_array_equal(source.images[60_000:, ..., 0], test.data.numpy())
         np.testing.assert_array_equal(source.labels[60_000:], test.targets.numpy())
-    assert (np.bincount(source.labels) >= 6_000).sum() >= 9 and len(source.class_names) == 10
+    assert (np.bincount(source.labels) >= 6_000).sum() >= 9
+    assert len(source.class_names) == 10
 
 
 def test_class_names_agree_with_torchvision():
@@ -370,8 +371,10 @@ def test_digits():
     assert (source.images.shape, source.train_items) == ((1797, 8, 8, 1), 1797)
     expected = [round(v * 255 / 16) for v in load_digits().images.reshape(-1)]
     np.testing.assert_array_equal(source.images.reshape(-1), expected)
-    assert source.images.min() == 0 and source.images.max() == 255
-    assert sorted(set(source.labels.tolist())) == list(range(10)) and source.path is None
+    assert source.images.min() == 0
+    assert source.images.max() == 255
+    assert sorted(set(source.labels.tolist())) == list(range(10))
+    assert source.path is None
 
 
 def test_size_of_a_published_set():
@@ -561,7 +564,8 @@ def test_exif_orientation_is_applied(tmp_path):
     picture.save(tmp_path / "a" / "0.jpg", exif=exif)
     images = open_folder(tmp_path).images
     assert images.shape == (1, 16, 32, 1)
-    assert images[0, :, :8].min() > 200 and images[0, :, -8:].max() < 50
+    assert images[0, :, :8].min() > 200
+    assert images[0, :, -8:].max() < 50
 
 
 def test_folders_that_hold_no_pictures(tmp_path):
@@ -586,10 +590,13 @@ def test_sine_values():
     source = load_sine(50, 11, (0, 10), (0.5, 10), seed=3)
     u = philox.uniforms(3, 0, np.arange(50), np.zeros(50, np.int64), philox.HYPER, 2)
     np.testing.assert_allclose(source.coefs, [0, 0.5] + u * [10, 9.5], rtol=1e-15)
-    assert source.inputs.dtype == np.float32 and source.inputs.shape == (11, 1)
-    assert source.inputs[0] == np.float32(-np.pi) and source.inputs[-1] == np.float32(np.pi)
+    assert source.inputs.dtype == np.float32
+    assert source.inputs.shape == (11, 1)
+    assert source.inputs[0] == np.float32(-np.pi)
+    assert source.inputs[-1] == np.float32(np.pi)
     targets = source.targets(np.array([7, 2]))
-    assert targets.dtype == np.float32 and targets.shape == (2, 11, 1)
+    assert targets.dtype == np.float32
+    assert targets.shape == (2, 11, 1)
     for row, item in enumerate((7, 2)):
         a, b = source.coefs[item]
         expected = a * np.sin(b * source.inputs.astype(np.float64))
@@ -662,7 +669,9 @@ def test_splits_are_disjoint_ordered_and_keep_a_train_item(rule):
             assert list(splits) == ["train", "validation", "test"]
             ends = [(part.start, part.stop) for part in splits.values()]
             flat = [end for pair in ends for end in pair]
-            assert flat == sorted(flat) and flat[0] == 0 and flat[-1] == total
+            assert flat == sorted(flat)
+            assert flat[0] == 0
+            assert flat[-1] == total
             assert len(splits["train"]) >= 1
             if source_train == total >= 20 or 10 <= source_train < total:
                 assert all(len(part) for part in splits.values())

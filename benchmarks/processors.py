@@ -1,0 +1,262 @@
+"""How fast processors are: the equivariant layer beside plain blocks, and whole models.
+
+    python benchmarks/processors.py [--quick]
+
+Run it on an idle machine. Timings are forward and backward, in milliseconds per network;
+those that are compared are taken in turn within one round, and medians are printed.
+
+"blocks" is the layer as the papers spell it out and the released codes run it: one small
+linear map for each pair of tensors and kind of pooling, which pools its input, broadcasts
+its output and adds it at full size. Both layers have the same parameters, which is checked.
+Memory is the peak above what the process held before, read from Linux.
+
+The whole models are timed at the MNIST spec, 2-32-32-1, in the settings in which the
+authors' released layers took what stands under "released", on 2 cores on which a 2048^3
+float32 product ran at 180 GFLOP/s. "share" is ours over theirs, ours scaled to 180
+GFLOP/s; at most a third is what is aimed at.
+"""
+
+import argparse
+import ctypes
+import gc
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+# This file has the name of the package that it measures.
+sys.path[0] = str(Path(__file__).parents[1])
+
+import torch  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+
+import processors  # noqa: E402
+from processors import EquivariantLinear, InvariantPool, base  # noqa: E402
+from processors.linear import Term  # noqa: E402
+from processors.nfn import Features  # noqa: E402
+from zoo import NetworkSpec, Weights  # noqa: E402
+
+MNIST = NetworkSpec.mlp([2, 32, 32, 1])
+REFERENCE_GFLOPS = 180.0
+
+
+class Blocks(nn.Module):
+    """Every term of an equivariant layer by itself; weights are those of `layer`."""
+
+    def __init__(self, layer: EquivariantLinear):
+        super().__init__()
+        self.slots = {slot.name: slot for slot in base.slots(layer.spec, layer.group)}
+        self.terms, self.pool = layer.terms, layer.pool
+        self.maps = nn.ParameterList(layer.block(term).detach().clone() for term in self.terms)
+
+    def term(self, term: Term, x: Tensor, matrix: Tensor) -> Tensor:
+        source, target = self.slots[term.source], self.slots[term.target]
+        x = source.fold(x)
+        for place in reversed(range(len(source.sets))):
+            if source.sets[place] not in term.kept:
+                x = x.amax(1 + place) if self.pool == "max" else x.mean(1 + place)
+        y = x @ matrix.T
+        for place, axis in enumerate(target.sets):
+            if axis not in term.kept:
+                y = y.unsqueeze(1 + place)
+        sizes = [target.sizes[target.axes.index(axis)] for axis in target.sets]
+        return target.unfold(y.expand(-1, *sizes, -1).contiguous())
+
+    def forward(self, weights: Weights) -> Weights:
+        tensors, total = weights.tensors(), {}
+        for term, matrix in zip(self.terms, self.maps, strict=True):
+            part = self.term(term, tensors[term.source], matrix)
+            total[term.target] = total[term.target] + part if term.target in total else part
+        return base.rebuild({name: total[name] for name in tensors})
+
+
+def random_weights(spec: NetworkSpec, nets: int, chan: int | None) -> Weights:
+    """Normal weights with `chan` channels, or plain ones."""
+    shapes = {slot.name: slot.shape(chan or 1) for slot in base.slots(spec, "hnp")}
+    plain = {
+        name: torch.randn(nets, *(shape if chan else shape[:-1])) for name, shape in shapes.items()
+    }
+    return base.rebuild(plain)
+
+
+def step(module: nn.Module, weights: Weights) -> Callable[[], None]:
+    """One forward and backward; the gradients reach the input too if it has channels."""
+    inputs = weights
+    if weights.biases[0].ndim == 3:
+        inputs = weights.map(lambda tensor: tensor.requires_grad_())
+
+    def run() -> None:
+        module.zero_grad()
+        for tensor in inputs.tensors().values():
+            tensor.grad = None
+        out = module(inputs)
+        tensors = list(out.tensors().values()) if isinstance(out, Weights) else [out]
+        torch.autograd.backward(tensors, [torch.ones_like(tensor) for tensor in tensors])
+
+    return run
+
+
+def rounds(runs: dict[str, Callable[[], None]], seconds: float) -> dict[str, float]:
+    """Median seconds of each, taken in turn for about `seconds` in all."""
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run()
+    begun = time.perf_counter()
+    while time.perf_counter() - begun < seconds or len(next(iter(taken.values()))) < 3:
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            taken[name].append(time.perf_counter() - start)
+    return {name: statistics.median(times) for name, times in taken.items()}
+
+
+def product() -> Callable[[], None]:
+    """One 2048^3 float32 product."""
+    a, b = torch.randn(2, 2048, 2048)
+
+    def run() -> None:
+        a @ b
+
+    return run
+
+
+def peak_mb(run: Callable[[], None]) -> float:
+    """MB by which the process grows at most during `run`; nan where Linux does not tell."""
+    if platform.system() != "Linux":
+        return float("nan")
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+    def status(key: str) -> int:
+        with open("/proc/self/status") as lines:
+            return next(int(line.split()[1]) for line in lines if line.startswith(key))
+
+    before = status("VmRSS")
+    with open("/proc/self/clear_refs", "w") as peak:
+        peak.write("5")  # the peak starts again from here
+    run()
+    return (status("VmHWM") - before) / 1024
+
+
+def compare(quick: bool) -> None:
+    """Print the layer beside its plain blocks, one size at a time."""
+    sizes: dict[str, tuple[NetworkSpec, str, int, int]] = {}
+    for batch in (16, 256) if quick else (4, 16, 64, 256, 512):
+        sizes[f"batch {batch}"] = (MNIST, "np", batch, 32)
+    for chan in (8, 128) if quick else (8, 32, 128, 256):
+        sizes[f"channels {chan}"] = (MNIST, "np", 32, chan)
+    for depth in (2, 5) if quick else (2, 3, 5, 8):
+        spec = NetworkSpec.mlp([2, *[32] * (depth - 1), 1])
+        sizes[f"layers {depth}"] = (spec, "np", 32, 32)
+    for width in (16, 128) if quick else (16, 32, 64, 128):
+        sizes[f"width {width}"] = (NetworkSpec.mlp([2, width, width, 1]), "np", 16, 32)
+    sizes["784-128-128-128-10"] = (NetworkSpec.mlp([784, 128, 128, 128, 10], "relu"), "np", 4, 16)
+    sizes["3072-64-64-64-64-10"] = (
+        *(NetworkSpec.mlp([3072, *[64] * 4, 10], "relu"), "np"),
+        *(2, 16),
+    )
+    for group in ("hnp", "mono-sin"):
+        sizes[f"{group}, batch 64"] = (MNIST, group, 64, 32)
+    sizes["cnn 1-16-16-16-10"] = (NetworkSpec.cnn([1, 16, 16, 16], 10), "hnp", 16, 8)
+    print(
+        f"{'one layer':<22}{'batch':>6}{'chan':>6}{'ours ms':>10}{'blocks ms':>11}{'faster':>8}"
+        f"{'ours MB':>9}{'blocks MB':>11}"
+    )
+    for name, (spec, group, batch, chan) in sizes.items():
+        layer = EquivariantLinear(spec, group, chan, chan, bias=False)
+        blocks = Blocks(layer)
+        weights = random_weights(spec, batch, chan)
+        with torch.no_grad():
+            for mine, plain in zip(
+                layer(weights).tensors().values(), blocks(weights).tensors().values(), strict=True
+            ):
+                torch.testing.assert_close(mine, plain, rtol=1e-3, atol=1e-3)
+        runs = {"ours": step(layer, weights), "blocks": step(blocks, weights)}
+        found = rounds(runs, 0.5 if quick else 2.0)
+        memory = {key: peak_mb(run) for key, run in runs.items()}
+        ours, theirs = (found[key] / batch * 1e3 for key in ("ours", "blocks"))
+        print(
+            f"{name:<22}{batch:>6}{chan:>6}{ours:>10.3f}{theirs:>11.3f}{theirs / ours:>7.1f}x"
+            f"{memory['ours']:>9.0f}{memory['blocks']:>11.0f}"
+        )
+
+
+def nfn_trunk(symmetry: str, chan: int) -> nn.Module:
+    """Three layers with ReLU and the mean pool, as the released ones were timed."""
+
+    class Trunk(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.features = Features(MNIST, symmetry, 1, (chan,) * 3)
+            self.pool = InvariantPool(MNIST, "hnp", chan)
+
+        def forward(self, weights: Weights) -> Tensor:
+            return self.pool(self.features(processors.lift(weights)))
+
+    return Trunk()
+
+
+def settings() -> dict[str, tuple[Callable[[], nn.Module], int, float]]:
+    """Name to (model, batch, released ms per network)."""
+    found: dict[str, tuple[Callable[[], nn.Module], int, float]] = {}
+    for variant, batch, released in (
+        *(("attention", 64, 11.8), ("attention", 512, 19.4)),
+        *(("deepsets", 64, 6.2), ("deepsets", 512, 12.5)),
+    ):
+        found[f"DWSNets {variant}"[:18] + f", {batch}"] = (
+            lambda variant=variant: processors.DWSNet(MNIST, variant=variant),
+            batch,
+            released,
+        )
+    for symmetry, chan, released in (
+        *(("np", 32, 1.8), ("hnp", 32, 1.5)),
+        *(("np", 128, 12.7), ("hnp", 128, 13.2)),
+    ):
+        found[f"NFN {symmetry}, {chan} channels"] = (
+            lambda symmetry=symmetry, chan=chan: nfn_trunk(symmetry, chan),
+            64,
+            released,
+        )
+    return found
+
+
+def models(quick: bool, compiled: bool) -> None:
+    """Print the settings of the released layers' timings."""
+    print(
+        f"\n{'whole models':<24}{'batch':>6}{'ms':>8}{'compiled':>10}{'released':>10}"
+        f"{'share':>7}{'GFLOP/s':>9}"
+    )
+    for name, (make, batch, released) in settings().items():
+        torch.manual_seed(0)
+        module = make()
+        weights = random_weights(MNIST, batch, None)
+        runs = {"product": product(), "ours": step(module, weights)}
+        if compiled:
+            torch.compiler.reset()
+            runs["compiled"] = step(torch.compile(module), weights)
+        found = rounds(runs, 1.0 if quick else 4.0)
+        gflops = 2 * 2048**3 / found["product"] / 1e9
+        ours = found["ours"] / batch * 1e3
+        fast = f"{found['compiled'] / batch * 1e3:.2f}" if compiled else "-"
+        share = ours * gflops / REFERENCE_GFLOPS / released
+        print(
+            f"{name:<24}{batch:>6}{ours:>8.2f}{fast:>10}{released:>10.1f}{share:>7.2f}"
+            f"{gflops:>9.0f}",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="fewer sizes, not compiled")
+    quick = parser.parse_args().quick
+    print(f"{platform.processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
+    compare(quick)
+    models(quick, compiled=not quick)
+
+
+if __name__ == "__main__":
+    main()

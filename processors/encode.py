@@ -1,0 +1,434 @@
+"""From raw weights to channels: normalisation, augmentation, lifting and encodings.
+
+In the order in which they are applied:
+
+    augment      plain weights -> plain weights, in training mode only
+    Normalise    plain weights -> plain weights, by statistics kept as buffers
+    lift         `net out inp` -> `net out inp 1`; the taps of a conv layer are channels
+    FourierFeatures, IOEncoding, LearnedEncoding   channels -> more channels
+
+Augmentations draw for each network on its own, from torch's global generator or from
+the one that `forward` is given.
+"""
+
+from collections.abc import Mapping
+from math import pi
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from processors import base
+from zoo import NetworkSpec, Weights, symmetry
+
+STATISTICS = ("entry", "tensor")
+# The contract: smaller deviations are of entries that do not vary.
+_LEAST_STD = 1e-5
+
+
+class Normalise(nn.Module):
+    """(x - mean) / std of plain weights, by the statistics of a zoo.
+
+    The statistics are buffers, saved with the model; a model that is to be loaded is
+    built without, and then the identity.
+
+    Args:
+        stats: what `zoo.Zoo.stats()` gives; None for the identity.
+        kind: "entry", a mean and deviation for each entry, as in the papers, or
+            "tensor", one for each tensor, which commutes with permutations.
+        group: for "mono-relu" and "mono-sin" no mean is subtracted, which would mix up
+            orbits; only `kind="tensor"` then commutes with the group.
+
+    Raises:
+        ValueError: for an unknown kind or group, or statistics of another spec.
+    """
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        stats: Mapping[str, Tensor] | None = None,
+        kind: str = "entry",
+        group: str = "hnp",
+    ):
+        super().__init__()
+        if kind not in STATISTICS:
+            raise ValueError(f"unknown statistics {kind!r}; known: {', '.join(STATISTICS)}")
+        base.check_group(group)
+        self.kind, self.names = kind, tuple(spec.tensors)
+        for name, shape in spec.tensors.items():
+            size = tuple(shape) if kind == "entry" else (1,)
+            mean, std = torch.zeros(size), torch.ones(size)
+            if stats is not None:
+                mean = _statistic(stats, f"{kind}.mean.{name}", size)
+                std = _statistic(stats, f"{kind}.std.{name}", size)
+            if group.startswith("mono"):
+                mean = torch.zeros_like(mean)
+            std = torch.where(std < _LEAST_STD, 1.0, std)
+            # Conv weights [out, inp, kh, kw] are merged as in `Weights`, [out, inp, taps].
+            self.register_buffer(f"mean_{name}", mean.flatten(2) if mean.ndim > 2 else mean)
+            self.register_buffer(f"std_{name}", std.flatten(2) if std.ndim > 2 else std)
+
+    def forward(self, x: Weights) -> Weights:
+        tensors = x.tensors()
+        return base.rebuild(
+            {
+                name: (tensors[name] - getattr(self, f"mean_{name}").to(tensors[name]))
+                / getattr(self, f"std_{name}").to(tensors[name])
+                for name in self.names
+            }
+        )
+
+    def extra_repr(self) -> str:
+        return self.kind
+
+
+def _statistic(stats: Mapping[str, Tensor], key: str, size: tuple[int, ...]) -> Tensor:
+    if key not in stats or tuple(stats[key].shape) != size:
+        got = tuple(stats[key].shape) if key in stats else "none"
+        raise ValueError(f"expected statistics {key} of shape {size}, got {got}; see zoo.Zoo.stats")
+    return stats[key].to(torch.float32)
+
+
+def lift(weights: Weights) -> Weights:
+    """Plain weights with one channel; the taps of conv weights stay, as channels.
+
+    >>> plain = Weights(weights=(torch.ones(1, 3, 2),), biases=(torch.ones(1, 3),))
+    >>> lift(plain).weights[0].shape, lift(plain).biases[0].shape
+    (torch.Size([1, 3, 2, 1]), torch.Size([1, 3, 1]))
+
+    Raises:
+        ValueError: if the weights have channels already.
+    """
+    if any(bias.ndim != 2 for bias in weights.biases):
+        raise ValueError("lift takes plain weights, these have a channel axis")
+    return Weights(
+        tuple(w.unsqueeze(3) if w.ndim == 3 else w for w in weights.weights),
+        tuple(bias.unsqueeze(2) for bias in weights.biases),
+    )
+
+
+def drop_channel(weights: Weights, spec: NetworkSpec) -> Weights:
+    """The inverse of `lift`: plain weights from those with a single channel.
+
+    Raises:
+        ValueError: if there are more channels.
+    """
+    if any(bias.shape[2:] != (1,) for bias in weights.biases):
+        raise ValueError(f"expected one channel, got {[b.shape[-1] for b in weights.biases]}")
+    return Weights(
+        tuple(
+            w if layer.kind == "conv" else w.squeeze(3)
+            for w, layer in zip(weights.weights, spec.layers, strict=True)
+        ),
+        tuple(bias.squeeze(2) for bias in weights.biases),
+    )
+
+
+class FourierFeatures(nn.Module):
+    """[sin, cos](2 pi x B) of each entry, B ~ N(0, scale^2) a fixed buffer.
+
+    Computed in float32 at least, under autocast too: phases reach hundreds of radians.
+
+    Args:
+        inp: channels of the entries.
+        chan: channels that come out, half sines, half cosines.
+        scale: 10 in NFN, 3 for MNIST and editing.
+
+    Raises:
+        ValueError: if `chan` is odd.
+
+    Source: Tancik et al. 2020; Zhou et al. 2023 (NFN), App. C.
+    """
+
+    def __init__(self, spec: NetworkSpec, inp: int = 1, chan: int = 256, scale: float = 10.0):
+        super().__init__()
+        if chan % 2:
+            raise ValueError(f"half the channels are sines, so they must be even, got {chan}")
+        self.taps, self.scale, self.chan = base.taps(spec), scale, chan
+        self.frequencies: Tensor
+        self.register_buffer("frequencies", scale * torch.randn(inp, chan // 2))
+
+    def _encode(self, x: Float[Tensor, "*entry chan"], taps: int) -> Float[Tensor, "*entry feat"]:
+        wide = x if x.dtype == torch.float64 else x.float()
+        channels = rearrange(wide, "... (chan taps) -> ... chan taps", taps=taps).unbind(-2)
+        # Not a matmul: autocast would round its inputs to bfloat16.
+        products = (
+            row[:, None] * channel[..., None, :]
+            for row, channel in zip(self.frequencies.to(wide), channels, strict=True)
+        )
+        turns = sum(products, start=wide.new_zeros(()))
+        phase = 2 * pi * turns
+        return torch.cat([phase.sin(), phase.cos()], dim=-2).flatten(-2).to(x.dtype)
+
+    def forward(self, x: Weights) -> Weights:
+        return Weights(
+            tuple(self._encode(w, taps) for w, taps in zip(x.weights, self.taps, strict=True)),
+            tuple(self._encode(bias, 1) for bias in x.biases),
+        )
+
+    def extra_repr(self) -> str:
+        return f"chan={self.chan}, scale={self.scale}"
+
+
+def _waves(count: int, max_freq: float, bands: int) -> Float[Tensor, "position feat"]:
+    """Sines and cosines of positions -1..1, in frequencies up to max_freq / 2; the positions."""
+    position = torch.linspace(-1, 1, count, dtype=torch.float64)[:, None]
+    phase = pi * position * torch.linspace(1, max_freq / 2, bands, dtype=torch.float64)
+    return torch.cat([phase.sin(), phase.cos(), position], dim=1)
+
+
+class IOEncoding(nn.Module):
+    """Sinusoidal positions of input and output neurons, concatenated to the channels.
+
+    2 bands + 1 channels hold the waves of the layer's number, plus those of the input
+    neuron in the first weights and of the output neuron in the last weights and biases.
+    It makes NP layers see which input or output they are at.
+
+    Args:
+        inp: channels that come in.
+        max_freq, bands: 10 and 6, 3 and 3 for MNIST and editing.
+        layers: whether the layer's number is encoded, else zero.
+
+    Source: NFN's released `IOSinusoidalEncoding`; the paper (App. C) does not mention
+    the layer's number.
+    """
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        inp: int,
+        max_freq: float = 10.0,
+        bands: int = 6,
+        layers: bool = True,
+    ):
+        super().__init__()
+        self.taps = base.taps(spec)
+        self.extra = 2 * bands + 1
+        self.chan = inp + self.extra
+        depth = len(spec.layers)
+        numbers = _waves(depth, max_freq, bands) * layers
+        inputs, outputs = (_waves(width, max_freq, bands) for width in (spec.inp, spec.out))
+        for layer in range(depth):
+            weight, bias = numbers[layer].expand(1, 1, -1), numbers[layer].expand(1, -1)
+            if layer == 0:
+                weight = weight + inputs[None, :]
+            if layer == depth - 1:
+                weight, bias = weight + outputs[:, None], bias + outputs
+            # Known from the spec, so not worth a place in the state dict.
+            self.register_buffer(f"weight_{layer}", weight.float(), persistent=False)
+            self.register_buffer(f"bias_{layer}", bias.float(), persistent=False)
+
+    def forward(self, x: Weights) -> Weights:
+        weights, biases = [], []
+        for layer, (weight, bias) in enumerate(zip(x.weights, x.biases, strict=True)):
+            wave = getattr(self, f"weight_{layer}").to(weight)
+            wave = repeat(wave, "out inp feat -> out inp (feat taps)", taps=self.taps[layer])
+            weights.append(torch.cat([weight, wave.expand(*weight.shape[:-1], -1)], dim=-1))
+            wave = getattr(self, f"bias_{layer}").to(bias)
+            biases.append(torch.cat([bias, wave.expand(*bias.shape[:-1], -1)], dim=-1))
+        return Weights(tuple(weights), tuple(biases))
+
+
+class LearnedEncoding(nn.Module):
+    """A learned vector of each layer, input and output neuron, added to the channels.
+
+    Source: NFN's released `LearnedPosEmbedding`, N(0, 1) at the start.
+    """
+
+    def __init__(self, spec: NetworkSpec, chan: int):
+        super().__init__()
+        self.taps = base.taps(spec)
+        depth = len(spec.layers)
+        self.weight_layer = nn.Parameter(torch.randn(depth, chan))
+        self.bias_layer = nn.Parameter(torch.randn(depth, chan))
+        self.inputs = nn.Parameter(torch.randn(spec.inp, chan))
+        self.outputs = nn.Parameter(torch.randn(spec.out, chan))
+
+    def forward(self, x: Weights) -> Weights:
+        weights, biases = [], []
+        for layer, (weight, bias) in enumerate(zip(x.weights, x.biases, strict=True)):
+            for_weight = self.weight_layer[layer].expand(1, 1, -1)
+            for_bias = self.bias_layer[layer]
+            if layer == 0:
+                for_weight = for_weight + self.inputs[None, :]
+            if layer == x.layers - 1:
+                for_weight = for_weight + self.outputs[:, None]
+                for_bias = for_bias + self.outputs
+            taps = self.taps[layer]
+            weights.append(
+                weight + repeat(for_weight, "out inp chan -> out inp (chan taps)", taps=taps)
+            )
+            biases.append(bias + for_bias)
+        return Weights(tuple(weights), tuple(biases))
+
+
+def _uniform(x: Weights, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
+    """U(-1, 1) on the weights' device, drawn where the generator lives."""
+    device = generator.device if generator is not None else x.device
+    return (2 * torch.rand(shape, generator=generator, device=device) - 1).to(x.weights[0])
+
+
+def _normal_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    device = generator.device if generator is not None else x.device
+    return torch.randn(x.shape, generator=generator, device=device).to(x)
+
+
+def move_picture(
+    spec: NetworkSpec,
+    weights: Weights,
+    degrees: Float[Tensor, " net"] | float = 0.0,
+    shift: Float[Tensor, "net coord"] | float = 0.0,
+    zoom: Float[Tensor, " net"] | float = 1.0,
+) -> Weights:
+    """The networks of the enlarged, then turned, then shifted pictures; exact, layer 1.
+
+    The new picture at p is the old one at A (p - m - shift) + m, m the middle of the
+    picture: W <- W A and b <- b + W t. A picture keeps the spec's coordinate range in
+    both directions, so turning one that is not square also stretches it.
+
+    Args:
+        degrees: counter-clockwise as the picture is seen, rows downwards: 90 is
+            `torch.rot90` over (row, column).
+        shift: (right, down) in coordinates, whatever their order; one number for
+            networks of one coordinate.
+        zoom: 2 shows everything twice as large.
+
+    Raises:
+        ValueError: if the inputs are not coordinates, or a line is to be turned.
+    """
+    plane = spec.coord_order in ("xy", "ij")
+    if spec.coord_order is None or spec.inp != (2 if plane else 1):
+        raise ValueError(f"only networks of coordinates can be moved, these take {spec.inp} inputs")
+    first = weights.weights[0]
+    angle, enlarge = (torch.as_tensor(v).to(first).expand(len(first)) for v in (degrees, zoom))
+    if not plane and bool((angle != 0).any()):
+        raise ValueError("networks of one coordinate cannot be turned")
+    offset = torch.as_tensor(shift).to(first).expand(len(first), spec.inp)
+    if plane:
+        angle = torch.deg2rad(angle)
+        if spec.coord_order == "ij":
+            # (row, column): the plane is seen from behind, and shifts are (down, right).
+            angle, offset = -angle, offset.flip(1)
+        cos, sin = angle.cos(), angle.sin()
+        matrix = torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
+    else:
+        matrix = torch.ones_like(first[:, :1, :1])
+    matrix = matrix / enlarge[:, None, None]
+    middle = torch.full_like(offset, sum(spec.coord_range) / 2)
+    # Sums of products, which autocast leaves alone: bfloat16 would blur the picture.
+    moved = middle - (matrix * (middle + offset)[:, None]).sum(dim=2)
+    bias = weights.biases[0] + (first * moved[:, None]).sum(dim=2)
+    weight = (first[:, :, :, None] * matrix[:, None]).sum(dim=2)
+    return Weights((weight, *weights.weights[1:]), (bias, *weights.biases[1:]))
+
+
+class MovePicture(nn.Module):
+    """Random turn, shift and zoom of every network's picture, by `move_picture`.
+
+    Args:
+        degrees: turns are uniform in +-degrees; not for networks of one coordinate.
+        shift: shifts are uniform in +-shift, in coordinates, in every direction.
+        zoom: zooms are uniform in 1 +- zoom.
+
+    Source: Navon et al. 2023, App. J; sizes from their code, which shifts inexactly
+    in deeper layers.
+    """
+
+    def __init__(
+        self, spec: NetworkSpec, degrees: float = 45.0, shift: float = 0.25, zoom: float = 0.2
+    ):
+        super().__init__()
+        self.spec, self.shift, self.zoom = spec, shift, zoom
+        self.degrees = degrees if spec.inp > 1 else 0.0
+
+    def forward(self, x: Weights, generator: torch.Generator | None = None) -> Weights:
+        if not self.training:
+            return x
+        nets = len(x)
+        degrees = self.degrees * _uniform(x, (nets,), generator)
+        shift = self.shift * _uniform(x, (nets, self.spec.inp), generator)
+        zoom = 1 + self.zoom * _uniform(x, (nets,), generator)
+        return move_picture(self.spec, x, degrees, shift, zoom)
+
+
+class GaussianNoise(nn.Module):
+    """Independent Gaussian noise on every entry.
+
+    Args:
+        scale: its standard deviation, in units of the deviation of the tensor's entries
+            in each network (a tensor of one entry then stays), or, if not `relative`, as
+            it is.
+
+    Source: Navon et al. 2023, App. J. Their code adds the constant scale * std instead.
+    """
+
+    def __init__(self, scale: float = 0.1, relative: bool = True):
+        super().__init__()
+        self.scale, self.relative = scale, relative
+
+    def _noisy(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        noise = self.scale * _normal_like(x, generator)
+        if self.relative:
+            std = x.flatten(1).std(dim=1, correction=0)
+            noise = noise * std.reshape(-1, *(1 for _ in x.shape[1:]))
+        return x + noise
+
+    def forward(self, x: Weights, generator: torch.Generator | None = None) -> Weights:
+        return x.map(lambda tensor: self._noisy(tensor, generator)) if self.training else x
+
+
+class EntryDropout(nn.Module):
+    """Sets entries to zero, each with probability p, and divides the others by 1 - p.
+
+    Raises:
+        ValueError: if p is not in [0, 1).
+    """
+
+    def __init__(self, p: float = 0.01):
+        super().__init__()
+        if not 0 <= p < 1:
+            raise ValueError(f"expected a probability in [0, 1), got {p}")
+        self.p = p
+
+    def _dropped(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        device = generator.device if generator is not None else x.device
+        kept = torch.rand(x.shape, generator=generator, device=device) >= self.p
+        return x * kept.to(x) / (1 - self.p)
+
+    def forward(self, x: Weights, generator: torch.Generator | None = None) -> Weights:
+        return x.map(lambda tensor: self._dropped(tensor, generator)) if self.training else x
+
+
+class RandomSymmetry(nn.Module):
+    """A random element of the network's symmetries acts on each; the function stays.
+
+    Args:
+        kinds: of "permutation", "sign" and "scale"; all that keep the function of
+            this spec by default.
+        log_scale: standard deviation of the scales' natural logarithm.
+
+    Raises:
+        ValueError: for an unknown kind, or one that would change the function.
+    """
+
+    def __init__(
+        self, spec: NetworkSpec, kinds: tuple[str, ...] | None = None, log_scale: float = 1.0
+    ):
+        super().__init__()
+        kept = symmetry.kept_by(spec)
+        self.spec, self.kinds, self.log_scale = spec, kept if kinds is None else kinds, log_scale
+        if set(self.kinds) - set(kept):
+            raise ValueError(
+                f"expected symmetries that keep the function ({', '.join(kept)}), got "
+                f"{', '.join(self.kinds)}"
+            )
+
+    def forward(self, x: Weights, generator: torch.Generator | None = None) -> Weights:
+        """`generator`, if given, must be on the CPU, where symmetries are drawn."""
+        if not self.training:
+            return x
+        drawn = symmetry.sample(
+            self.spec, len(x), self.kinds, generator, self.log_scale, dtype=x.dtype
+        )
+        return symmetry.apply(drawn, x)

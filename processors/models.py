@@ -1,0 +1,117 @@
+"""Every processor by name: built with the paper's sizes, saved and loaded as one folder.
+
+    model = processors.build("nfn-np", spec, out=10, stats=z.stats())
+    model(weights)                                   # `net out`
+    model.save_pretrained("model")                   # config.json, model.safetensors
+    model = processors.load("model")
+
+`MODELS` is the only list of names. A model holds all that it needs: its normalisation is
+a buffer, and its config.json has the networks' spec as it stands in a zoo's index.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import PyTorchModelHubMixin
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from processors.baselines import MLP, AlignedMLP, AugmentedMLP, INR2Vec, StatNN, Transformer
+from processors.dws import DWSNet
+from processors.monomial import MonomialNFN
+from processors.nfn import NFN
+from zoo import NetworkSpec, Weights
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "dws": DWSNet,
+    "nfn-np": partial(NFN, symmetry="np"),
+    "nfn-hnp": partial(NFN, symmetry="hnp"),
+    "nfn-pt": partial(NFN, symmetry="pointwise"),
+    "monomial": MonomialNFN,
+    "mlp": MLP,
+    "mlp-aug": AugmentedMLP,
+    "mlp-align": AlignedMLP,
+    "inr2vec": INR2Vec,
+    "transformer": Transformer,
+    "statnn": StatNN,
+}
+# Those that give networks for `out=None`.
+EDITORS = ("dws", "nfn-np", "nfn-hnp", "nfn-pt", "monomial")
+
+
+class Processor(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="wszoo",
+    tags=["weight-space"],
+):
+    """A model of `MODELS` with all that it was built from, so that it can be saved.
+
+    `save_pretrained`, `from_pretrained` and `push_to_hub` are huggingface_hub's.
+
+    Args:
+        name: in `MODELS`.
+        spec: of the networks, as `NetworkSpec.to_json` gives it.
+        out: length of the output; None for an editor, `Weights` to `Weights`.
+        sizes: other arguments of the model, plain data.
+        stats: of the zoo, see `processors.Normalise`; not in config.json, since the
+            normalisation is among the weights.
+
+    Attributes:
+        model: the module, of the class that `MODELS` says.
+        spec: of the networks, as a `NetworkSpec`.
+
+    Raises:
+        ValueError: for an unknown name, or a baseline that is to edit.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        spec: dict[str, Any],
+        out: int | None = 10,
+        sizes: dict[str, Any] | None = None,
+        stats: Mapping[str, Tensor] | None = None,
+    ):
+        super().__init__()
+        if name not in MODELS:
+            raise ValueError(f"unknown model {name!r}; known: {', '.join(MODELS)}")
+        if out is None and name not in EDITORS:
+            raise ValueError(f"model {name!r} cannot edit networks; known: {', '.join(EDITORS)}")
+        self.name, self.out = name, out
+        self.spec = NetworkSpec.from_json(spec)
+        self.model = MODELS[name](self.spec, out=out, stats=stats, **(sizes or {}))
+
+    def forward(self, weights: Weights) -> Float[Tensor, "net out"] | Weights:
+        """`net out`, or edited networks, of plain weights."""
+        found: Tensor | Weights = self.model(weights)
+        return found
+
+
+def build(
+    name: str,
+    spec: NetworkSpec,
+    out: int | None = 10,
+    stats: Mapping[str, Tensor] | None = None,
+    **sizes: Any,
+) -> Processor:
+    """A fresh model for networks of this spec, with the paper's sizes where none are given.
+
+    Args:
+        name: in `MODELS`.
+        out: length of the output; None for an editor, `Weights` to `Weights`.
+        stats: what `zoo.Zoo.stats()` gives; None to normalise nothing.
+        sizes: arguments of the model's class, such as `chan` of `DWSNet`.
+
+    Raises:
+        ValueError: for an unknown name, or sizes that the model refuses.
+    """
+    return Processor(name, spec.to_json(), out, sizes, stats)
+
+
+def load(path: str | Path) -> Processor:
+    """The model in a folder of `save_pretrained`, or in a repository on the Hub."""
+    model: Processor = Processor.from_pretrained(path)
+    return model

@@ -1,0 +1,133 @@
+"""Shared assertions: a processor commutes with its group, or does not see it.
+
+Errors are relative to the largest output, since scales of neurons make outputs large;
+the tolerance belongs to the dtype.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from processors import base
+from zoo import NetworkSpec, Weights
+
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
+# By how much a processor has to miss a group to count as not equivariant.
+BROKEN = 1e-3
+
+Output = Weights | Tensor
+
+
+def random_weights(
+    spec: NetworkSpec,
+    chan: int | None,
+    nets: int = 3,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+) -> Weights:
+    """Normal weights with `chan` channels, taps among them; None: plain weights."""
+    generator = torch.Generator().manual_seed(seed)
+    return base.rebuild(
+        {
+            slot.name: torch.randn(
+                nets,
+                *(slot.shape(chan) if chan else _plain(slot)),
+                generator=generator,
+                dtype=dtype,
+            )
+            for slot in base.slots(spec, "hnp")
+        }
+    )
+
+
+def _plain(slot: base.Slot) -> tuple[int, ...]:
+    """A tensor's shape in stored data: taps as a last axis, of conv weights only."""
+    return slot.shape(1) if slot.taps > 1 else slot.sizes
+
+
+def distance(first: Output, second: Output) -> float:
+    """The largest difference, relative to the largest entry or 1."""
+    pairs = [(first, second)]
+    if isinstance(first, Weights) and isinstance(second, Weights):
+        pairs = list(zip(first.tensors().values(), second.tensors().values(), strict=True))
+    worst = 0.0
+    for a, b in pairs:
+        assert a.shape == b.shape
+        assert a.isfinite().all()
+        if a.numel():
+            worst = max(worst, ((a - b).abs().max() / b.abs().max().clamp(min=1)).item())
+    return worst
+
+
+def equivariance_error(
+    module: Callable[[Weights], Output],
+    spec: NetworkSpec,
+    group: str,
+    chan: int | None,
+    nets: int = 3,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+) -> float:
+    """How far the module is from commuting with a random element, or not seeing it.
+
+    The latter where it gives a vector. The module has to have the dtype.
+    """
+    weights = random_weights(spec, chan, nets, seed, dtype)
+    generator = torch.Generator().manual_seed(seed + 1)
+    element = base.sample(spec, group, nets, generator, dtype)
+    with torch.no_grad():
+        out = module(weights)
+        moved = module(base.act(element, weights))
+    return distance(moved, base.act(element, out) if isinstance(out, Weights) else out)
+
+
+def _describe(spec: NetworkSpec, group: str, seed: int) -> str:
+    return f"{spec.widths} under {group}, seed {seed}"
+
+
+def assert_equivariant(
+    module: Callable[[Weights], Output],
+    spec: NetworkSpec,
+    group: str,
+    chan: int | None,
+    nets: int = 3,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+    tolerance: float | None = None,
+) -> None:
+    """`module(g x) == g module(x)` for a random g and x with `chan` channels."""
+    error = equivariance_error(module, spec, group, chan, nets, seed, dtype)
+    limit = TOLERANCE[dtype] if tolerance is None else tolerance
+    assert error < limit, f"not equivariant by {error:.1e}: {_describe(spec, group, seed)}"
+
+
+def assert_invariant(
+    module: Callable[[Weights], Tensor],
+    spec: NetworkSpec,
+    group: str,
+    chan: int | None,
+    nets: int = 3,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+    tolerance: float | None = None,
+) -> None:
+    """`module(g x) == module(x)`, a vector for each network."""
+    vectors = module(random_weights(spec, chan, nets, seed, dtype))
+    assert isinstance(vectors, Tensor), f"expected vectors, got {type(vectors).__name__}"
+    assert len(vectors) == nets
+    assert_equivariant(module, spec, group, chan, nets, seed, dtype, tolerance)
+
+
+def assert_breaks(
+    module: Callable[[Weights], Output],
+    spec: NetworkSpec,
+    group: str,
+    chan: int | None,
+    nets: int = 3,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+) -> None:
+    """The module does *not* commute with the group, or is not invariant to it."""
+    error = equivariance_error(module, spec, group, chan, nets, seed, dtype)
+    assert error > BROKEN, f"equivariant to {error:.1e}: {_describe(spec, group, seed)}"
