@@ -118,6 +118,11 @@ def is_repo_id(text: object) -> bool:
     )
 
 
+def _check_name(repo_id: str) -> None:
+    if not _REPO_ID.fullmatch(repo_id):
+        raise ValueError(f"expected a repository as user/name, got {repo_id!r}")
+
+
 # ---- opening
 
 
@@ -160,7 +165,7 @@ def remote_index(repo_id: str, revision: str | None = None) -> Index:
         ZooError: if there is no such zoo, or the Hub cannot be reached.
     """
     with _speaking(repo_id, "dataset", revision):
-        path = _fetch(repo_id, INDEX_FILE, revision or MAIN)
+        path = _fetch_index(repo_id, revision or MAIN)
     return _read_remote_index(repo_id, path)
 
 
@@ -177,7 +182,7 @@ def download(repo_id: str, split: str, revision: str | None = None) -> Path:
     from huggingface_hub import cached_assets_path, try_to_load_from_cache
 
     with _speaking(repo_id, "dataset", revision):
-        folder = _fetch(repo_id, INDEX_FILE, revision or MAIN).parent
+        folder = _fetch_index(repo_id, revision or MAIN).parent
         index = _read_remote_index(repo_id, folder / INDEX_FILE)
         files: list[File] = [*table.shards_of(index, split)]
         files += [index.stats] if index.stats else []
@@ -248,8 +253,10 @@ def pull(
     Raises:
         ZooError: if there is no such zoo, its files are not those of its index, or the
             Hub or the disk fails.
-        ValueError: for an unknown split, or a folder that holds something else.
+        ValueError: for an unknown split, a folder that holds something else, or if
+            `repo_id` is not of the form user/name.
     """
+    _check_name(repo_id)
     folder = Path(out)
     report = progress or (lambda done, total: None)
     with _speaking(repo_id, "dataset", revision):
@@ -262,10 +269,7 @@ def pull(
             raise ZooError(f"{repo_id} holds no {INDEX_FILE} at {revision or MAIN}: it is no zoo")
         if tree[INDEX_FILE].size > INDEX_BYTES:
             raise ZooError(f"{repo_id}: {INDEX_FILE} has {tree[INDEX_FILE].size} bytes, no index")
-        staging = folder / PULL_FOLDER
-        with shards.one_writer(folder):
-            shutil.rmtree(staging, ignore_errors=True)
-            staging.mkdir()
+        with shards.one_writer(folder), _staging(folder) as staging:
             path = _fetch(repo_id, INDEX_FILE, commit, staging)
             index = _read_remote_index(repo_id, path)
             chosen = index.shards if split is None else tuple(table.shards_of(index, split))
@@ -293,8 +297,24 @@ def pull(
                     _move(_fetch(repo_id, name, commit, staging), folder / name)
             _remove_strays(folder, index)
             _move(path, folder / INDEX_FILE)
-            shutil.rmtree(staging)
     return index
+
+
+@contextlib.contextmanager
+def _staging(folder: Path) -> Iterator[Path]:
+    """Where files arrive; it stays behind to mark a pull that was cut after it began."""
+    staging = folder / PULL_FOLDER
+    whole = (folder / INDEX_FILE).exists() or not staging.exists()
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    try:
+        yield staging
+    except BaseException:
+        parts = [folder / INDEX_FILE, folder / "weights", folder / "data"]
+        if whole and ((folder / INDEX_FILE).exists() or not any(p.exists() for p in parts)):
+            shutil.rmtree(staging)
+        raise
+    shutil.rmtree(staging)
 
 
 def _refuse_foreign(folder: Path) -> None:
@@ -428,8 +448,7 @@ def push(
     """
     from huggingface_hub import constants, get_token
 
-    if not _REPO_ID.fullmatch(repo_id):
-        raise ValueError(f"expected a repository as user/name, got {repo_id!r}")
+    _check_name(repo_id)
     folder = Path(path)
     report = progress or (lambda done, total: None)
     kind = "dataset" if _is_zoo(folder) else "model"
@@ -820,6 +839,24 @@ def _fetch(
             )
         )
     )
+
+
+def _fetch_index(repo_id: str, revision: str) -> Path:
+    """The index, new if it changed; without a network the one in the cache."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    more: dict[str, Any] = {"repo_type": "dataset", "revision": revision}
+    try:
+        return Path(hf_hub_download(repo_id, INDEX_FILE, library_name="wszoo", **more))
+    except Exception as error:
+        # The client itself turns to the cache for some of these, but not all.
+        if not _is_transient(error):
+            raise
+    try:
+        return Path(hf_hub_download(repo_id, INDEX_FILE, local_files_only=True, **more))
+    except LocalEntryNotFoundError:
+        return _fetch(repo_id, INDEX_FILE, revision)
 
 
 def _retrying(call: Callable[[], Result]) -> Result:
