@@ -49,7 +49,7 @@ class Blob:
 
     @property
     def oid(self) -> str:
-        """git's name of the blob; of a large file, of the pointer to it."""
+        """What git calls the blob; of a large file, of the pointer to it."""
         content = self.content
         if self.lfs:
             content = f"version 1\noid sha256:{self.sha256}\nsize {len(content)}\n".encode()
@@ -414,9 +414,7 @@ class _Handler(BaseHTTPRequestHandler):
     def drop(self) -> None:
         self.close_connection = True
         # The connection goes away at once, with whatever was under way.
-        self.connection.setsockopt(
-            socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0"
-        )
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
         self.connection.close()
 
     def answer(self, status: int, content: bytes, headers: dict[str, str]) -> None:
@@ -466,7 +464,9 @@ class _Handler(BaseHTTPRequestHandler):
         if found := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             kind = "dataset" if found[1] else "model"
             return self.file(kind, found[2], unquote(found[3]), unquote(found[4]))
-        if found := re.fullmatch(r"/api/(dataset|model)s/([^/]+/[^/]+)(?:/([\w-]+)(?:/(.+))?)?", path):
+        if found := re.fullmatch(
+            r"/api/(dataset|model)s/([^/]+/[^/]+)(?:/([\w-]+)(?:/(.+))?)?", path
+        ):
             kind, name, verb, rest = found.groups()
             return self.repository(kind, name, verb or "revision", unquote(rest or "main"))
         raise Failure(404, "NotFound", f"no such page: {path}")
@@ -502,7 +502,9 @@ class _Handler(BaseHTTPRequestHandler):
         if not isinstance(plain, dict):
             errors = [{"message": f"not a mapping: {plain!r:.60}"}]
             return 400, json.dumps({"errors": errors, "warnings": []}).encode(), {}
-        return self.json({"errors": [], "warnings": [{"message": w} for w in self.hub.yaml_warnings]})
+        return self.json(
+            {"errors": [], "warnings": [{"message": w} for w in self.hub.yaml_warnings]}
+        )
 
     def found(self, kind: str, name: str, write: bool = False) -> Repo:
         repo = self.hub.repos.get((kind, name))

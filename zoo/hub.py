@@ -112,9 +112,7 @@ def is_repo_id(text: object) -> bool:
     (True, False, False)
     """
     return (
-        isinstance(text, str)
-        and _REPO_ID.fullmatch(text) is not None
-        and not Path(text).exists()
+        isinstance(text, str) and _REPO_ID.fullmatch(text) is not None and not Path(text).exists()
     )
 
 
@@ -189,9 +187,7 @@ def download(repo_id: str, split: str, revision: str | None = None) -> Path:
         commit = folder.name
 
         def cached(file: File) -> bool:
-            found = try_to_load_from_cache(
-                repo_id, file.file, repo_type="dataset", revision=commit
-            )
+            found = try_to_load_from_cache(repo_id, file.file, repo_type="dataset", revision=commit)
             return isinstance(found, str)
 
         if not all(cached(file) for file in files):
@@ -674,9 +670,7 @@ def _zoo_files(folder: Path, repo_id: str) -> list[Upload]:
     _check_files(index)
     for file in index.files:
         if wrong := shards.check_file(folder, file, hashes=True):
-            raise ZooError(
-                f"{wrong}; run the command that made the zoo again before you push it"
-            )
+            raise ZooError(f"{wrong}; run the command that made the zoo again before you push it")
     for shard in index.shards:
         table.map_shard(folder, index, shard)
     files = [Upload(f.file, f.bytes, f.sha256, folder / f.file) for f in index.files]
@@ -702,9 +696,7 @@ def _plain_files(folder: Path) -> list[Upload]:
             continue
         if not path.resolve().is_relative_to(folder.resolve()):
             raise ZooError(f"{path} is a link that leaves the folder; replace it by the file")
-        files.append(
-            Upload(name.as_posix(), path.stat().st_size, shards.sha256(path), path)
-        )
+        files.append(Upload(name.as_posix(), path.stat().st_size, shards.sha256(path), path))
     return sorted(files, key=lambda file: not file.file.endswith(".safetensors"))
 
 
@@ -926,8 +918,10 @@ def _speaking(repo_id: str, kind: str, revision: str | None) -> Iterator[None]:
     """
     import logging
 
-    from huggingface_hub import utils
+    import huggingface_hub.utils
     from huggingface_hub.errors import HFValidationError
+
+    utils: Any = huggingface_hub.utils  # its stubs hide the three functions used here
 
     log = logging.getLogger("huggingface_hub")
     level = log.level
@@ -1004,9 +998,7 @@ def _explained(error: Exception, repo_id: str, kind: str, revision: str | None) 
     elif code == 429:
         line = f"{host} asks to slow down (429){said}; wait, then run the same command again"
     elif code is not None and code >= 500:
-        line = (
-            f"{host} fails ({code}){said}; what it has is kept: run the same command again later"
-        )
+        line = f"{host} fails ({code}){said}; what it has is kept: run the same command again later"
     elif code is not None:
         line = f"{host} refuses {where} ({code}){said}"
     elif isinstance(cause, _http_error()):
