@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -539,11 +540,12 @@ class _Handler(BaseHTTPRequestHandler):
             asked = parse_qs(self.body.decode())["paths"]
             return self.json([entry(path, tree[path]) for path in asked if path in tree])
         if verb == "preupload":
+            ignored = tree[".gitignore"].content.decode().split() if ".gitignore" in tree else []
             files = [
                 {
                     "path": file["path"],
                     "uploadMode": "lfs" if file["path"].endswith(LARGE) else "regular",
-                    "shouldIgnore": False,
+                    "shouldIgnore": any(fnmatch(file["path"], rule) for rule in ignored),
                     "oid": tree[file["path"]].etag if file["path"] in tree else None,
                 }
                 for file in json.loads(self.body)["files"]

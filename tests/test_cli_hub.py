@@ -207,10 +207,39 @@ def test_invalid_metadata_is_refused_before_anything_shows(hub, clients, tiny, t
     hub.yaml_warnings = []
 
 
+def test_a_busy_folder_is_not_pushed(hub, clients, tiny, tmp_path):
+    from zoo.shards import one_writer
+
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", tiny, copy], check=True)
+    with one_writer(copy):
+        ran = clients["owner"].run("push", copy, "user/busy")
+        assert ran.code == 1
+        assert "is being written by another process" in ran.line
+    assert clients["owner"].run("push", copy, "user/busy").code == 0
+
+
+def test_a_gitignore_there_does_not_thin_a_zoo_out(hub, clients, tiny):
+    hub.put("user/thin", {".gitignore": b"*.parquet"})
+    ran = clients["owner"].run("push", tiny, "user/thin")
+    assert ran.code == 1
+    assert re.search(r"\.gitignore in user/thin keeps out data/\S+\.parquet; change", ran.line)
+    assert list(hub.files("user/thin")) == [".gitignore"]
+
+
 def test_a_disk_that_cannot_be_written(hub, clients, tiny):
     ran = clients["owner"].run("pull", "user/mine", "--out", "/proc/nothing/here")
     assert ran.code == 1
-    assert "cannot write /proc/nothing" in ran.line
+    assert "cannot use /proc/nothing" in ran.line
+
+
+@pytest.mark.parametrize("body", [b"<html>log in to the hotel</html>", b"{}", b"[]"])
+def test_something_else_that_answers(hub, clients, tiny, tmp_path, body):
+    hub.fail(".", "status", 200, times=None, body=body)
+    for words in (["push", tiny, "user/x"], ["pull", "user/x", "--out", tmp_path / "o"]):
+        ran = clients["owner"].run(*words)
+        assert ran.code == 1
+        assert re.search(r"does not answer as the Hub does|Error: ", ran.line), ran.line
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])

@@ -14,6 +14,7 @@ token is printed or stored; it lives where `hf auth login` put it.
 import contextlib
 import hashlib
 import json
+import os
 import re
 import shlex
 import shutil
@@ -448,8 +449,10 @@ def push(
     folder = Path(path)
     report = progress or (lambda done, total: None)
     kind = "dataset" if _is_zoo(folder) else "model"
-    guard = shards.one_writer(folder) if (folder / shards.LOCK_FILE).exists() else None
-    with guard or contextlib.nullcontext():
+    lock = folder / shards.LOCK_FILE
+    # Nobody changes a folder that we may not write in ourselves.
+    guard = shards.one_writer(folder) if os.access(lock, os.W_OK) else contextlib.nullcontext()
+    with _speaking(repo_id, kind, revision), guard:
         files = _zoo_files(folder, repo_id) if kind == "dataset" else _plain_files(folder)
         _check_limits(folder, files)
         token = get_token()
@@ -461,10 +464,9 @@ def push(
                 "no Hugging Face token is there: log in with `hf auth login`, or set HF_TOKEN"
             )
         _refuse_token(files, token)
-        with _speaking(repo_id, kind, revision):
-            return _Push(folder, repo_id, kind, revision, create_pr).run(
-                files, url, public, message, dry_run, report
-            )
+        return _Push(folder, repo_id, kind, revision, create_pr).run(
+            files, url, public, message, dry_run, report
+        )
 
 
 class _Push:
@@ -585,6 +587,11 @@ class _Push:
                 free_memory=False,
                 **self.where,
             )
+            # The client would leave these out of the commit without a word.
+            if ignored := [add.path_in_repo for add in adds if add._should_ignore]:
+                raise ZooError(
+                    f"the .gitignore in {self.repo_id} keeps out {ignored[0]}; change it first"
+                )
             operations += adds
             done += sum(file.bytes for file in group)
             report(done, total)
@@ -938,6 +945,12 @@ def _speaking(repo_id: str, kind: str, revision: str | None) -> Iterator[None]:
         if type(error) is ValueError and error.__traceback__ and not _from_client(error):
             raise
         raise _explained(error, repo_id, kind, revision) from error
+    except (KeyError, TypeError, AttributeError) as error:
+        if not _from_client(error):
+            raise
+        # It read an answer of another form than the Hub's.
+        strange = json.JSONDecodeError("no such field", "", 0)
+        raise _explained(strange, repo_id, kind, revision) from error
     except (OSError, RuntimeError, _http_error()) as error:
         raise _explained(error, repo_id, kind, revision) from error
     finally:
@@ -1007,7 +1020,7 @@ def _explained(error: Exception, repo_id: str, kind: str, revision: str | None) 
     elif isinstance(cause, json.JSONDecodeError):
         line = f"{host} does not answer as the Hub does; what arrived is kept: try again later"
     elif isinstance(cause, OSError) and cause.errno is not None:
-        line = f"cannot write {cause.filename or where}: {cause.strerror}"
+        line = f"cannot use {cause.filename or where}: {cause.strerror}"
     else:
         line = f"{where}: {' '.join(str(cause).split())[:400] or type(cause).__name__}"
     if token:
