@@ -122,7 +122,7 @@ def test_errors_are_one_line(hub, clients, tiny, grown, tmp_path, who, words, co
         (".", "status", 500, r"fails \(500\): on demand; what it has is kept: run the"),
         (".", "status", 503, r"fails \(503\)"),
         (".", "status", 429, r"asks to slow down \(429\): on demand; wait, then run the"),
-        (".", "cut", 0, r"cannot reach 127\.0\.0\.1:\d+ \(.+\); what arrived is kept"),
+        (".", "cut", 0, r"cannot reach 127\.0\.0\.1:\d+ for .+ \(.+\); what arrived is kept"),
         ("PUT", "status", 500, r"fails \(500\)"),
         ("PUT", "cut-body", 0, r"cannot reach"),
         ("PUT", "status", 403, r"\(403\)"),
@@ -161,7 +161,9 @@ def test_a_network_that_is_down(tiny, tmp_path):
         ):  # fmt: skip
             ran = client.run(*words)
             assert ran.code == 1
-            assert re.search(rf"cannot reach 127\.0\.0\.1:{port} \(.*refused", ran.line), ran.line
+            assert re.search(
+                rf"cannot reach 127\.0\.0\.1:{port} for dataset user/x \(.*refused", ran.line
+            ), ran.line
             assert "secret" not in ran.line
     with hub.client(tmp_path, HF_HUB_OFFLINE="1") as client:
         assert "HF_HUB_OFFLINE forbids to ask" in client.run("info", "user/x").line

@@ -648,6 +648,36 @@ def test_a_repository_without_a_good_index(hub, client, name, tmp_path, index, m
         assert name in ran.line
 
 
+def test_an_index_of_any_content_is_taken_or_refused(tiny, tmp_path):
+    """Whatever stands in its place, a value of an index raises nothing but ZooError."""
+    whole = json.loads((tiny / "zoo.json").read_text())
+    seed = int(np.random.SeedSequence().generate_state(1)[0])
+    print(f"seed {seed}")
+    draw = np.random.default_rng(seed)
+    odd = [None, [], {}, "", "x", -1, 0, 1e30, True, [[]], {"a": 1}, 10**30, "../x", [1, 2]]
+    path = tmp_path / "zoo.json"
+    refused = 0
+    for _ in range(400):
+        plain = json.loads(json.dumps(whole))
+        place = plain
+        while True:
+            keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+            key = keys[int(draw.integers(len(keys)))]
+            inner = place[key]
+            if not isinstance(inner, dict | list) or not inner or draw.random() < 0.2:
+                break
+            place = inner
+        place[key] = odd[int(draw.integers(len(odd)))]
+        path.write_text(json.dumps(plain))
+        try:
+            index = library._read_remote_index("user/odd", path)
+        except ZooError:
+            refused += 1
+        else:
+            assert index.rows > 0
+    assert refused > 100
+
+
 def test_info_reads_only_the_index(hub, client, tiny, name):
     client.run("push", tiny, name)
     hub.seen.clear()

@@ -362,8 +362,10 @@ def _read_remote_index(repo_id: str, path: Path) -> Index:
         index = Index.from_json(shards.read_json(path))
         table.row_shapes(index)
         _check_files(index)
-    except (RecursionError, ZooError) as error:
+    except ZooError as error:
         raise ZooError(f"{repo_id}: {error}".replace(f"{path}:", f"{INDEX_FILE}:")) from error
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        raise ZooError(f"{repo_id}: {INDEX_FILE} is not an index: {error}") from error
     return index
 
 
@@ -852,10 +854,12 @@ def _fetch_index(repo_id: str, revision: str) -> Path:
         # The client itself turns to the cache for some of these, but not all.
         if not _is_transient(error):
             raise
-    try:
+        failure = error
+    with contextlib.suppress(LocalEntryNotFoundError):
         return Path(hf_hub_download(repo_id, INDEX_FILE, local_files_only=True, **more))
-    except LocalEntryNotFoundError:
-        return _fetch(repo_id, INDEX_FILE, revision)
+    if _is_unreachable(failure):
+        raise failure
+    return _fetch(repo_id, INDEX_FILE, revision)
 
 
 def _retrying(call: Callable[[], Result]) -> Result:
@@ -864,10 +868,16 @@ def _retrying(call: Callable[[], Result]) -> Result:
         try:
             return call()
         except Exception as error:
-            if not _is_transient(error):
+            # Without a network somebody waits for the line that says so.
+            if not _is_transient(error) or (attempt > 1 and _is_unreachable(error)):
                 raise
             _wait(error, attempt)
     return call()
+
+
+def _is_unreachable(error: BaseException) -> bool:
+    """Whether no connection came about: no network, no such host, nobody listens."""
+    return type(_cause(error)).__name__ in ("ConnectError", "ConnectTimeout")
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -1016,7 +1026,10 @@ def _explained(error: Exception, repo_id: str, kind: str, revision: str | None) 
         line = f"{host} refuses {where} ({code}){said}"
     elif isinstance(cause, _http_error()):
         what = " ".join(str(cause).split()) or type(cause).__name__
-        line = f"cannot reach {host} ({what}); what arrived is kept: run the same command again"
+        line = (
+            f"cannot reach {host} for {where} ({what}); what arrived is kept: run the same command "
+            "again"
+        )
     elif isinstance(cause, json.JSONDecodeError):
         line = f"{host} does not answer as the Hub does; what arrived is kept: try again later"
     elif isinstance(cause, OSError) and cause.errno is not None:
