@@ -1,33 +1,46 @@
 """Commands that look at zoos: `info`, `verify`, `show`."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli.options import data_root
 
+if TYPE_CHECKING:
+    from zoo.shards import Index
+
 zoo_path = click.argument("path", type=click.Path(path_type=Path))
 
 
 @click.command()
-@zoo_path
-def info(path: Path) -> None:
-    """What the zoo at PATH holds; also for one that is still being made."""
-    from zoo.builder import unfinished
-    from zoo.shards import read_index
+@click.argument("path")
+@click.option("--revision", help="Of a zoo on the Hub: branch, tag or commit.  [default: main]")
+def info(path: str, revision: str | None) -> None:
+    """What the zoo at PATH holds; also for one that is still being made.
 
-    state = unfinished(path)
-    if state is not None:
-        index, done, total = state
-        click.echo(f"{path}: unfinished, {done:,} of {total:,} networks are on disk")
-    else:
-        index = read_index(path)
+    PATH may be the USER/NAME of a zoo on the Hugging Face Hub, of which only the index
+    is fetched.
+    """
+    from zoo.errors import ZooError
+    from zoo.hub import is_repo_id, remote_index
+
+    if is_repo_id(path):
+        index = remote_index(path, revision)
         click.echo(f"{path}: {index.rows:,} networks")
+    else:
+        index = _local_index(Path(path), revision)
+    try:
+        _describe(index)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ZooError(f"{path}: its index lacks something or has it wrong: {error}") from error
+
+
+def _describe(index: "Index") -> None:
     widths = "-".join(str(width) for width in index.spec.widths)
     recipe = dict(index.recipe)
     rows: list[tuple[str, str]] = [
-        ("source", f"{index.source['title']} ({index.source['name']})"),
+        ("source", f"{index.source.get('title', 'unknown')} ({index.source['name']})"),
         ("network", f"{widths}, {index.spec.param_count:,} parameters"),
         ("recipe", f"{recipe.pop('name')} ({recipe.pop('kind')})"),
         ("", ", ".join(f"{key} {_plain(value)}" for key, value in recipe.items())),
@@ -56,6 +69,22 @@ def info(path: Path) -> None:
             click.echo(f"    {row.split} index {row.index} view {row.view}: {row.reason}")
         if len(index.excluded) > 10:
             click.echo(f"    and {len(index.excluded) - 10} more, all in zoo.json")
+
+
+def _local_index(path: Path, revision: str | None) -> "Index":
+    if revision is not None:
+        raise ValueError(f"{path} is a folder, and only repositories have revisions")
+    from zoo.builder import unfinished
+    from zoo.shards import read_index
+
+    state = unfinished(path)
+    if state is not None:
+        index, done, total = state
+        click.echo(f"{path}: unfinished, {done:,} of {total:,} networks are on disk")
+    else:
+        index = read_index(path)
+        click.echo(f"{path}: {index.rows:,} networks")
+    return index
 
 
 def _plain(value: Any) -> str:

@@ -15,6 +15,8 @@ COMMANDS = {
     "info": ("cli.inspect", "What a zoo holds, finished or not."),
     "verify": ("cli.inspect", "Hold a zoo against its index, its source and a refit."),
     "show": ("cli.inspect", "Draw originals beside reconstructions."),
+    "push": ("cli.hub", "Send a zoo to the Hugging Face Hub."),
+    "pull": ("cli.hub", "Fetch a zoo from the Hugging Face Hub."),
 }
 
 

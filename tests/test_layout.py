@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = {
     "zoo": [
         *("errors", "philox", "spec", "weights", "symmetry", "nets", "shards", "table", "reader"),
+        "hub",
         *("sources", "recipes"),
         *("engines", "engines.tiles", "engines.cpu", "engines.reference"),
         *("objectives", "stats", "cards", "writing", "compare", "workers", "fitting", "builder"),
@@ -23,7 +24,7 @@ ORDER = {
         *("importers.dws", "importers.nfn", "importers.small_cnn_zoo"),
         *("importers.fit_a_nef", "importers.state_dicts", "importers"),
     ],
-    "cli": ["options", "fit", "importing", "inspect", "main"],
+    "cli": ["options", "fit", "hub", "importing", "inspect", "main"],
 }
 # Packages that each one may use, itself aside.
 USES = {"zoo": set(), "processors": {"zoo"}, "cli": {"zoo", "processors"}}

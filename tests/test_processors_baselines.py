@@ -60,7 +60,7 @@ def test_depth_is_the_number_of_hidden_layers(hidden):
 
     assert linears(MLP(TINY, 2, hidden=hidden, width=8).layers) == hidden + 1
     assert linears(INR2Vec(TINY, 2, hidden=hidden, width=8).encoder) == hidden
-    assert len(Transformer(TINY, 2, hidden=hidden, width=8).parts["blocks"]) == hidden + 1
+    assert len(Transformer(TINY, 2, hidden=hidden, width=8).blocks) == hidden + 1
 
 
 def test_a_size_that_cannot_be_reached_is_refused():

@@ -1,7 +1,7 @@
 """Datasets of neural networks: fit many at once, keep them well, read them fast.
 
     zoo.build("dws", "mnist", "zoos/mnist-inrs")     # make one
-    z = zoo.open_zoo("zoos/mnist-inrs", "train")     # read one
+    z = zoo.open_zoo("zoos/mnist-inrs", "train")     # read one; "user/name" is one on the Hub
     z[7].render(), z[7].to_module(), z.batch([1, 2, 3])
     zoo.fit(inputs, targets)                         # networks for tensors of your own
 
@@ -17,9 +17,10 @@ if TYPE_CHECKING:  # for editors and mypy; at run time __getattr__ does it
     from zoo.compare import original
     from zoo.errors import ZooError
     from zoo.fitting import Networks, fit
+    from zoo.hub import open_zoo, pull, push
     from zoo.importers import import_zoo
     from zoo.nets import forward, render, to_module
-    from zoo.reader import Row, Zoo, collate, open_zoo
+    from zoo.reader import Row, Zoo, collate
     from zoo.recipes import ImageRecipe, SineRecipe, recipe
     from zoo.spec import Layer, NetworkSpec
     from zoo.verification import verify
@@ -41,8 +42,10 @@ _HOMES = {
     "fit": "zoo.fitting",
     "forward": "zoo.nets",
     "import_zoo": "zoo.importers",
-    "open_zoo": "zoo.reader",
+    "open_zoo": "zoo.hub",
     "original": "zoo.compare",
+    "pull": "zoo.hub",
+    "push": "zoo.hub",
     "recipe": "zoo.recipes",
     "render": "zoo.nets",
     "symmetry": "zoo",

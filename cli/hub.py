@@ -1,0 +1,134 @@
+"""Commands that move zoos to and from the Hugging Face Hub: `push`, `pull`."""
+
+import contextlib
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+repo_id = click.argument("repo_id", metavar="USER/NAME")
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@repo_id
+@click.option("--public", is_flag=True, help="Make a new repository public.  [default: private]")
+@click.option("--revision", help="Branch that the commit goes onto.  [default: main]")
+@click.option("--message", help="Of the commit.  [default: Push NAME with wszoo]")
+@click.option("--create-pr", is_flag=True, help="Propose the commit as a pull request.")
+@click.option("--dry-run", is_flag=True, help="Only print what would be sent.")
+def push(
+    path: Path,
+    repo_id: str,
+    public: bool,
+    revision: str | None,
+    message: str | None,
+    create_pr: bool,
+    dry_run: bool,
+) -> None:
+    """Send the zoo at PATH to the Hub, as the dataset USER/NAME.
+
+    The zoo is verified first. What is there already is not sent again, and all of it
+    appears in one commit; after a stop of any kind run the same command again.
+    """
+    from zoo.hub import push as send
+
+    with _bar("sent") as progress:
+        done = send(
+            path,
+            repo_id,
+            public=public,
+            revision=revision,
+            message=message,
+            create_pr=create_pr,
+            dry_run=dry_run,
+            progress=progress,
+        )
+    if dry_run:
+        for file in done.send:
+            click.echo(f"send    {file.bytes:>13,}  {file.file}")
+        for file in done.move:
+            click.echo(f"move    {file.bytes:>13,}  {file.file}")
+        for name in done.remove:
+            click.echo(f"remove  {'':>13}  {name}")
+    count, size = len(done.send), f"{done.send_bytes:,} bytes"
+    removed = "to remove" if dry_run else "removed"
+    there = len(done.keep) + len(done.move)
+    rest = f"{there} there already, {len(done.remove)} {removed}"
+    if not done.compared:
+        rest = "not compared with the Hub, as there is no token: see `hf auth login`"
+    click.echo(f"{'would send' if dry_run else 'sent'} {count} files, {size}; {rest}")
+    state = {True: "private", False: "public", None: ""}[done.private]
+    click.echo(" ".join(word for word in (done.url, f"({state})" if state else "") if word))
+    if public and done.private and not done.created:
+        click.echo("it stays private: change that in the settings of the repository", err=True)
+
+
+@click.command()
+@repo_id
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder of the zoo.  [default: zoos/NAME]"
+)
+@click.option("--split", help="Only this one: train, validation or test.  [default: all]")
+@click.option("--revision", help="Branch, tag or commit.  [default: main]")
+@click.option("--overwrite", is_flag=True, help="Replace another zoo in --out.")
+def pull(
+    repo_id: str, out: Path | None, split: str | None, revision: str | None, overwrite: bool
+) -> None:
+    """Fetch the zoo USER/NAME from the Hub into a folder.
+
+    Every file is held against the zoo's index. After a stop of any kind run the same
+    command again: what is there and whole is kept.
+    """
+    from zoo.hub import pull as fetch
+
+    folder = out or Path("zoos") / repo_id.rpartition("/")[2]
+    with _bar("fetched") as progress:
+        index = fetch(
+            repo_id, folder, split=split, revision=revision, overwrite=overwrite, progress=progress
+        )
+    splits = {split: index.splits[split]} if split else index.splits
+    words = ", ".join(f"{name} {rows:,}" for name, rows in splits.items())
+    click.echo(f"{folder}: {sum(splits.values()):,} networks ({words}), every file verified")
+
+
+@contextlib.contextmanager
+def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar of bytes on stderr; a stop says how to go on."""
+    from tqdm import tqdm
+
+    bar: tqdm[NoReturn] = tqdm(
+        disable=None, unit="B", unit_scale=True, unit_divisor=1000, dynamic_ncols=True
+    )
+
+    def progress(done: int, total: int) -> None:
+        if bar.total is None:
+            bar.reset(total=total)
+        bar.update(done - bar.n)
+
+    before = signal.signal(signal.SIGTERM, _stop) if _is_main_thread() else None
+    try:
+        yield progress
+    except KeyboardInterrupt:
+        bar.close()
+        click.echo(
+            f"stopped; what was {what} is kept. Run the same command again to go on.", err=True
+        )
+        sys.exit(1)
+    finally:
+        bar.close()
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _is_main_thread() -> bool:
+    import threading
+
+    return threading.current_thread() is threading.main_thread()
+
+
+def _stop(number: int, frame: Any) -> NoReturn:
+    raise KeyboardInterrupt
