@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import click
 
-from cli.options import INRS, TRAINED, fitting, given_fields, recipe_options
+from cli.options import INRS, TRAINED, fitting, given_fields, recipe_options, storage
 
 
 @click.command("fit-inrs")
@@ -28,6 +28,7 @@ def fit_inrs(source: str, **values: Any) -> None:
 @click.command("fit-classifiers")
 @click.argument("source")
 @fitting
+@storage
 @recipe_options(TRAINED[0])
 def fit_classifiers(source: str, **values: Any) -> None:
     """Train classifiers of two random classes each of SOURCE, into a zoo.
@@ -42,6 +43,7 @@ def fit_classifiers(source: str, **values: Any) -> None:
 @click.command("fit-trajectories")
 @click.argument("source")
 @fitting
+@storage
 @recipe_options(TRAINED[1])
 def fit_trajectories(source: str, **values: Any) -> None:
     """Train classifiers of SOURCE and keep networks on the way, into a zoo.
@@ -67,6 +69,7 @@ def _fit(
     data_root: Path | None,
     overwrite: bool,
     no_parquet: bool,
+    dtype: str = "float32",
     **values: Any,
 ) -> None:
     """Run the recipe that the options of a command describe."""
@@ -112,6 +115,7 @@ def _fit(
             data_root=data_root,
             overwrite=overwrite,
             parquet=not no_parquet,
+            dtype=dtype,
             progress=progress,
             warn=warn,
         )

@@ -148,6 +148,17 @@ def data_root(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def storage(command: Callable[..., Any]) -> Callable[..., Any]:
+    """How exactly networks are kept."""
+    return click.option(
+        "--dtype",
+        type=click.Choice(["float32", "float16", "bfloat16"]),
+        default="float32",
+        show_default=True,
+        help="Type that weights are kept in; float32 is exact, the others halve the files.",
+    )(command)
+
+
 def fitting(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of every command that makes a zoo."""
     options: list[Decorator] = [

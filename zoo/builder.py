@@ -188,6 +188,7 @@ def build(
     device: str = "cpu",
     overwrite: bool = False,
     parquet: bool = True,
+    dtype: str = "float32",
     progress: Callable[[Progress], None] | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> Index:
@@ -208,6 +209,7 @@ def build(
         device: a torch device for the engines that run on torch.
         overwrite: throw away a zoo that is already there.
         parquet: also write the view that `datasets.load_dataset` reads.
+        dtype: "float32" is exact; classifiers may be kept as "float16" or "bfloat16".
         progress: called after every chunk.
         warn: called with one line about anything found damaged and made again.
 
@@ -238,25 +240,29 @@ def build(
         engine = classifiers.choose(engine, device)
         if device != "cpu":
             classifiers.load(engine, device)
-        goal = Classification(recipe, source)
+        goal = Classification(recipe, source, dtype)
     else:
+        if dtype != "float32":
+            raise ValueError(f"dtype {dtype!r} is for classifiers; INRs are kept in float32")
         goal = objective(recipe, source)
         engine = engines.choose(engine, device, goal.spec)
         if device != "cpu":
             engines.load(engine, device)
-    columns = shards.zoo_columns(goal.spec, goal.columns)
+    columns = shards.zoo_columns(goal.spec, goal.columns, dtype)
     row_bytes = sum(
-        columns[name].dtype().itemsize * int(np.prod(goal.spec.tensors.get(name, ())))
+        np.dtype(columns[name].stored).itemsize * int(np.prod(goal.spec.tensors.get(name, ())))
         for name in columns
     )
     folder = Path(out)
-    plan = {
+    plan: dict[str, Any] = {
         "seed": seed,
         "engine": engine,
         "limit": limit,
         "shard_rows": shard_rows or default_shard_rows(row_bytes),
         "parquet": parquet,
     }
+    if dtype != "float32":
+        plan["dtype"] = dtype
     index = Index(
         name=folder.resolve().name,
         recipe=recipe.to_json(),
@@ -338,6 +344,7 @@ def command_line(recipe: AnyRecipe, source: str, plan: Mapping[str, Any]) -> str
     words += flags(recipe, source)
     words += ["--seed", str(plan["seed"])] if plan["seed"] else []
     words += ["--limit", str(plan["limit"])] if plan["limit"] else []
+    words += ["--dtype", plan["dtype"]] if plan.get("dtype") else []
     return shlex.join(words)
 
 
@@ -627,7 +634,12 @@ class _Build:
         if len(arrays["index"]):
             total = self.totals[split]
             name = shards.shard_file(split, number, total)
-            shards.write_tensors(self.folder / name, arrays, {"wszoo_format": str(shards.FORMAT)})
+            stored = {
+                key: shards.narrow(array, self.index.columns[key].storage or "float32")
+                for key, array in arrays.items()
+            }
+            shards.write_tensors(self.folder / name, stored, {"wszoo_format": str(shards.FORMAT)})
+            del stored
             view = None
             if self.index.plan["parquet"]:
                 from zoo.table import write_parquet

@@ -25,7 +25,7 @@ from zoo.engines.classifiers import (
 )
 from zoo.fitting import ATTEMPTS, Arrays, Fitted, Rows, split_params
 from zoo.recipes import ClassifierRecipe, Classified, TrajectoryRecipe, bounds, choices
-from zoo.shards import Column
+from zoo.shards import STORAGE, Column, round_to
 from zoo.sources import ImageSource, split_items
 from zoo.spec import NetworkSpec
 
@@ -56,12 +56,16 @@ class Classification:
     Attributes:
         columns: what a row has besides keys and tensors.
         unit_rows: rows of every unit.
+        storage: type that the networks are kept in; they are rounded before they are evaluated.
 
     Raises:
         ValueError: if the source has too few classes, or the pictures or runs are too small.
     """
 
-    def __init__(self, recipe: Classified, source: ImageSource):
+    def __init__(self, recipe: Classified, source: ImageSource, storage: str = "float32"):
+        if storage not in STORAGE:
+            raise ValueError(f"unknown dtype {storage!r}; known: {', '.join(STORAGE)}")
+        self.storage = storage
         if len(source.class_names) < 2:
             raise ValueError(
                 f"recipe {recipe.name!r} wants at least two classes, {source.name} has "
@@ -128,6 +132,8 @@ class Classification:
                 found[name] = Column("target", "count" if name == "batch" else "real")
         for name in ("train_loss", "test_loss", "test_accuracy"):
             found[name] = Column("quality", "real")
+        if self.storage != "float32":
+            found["rounding"] = Column("quality", "real")
         return found
 
     # -- what a unit is ------------------------------------------------------------------
@@ -213,6 +219,7 @@ class Classification:
             beta2=recipe.beta2,
             eps=recipe.eps,
             dropout=float(unit.settings["dropout"]),
+            storage=self.storage,
         )
 
     def initial(self, seed: int, index: int, attempt: int = 0) -> NDArray[np.float32]:
@@ -261,27 +268,42 @@ class Classification:
             params = np.stack([self.initial(seed, index, attempt) for index in left])
             found = engine.train(self.spec, self.data, params, fresh)
             for index, run, result in zip(left, fresh, found, strict=True):
-                if all(np.isfinite(values).all() for values in result):
+                stored = round_to(result.params, self.storage)
+                if np.isfinite(stored).all() and all(np.isfinite(v).all() for v in result[1:]):
                     trained[index], runs[index] = result, run
             left = [index for index in left if index not in trained]
         kept = [int(index) for index in rows.index if int(index) in trained]
-        index = np.repeat(np.array(kept, np.int64), self.unit_rows)
-        arrays: Arrays = {"index": index, "view": np.zeros_like(index)}
+        number = np.repeat(np.array(kept, np.int64), self.unit_rows)
+        arrays: Arrays = {"index": number, "view": np.zeros_like(number)}
         if isinstance(self.recipe, TrajectoryRecipe):
             parts = [np.array(runs[unit].steps, np.int64) for unit in kept]
             arrays["step"] = np.concatenate([*parts, np.empty(0, np.int64)])
             epochs = [part / runs[unit].epoch_steps for part, unit in zip(parts, kept, strict=True)]
             arrays["epoch"] = np.concatenate([*epochs, np.empty(0)]).astype(np.float32)
-        arrays |= self.target_columns(seed, index)
+        arrays |= self.target_columns(seed, number)
         for name in ("train_loss", "test_loss", "test_accuracy"):
             values = [getattr(trained[unit], name) for unit in kept]
             arrays[name] = np.concatenate([*values, np.empty(0)]).astype(np.float32)
         empty = np.empty((0, self.spec.param_count), np.float32)
         flat = [trained[unit].params for unit in kept]
         params = flat[0] if len(flat) == 1 else np.concatenate([*flat, empty])
+        if self.storage != "float32":
+            exact, params = params, round_to(params, self.storage)
+            arrays["rounding"] = _relative_error(params, exact)
         arrays |= split_params(params, self.spec.tensors)
         reason = f"not finite after {ATTEMPTS} attempts"
-        return Fitted(arrays, [(index, 0, reason) for index in left])
+        return Fitted(arrays, [(unit, 0, reason) for unit in left])
+
+
+def _relative_error(
+    params: NDArray[np.float32], exact: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Root of the mean squared difference over that of the exact parameters, `net`."""
+    error = np.square(params - exact, dtype=np.float64).mean(axis=1)
+    size = np.square(exact, dtype=np.float64).mean(axis=1)
+    # A network of zeros has no error either.
+    relative: NDArray[np.float32] = np.sqrt(error / np.maximum(size, 1e-300)).astype(np.float32)
+    return relative
 
 
 def initial_weights(

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from zoo import nets, philox
 from zoo.engines import available_cores
+from zoo.shards import round_to
 from zoo.spec import NetworkSpec
 from zoo.weights import Weights
 
@@ -68,6 +69,8 @@ class Run:
         steps: updates after which a network is kept, ascending; 0 is the initial one.
         batch: items of a minibatch.
         dropout: chance that a feature (of a conv layer: a whole map) of a hidden layer is 0.
+        storage: what kept networks are rounded to before they are evaluated; training goes
+            on with the unrounded ones, and these are given back.
     """
 
     key: tuple[int, int, int, int]
@@ -83,6 +86,7 @@ class Run:
     beta2: float = 0.999
     eps: float = 1e-8
     dropout: float = 0.0
+    storage: str = "float32"
 
     @property
     def epoch_steps(self) -> int:
@@ -234,11 +238,12 @@ def dropout_factors(run: Run, spec: NetworkSpec, step: int, items: int) -> list[
 def pixels(data: Data, spec: NetworkSpec, items: NDArray[np.int64], device: Any) -> Tensor:
     """Network inputs of these items: `item inp`, or `item inp row col` of conv networks."""
     raw = torch.from_numpy(data.images[items]).to(device)
-    x = raw.float() * np.float32(data.scale) + np.float32(data.shift)
+    x: Tensor = raw.float() * float(np.float32(data.scale)) + float(np.float32(data.shift))
     if spec.layers[0].kind == "linear":
         return x
     row, col, _ = data.shape
-    return rearrange(x, "item (row col chan) -> item chan row col", row=row, col=col)
+    x = rearrange(x, "item (row col chan) -> item chan row col", row=row, col=col)
+    return x
 
 
 def _torch_device(name: str) -> torch.device:
@@ -422,6 +427,9 @@ class CompiledEngine:
                 )  # fmt: skip
             if keep:
                 dense.place(memory, found.params[number], layout.layers, True)
+                if run.storage != "float32":
+                    rounded = round_to(found.params[number], run.storage)
+                    dense.place(memory, rounded, layout.layers, False)
                 for items, columns in (
                     (run.loss_items, (found.train_loss, None)),
                     (run.test_items, (found.test_loss, found.test_accuracy)),
@@ -433,6 +441,8 @@ class CompiledEngine:
                     columns[0][number] = loss
                     if columns[1] is not None:
                         columns[1][number] = right
+                if run.storage != "float32":
+                    dense.place(memory, found.params[number], layout.layers, False)
                 number += 1
         return found
 
@@ -465,7 +475,7 @@ class ReferenceEngine:
         self, spec: NetworkSpec, data: Data, params: NDArray[np.float32], run: Run
     ) -> Trained:
         start = Weights.unflatten(torch.from_numpy(np.array(params))[None], spec)
-        module = nets.to_module(spec, start).to(self.device, self.dtype)
+        module: nets.Network = nets.to_module(spec, start).to(self.device, self.dtype)
         kind: Any = {
             "adam": torch.optim.Adam, "sgd": torch.optim.SGD, "rmsprop": torch.optim.RMSprop
         }[run.optimiser]  # fmt: skip
@@ -478,9 +488,15 @@ class ReferenceEngine:
         for items in minibatches(run):
             if items is None:
                 flat = torch.cat([p.detach().flatten() for p in module.parameters()])
-                train_loss, _ = self._evaluate(spec, data, module, run.loss_items)
-                loss, accuracy = self._evaluate(spec, data, module, run.test_items)
-                kept.append((flat.float().cpu().numpy(), train_loss, loss, accuracy))
+                stored = flat.float().cpu().numpy()
+                tested = module
+                if run.storage != "float32":
+                    rounded = torch.from_numpy(round_to(stored, run.storage))[None]
+                    tested = nets.to_module(spec, Weights.unflatten(rounded, spec))
+                    tested = tested.to(self.device, self.dtype)
+                train_loss, _ = self._evaluate(spec, data, tested, run.loss_items)
+                loss, accuracy = self._evaluate(spec, data, tested, run.test_items)
+                kept.append((stored, train_loss, loss, accuracy))
                 continue
             x = pixels(data, spec, items, self.device).to(self.dtype)
             y = torch.from_numpy(data.labels[items]).to(self.device)
@@ -518,3 +534,158 @@ class ReferenceEngine:
                 total += float(nn.functional.cross_entropy(outputs, y, reduction="sum"))
                 right += int((outputs.argmax(dim=1) == y).sum())
         return total / len(items), right / len(items)
+
+
+# ---- torch, side by side
+
+
+class BatchedEngine:
+    """Many runs side by side on any torch device.
+
+    Runs of equal batch and data sizes share tensors, each with its own order, optimiser
+    and settings. Batches have one fixed size, padded, because torch picks its kernels by
+    shape and would else round a network differently with its neighbours.
+    """
+
+    name = "torch"
+    batch = 16
+    threads = 1
+    eval_items = 500
+
+    def __init__(self, device: str = "cpu", threads: int = 1, dtype: torch.dtype = torch.float32):
+        self.device = _torch_device(device)
+        self.dtype = dtype
+        if self.device.type == "cpu":
+            torch.set_num_threads(threads)
+
+    def train(
+        self, spec: NetworkSpec, data: Data, params: NDArray[np.float32], runs: Sequence[Run]
+    ) -> list[Trained]:
+        """See `zoo.engines.classifiers`; any spec that `zoo.nets.forward` runs."""
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for number, run in enumerate(runs):
+            sizes = [len(i) for i in (run.train_items, run.loss_items, run.test_items)]
+            # Of equal lengths too, so that none waits long for its neighbours.
+            epochs = -(-run.steps[-1] // run.epoch_steps)
+            groups.setdefault((run.batch, *sizes, epochs), []).append(number)
+        found: dict[int, Trained] = {}
+        images = torch.from_numpy(data.images).to(self.device)
+        labels = torch.from_numpy(data.labels).to(self.device)
+        for members in groups.values():
+            for start in range(0, len(members), self.batch):
+                part = members[start : start + self.batch]
+                padded = part + part[:1] * (self.batch - len(part))
+                results = self._train_batch(
+                    spec, data, images, labels, params[padded], [runs[n] for n in padded]
+                )
+                found |= dict(zip(part, results[: len(part)], strict=True))
+        return [found[number] for number in range(len(runs))]
+
+    def _train_batch(
+        self,
+        spec: NetworkSpec,
+        data: Data,
+        images: Tensor,
+        labels: Tensor,
+        params: NDArray[np.float32],
+        runs: list[Run],
+    ) -> list[Trained]:
+        place: dict[str, Any] = {"device": self.device, "dtype": self.dtype}
+        p = torch.from_numpy(params).to(**place).clone().requires_grad_()
+        mean, square = torch.zeros_like(p), torch.zeros_like(p)
+
+        def column(values: list[float]) -> Tensor:
+            return torch.tensor(values, **place)[:, None]
+
+        lr, decay = column([r.lr for r in runs]), column([r.weight_decay for r in runs])
+        is_adam, is_sgd = (
+            column([float(r.optimiser == name) for r in runs]).bool() for name in ("adam", "sgd")
+        )
+        beta1, beta2, eps = runs[0].beta1, runs[0].beta2, runs[0].eps
+        kept: list[list[tuple[NDArray[np.float32], float, float, float]]] = [[] for _ in runs]
+        wanted = [set(run.steps) for run in runs]
+        per_epoch, count = runs[0].epoch_steps, len(runs[0].train_items)
+        dropout = any(run.dropout for run in runs)
+        orders = torch.empty(0)
+        for step in range(max(run.steps[-1] for run in runs) + 1):
+            if any(step in steps for steps in wanted):
+                stored = p.detach().float().cpu().numpy()
+                rounded = round_to(stored, runs[0].storage)
+                tested = torch.from_numpy(rounded).to(**place)
+                train = self._evaluate(spec, data, images, labels, tested, [r.loss_items for r in runs])
+                test = self._evaluate(spec, data, images, labels, tested, [r.test_items for r in runs])
+                for net, steps in enumerate(wanted):
+                    if step in steps:
+                        kept[net].append((stored[net], train[0][net], test[0][net], test[1][net]))
+            if all(step >= run.steps[-1] for run in runs):
+                break
+            epoch, number = divmod(step, per_epoch)
+            if number == 0:
+                orders = torch.from_numpy(np.stack([shuffled(r, epoch) for r in runs]))
+                orders = orders.to(self.device)
+            items = orders[:, number * runs[0].batch : min(count, (number + 1) * runs[0].batch)]
+            factors = None
+            if dropout:
+                each = [dropout_factors(run, spec, step, items.shape[1]) for run in runs]
+                factors = [torch.stack(same).to(**place) for same in zip(*each, strict=True)]
+            outputs = self._forward(spec, data, images, p, items, factors)
+            losses = nn.functional.cross_entropy(
+                outputs.flatten(0, 1), labels[items].flatten(), reduction="none"
+            )
+            (grad,) = torch.autograd.grad(losses.sum() / items.shape[1], p)
+            with torch.no_grad():
+                grad = grad + decay * p
+                mean = torch.where(is_adam, mean + (1 - beta1) * (grad - mean), mean)
+                gain = torch.where(is_adam, 1 - beta2, 0.01)
+                square = square + gain * (grad * grad - square)
+                root1 = 1 - beta1 ** (step + 1)
+                root2 = (1 - beta2 ** (step + 1)) ** 0.5
+                adam = mean / root1 / (square.sqrt() / root2 + eps)
+                other = torch.where(is_sgd, grad, grad / (square.sqrt() + eps))
+                p -= lr * torch.where(is_adam, adam, other)
+        return [
+            Trained(*(np.array(values) for values in zip(*rows, strict=True))) for rows in kept
+        ]
+
+    def _forward(
+        self,
+        spec: NetworkSpec,
+        data: Data,
+        images: Tensor,
+        p: Tensor,
+        items: Tensor,
+        factors: list[Tensor] | None = None,
+    ) -> Tensor:
+        """`net item out` of every network on its own `net item`."""
+        x = images[items].to(self.dtype) * float(np.float32(data.scale))
+        x = x + float(np.float32(data.shift))
+        if spec.layers[0].kind == "conv":
+            row, col, _ = data.shape
+            x = rearrange(x, "net item (row col chan) -> net item chan row col", row=row, col=col)
+        weights = Weights.unflatten(p, spec)
+        return nets.forward(spec, weights, x, factors)
+
+    def _evaluate(
+        self,
+        spec: NetworkSpec,
+        data: Data,
+        images: Tensor,
+        labels: Tensor,
+        p: Tensor,
+        items: list[NDArray[np.int64]],
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean loss and share of right answers of every network on its own items."""
+        every = torch.from_numpy(np.stack(items)).to(self.device)
+        loss = torch.zeros(len(p), dtype=torch.float64, device=self.device)
+        right = torch.zeros_like(loss)
+        with torch.no_grad():
+            for part in every.split(self.eval_items, dim=1):
+                outputs = self._forward(spec, data, images, p, part).double()
+                y = labels[part]
+                flat = nn.functional.cross_entropy(
+                    outputs.flatten(0, 1), y.flatten(), reduction="none"
+                )
+                loss += flat.reshape(y.shape).sum(dim=1)
+                right += (outputs.argmax(dim=2) == y).sum(dim=1)
+        count = every.shape[1]
+        return (loss / count).cpu().numpy(), (right / count).cpu().numpy()

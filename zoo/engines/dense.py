@@ -39,6 +39,8 @@ from zoo.engines.tiles import (
     _sum_points,
 )
 
+__all__ = ["LANES", "TILE_ROWS", "evaluate", "place", "train", "words"]
+
 # Columns of the layer table; WEIGHT and BIAS count floats in one copy of the parameters,
 # the other offsets count floats in memory.
 (
