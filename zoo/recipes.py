@@ -270,13 +270,14 @@ class TrainedRecipe:
                 raise ValueError(f"{field} must be positive, got {getattr(self, field)!r}")
         if bounds(self.dropout)[1] >= 1:
             raise ValueError(f"dropout must be below 1, got {self.dropout!r}")
-        for field, known in (
-            ("optimiser", ("adam", "sgd", "rmsprop")),
-            ("init", ("torch", "glorot", "he", "orthogonal", "normal")),
-        ):
+        listed = {
+            "optimiser": ("adam", "sgd", "rmsprop"),
+            "init": ("torch", "glorot", "he", "orthogonal", "normal"),
+        }
+        for field, values in listed.items():
             for choice in choices(getattr(self, field)):
-                if choice not in known:
-                    raise ValueError(f"unknown {field} {choice!r}; known: {', '.join(known)}")
+                if choice not in values:
+                    raise ValueError(f"unknown {field} {choice!r}; known: {', '.join(values)}")
         try:
             batches = [int(word) for word in choices(self.batch)]
             fractions = [float(word) for word in choices(self.fraction)]

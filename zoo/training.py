@@ -8,7 +8,6 @@ numbers overflow is tried again with other initial weights and order, its settin
 
 from dataclasses import dataclass
 from math import ceil, exp, log, prod, sqrt
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +23,7 @@ from zoo.engines.classifiers import (
     random_words,
 )
 from zoo.fitting import ATTEMPTS, Arrays, Fitted, Rows, split_params
-from zoo.recipes import ClassifierRecipe, Classified, TrajectoryRecipe, bounds, choices
+from zoo.recipes import Classified, ClassifierRecipe, TrajectoryRecipe, bounds, choices
 from zoo.shards import STORAGE, Column, round_to
 from zoo.sources import ImageSource, split_items
 from zoo.spec import NetworkSpec

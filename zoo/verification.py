@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from zoo import engines, nets, shards, table
-from zoo.engines import classifiers
 from zoo.builder import cpu_kind, package_versions, plan_rows
 from zoo.compare import evaluate, source_of
+from zoo.engines import classifiers
 from zoo.errors import ZooError
 from zoo.fitting import Rows, fit_rows
 from zoo.objectives import Objective, objective, raw_items, target_columns

@@ -609,7 +609,7 @@ class BatchedEngine:
         orders = torch.empty(0)
         for step in range(max(run.steps[-1] for run in runs) + 1):
             if any(step in steps for steps in wanted):
-                stored = p.detach().float().cpu().numpy()
+                stored = p.detach().float().cpu().numpy().copy()  # p changes in place
                 rounded = round_to(stored, runs[0].storage)
                 tested = torch.from_numpy(rounded).to(**place)
                 train = self._evaluate(spec, data, images, labels, tested, [r.loss_items for r in runs])

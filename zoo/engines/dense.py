@@ -102,7 +102,7 @@ def _product(
     memory, source, source_stride, weight, weight_panel, bias, bias_panel, target, target_stride,
     panels, points, depth, times,
 ):  # fmt: skip
-    """target = source x weight + bias, or with `times` what is in target times the product."""
+    """Target = source x weight + bias, or with `times` what is in target times the product."""
     tiles = (points + TILE_ROWS - 1) // TILE_ROWS
     for panel in range(0, panels - 1, 2):
         for tile in range(tiles):
