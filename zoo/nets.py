@@ -130,7 +130,7 @@ def forward(
     | Float[Tensor, "net item inp"]
     | Float[Tensor, "item inp row col"]
     | Float[Tensor, "net item inp row col"],
-    factors: Sequence[Float[Tensor, "net item out"]] | None = None,
+    factors: Sequence[Float[Tensor, "net item _"]] | None = None,
 ) -> Float[Tensor, "net item out"]:
     """Every network's output on shared inputs, or on inputs of its own.
 

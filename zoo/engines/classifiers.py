@@ -10,8 +10,8 @@ be kept and evaluated. What it must do for every run on its own:
         one update of torch.optim's Adam, SGD or RMSprop, at torch's defaults for the rest
         after update s in `run.steps`: keep the network and evaluate it
 
-Order and dropout come from `zoo.philox`, so engines agree to rounding and a run's bytes
-do not depend on the runs beside it. Pixels are bytes and become scale * byte + shift.
+Order and dropout come from `zoo.philox`, so engines agree to rounding, and what a run
+becomes does not depend on the runs beside it. Pixels are bytes and become scale * byte + shift.
 
 `CompiledEngine` ("cpu") trains one run at a time on the calling thread and is meant to be
 called from several; `BatchedEngine` ("torch") trains many side by side on any torch device;
@@ -544,7 +544,9 @@ class BatchedEngine:
 
     Runs of equal batch and data sizes share tensors, each with its own order, optimiser
     and settings. Batches have one fixed size, padded, because torch picks its kernels by
-    shape and would else round a network differently with its neighbours.
+    shape and would else round a network differently with its neighbours. Its place in the
+    batch still matters on CPUs, in the last bits, since MKL rounds by how memory is
+    aligned: another `shard_rows` gives other last bits with this engine.
     """
 
     name = "torch"
