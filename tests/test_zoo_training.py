@@ -250,9 +250,7 @@ def test_verify_finds_a_wrong_accuracy_and_a_moved_row(digits, tmp_path):
         shards.write_tensors(tmp_path / "out" / file, arrays)
         about = shards.describe(tmp_path / "out", file)
         changed = replace(index.shards[0], bytes=about.bytes, sha256=about.sha256)
-        shards.write_index(
-            tmp_path / "out", replace(index, shards=(changed, *index.shards[1:]))
-        )
+        shards.write_index(tmp_path / "out", replace(index, shards=(changed, *index.shards[1:])))
         failed = [
             check.name
             for check in verification.verify(tmp_path / "out", samples=100, refit=0)

@@ -453,9 +453,7 @@ def nfn(source: str) -> ImageRecipe:
 
 def sine_ssl(source: str) -> SineRecipe:
     """5,000 waves a sin(bx) for self-supervised learning (Navon et al. 2023, Sec. 7)."""
-    return SineRecipe(
-        name="sine-ssl", lr=1e-3, steps=1_500, weight_decay=1e-4, target_mse=1e-4
-    )
+    return SineRecipe(name="sine-ssl", lr=1e-3, steps=1_500, weight_decay=1e-4, target_mse=1e-4)
 
 
 def sine_regression(source: str) -> SineRecipe:
@@ -590,9 +588,7 @@ def flags(chosen: AnyRecipe, source: str) -> list[str]:
     return words
 
 
-def recipe(
-    name: str | None, source: str, command: str | None = None, **changes: Any
-) -> AnyRecipe:
+def recipe(name: str | None, source: str, command: str | None = None, **changes: Any) -> AnyRecipe:
     """The named recipe for a source, with fields changed.
 
     Args:

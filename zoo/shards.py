@@ -186,8 +186,7 @@ class Index:
                 raise ZooError(f"{INDEX_FILE}: {str(path)!r} lies outside the zoo's folder")
         if splits != plain.get("splits"):
             raise ZooError(
-                f"{INDEX_FILE}: splits say {plain.get('splits')}, the shards add up to "
-                f"{splits}"
+                f"{INDEX_FILE}: splits say {plain.get('splits')}, the shards add up to {splits}"
             )
         return index
 
@@ -304,9 +303,7 @@ def write_tensors(
         temporary.write_bytes(_serialised(whole, dict(metadata or {}) or None))
 
 
-def _serialised(
-    whole: Mapping[str, NDArray[Any]], metadata: dict[str, str] | None
-) -> bytes:
+def _serialised(whole: Mapping[str, NDArray[Any]], metadata: dict[str, str] | None) -> bytes:
     if not any(array.dtype == np.uint16 for array in whole.values()):
         return safetensors.numpy.save(dict(whole), metadata)
     # The numpy writer of safetensors knows no bfloat16; the format is a header of JSON,
@@ -411,5 +408,3 @@ def zoo_columns(
     for name in spec.tensors:
         named[name] = Column(name.partition("_")[0], "tensor", storage=reduced)
     return named
-
-

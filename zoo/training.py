@@ -249,8 +249,7 @@ class Classification:
                 else:
                     values.append(float(unit.settings[name]))
         return {
-            name: np.array(values, self.columns[name].dtype)[back]
-            for name, values in named.items()
+            name: np.array(values, self.columns[name].dtype)[back] for name, values in named.items()
         }
 
     # -- carrying it out -------------------------------------------------------------------
@@ -294,9 +293,7 @@ class Classification:
         return Fitted(arrays, [(unit, 0, reason) for unit in left])
 
 
-def _relative_error(
-    params: NDArray[np.float32], exact: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def _relative_error(params: NDArray[np.float32], exact: NDArray[np.float32]) -> NDArray[np.float32]:
     """Root of the mean squared difference over that of the exact parameters, `net`."""
     error = np.square(params - exact, dtype=np.float64).mean(axis=1)
     size = np.square(exact, dtype=np.float64).mean(axis=1)

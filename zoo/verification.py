@@ -122,7 +122,9 @@ def _check_files(folder: Path, index: Index) -> Check:
 
 def _check_rows(index: Index, rows: dict[str, list[dict[str, NDArray[Any]]]]) -> Check:
     """Names, shapes, finite values, row counts; the view's rows."""
-    for shard, arrays in zip(index.shards, (a for parts in rows.values() for a in parts), strict=True):
+    for shard, arrays in zip(
+        index.shards, (a for parts in rows.values() for a in parts), strict=True
+    ):
         if list(sorted(arrays)) != sorted(index.columns):
             return Check("rows", False, f"{shard.file}: its tensors are not the index's columns")
         for name, array in arrays.items():
@@ -262,9 +264,7 @@ def _check_refit(
     return Check("refit", bool(passed), detail)
 
 
-def _check_accuracy(
-    goal: Classification, index: Index, arrays: dict[str, NDArray[Any]]
-) -> Check:
+def _check_accuracy(goal: Classification, index: Index, arrays: dict[str, NDArray[Any]]) -> Check:
     """Evaluate networks again, with plain torch."""
     weights = Weights.from_tensors(
         {name: torch.from_numpy(arrays[name]) for name in goal.spec.tensors}
@@ -315,7 +315,9 @@ def _check_retraining(
     device: str,
 ) -> Check:
     """Train classifiers or runs again, each with all its networks."""
-    units = [(part, unit) for ps in rows.values() for part in ps for unit in np.unique(part["index"])]
+    units = [
+        (part, unit) for ps in rows.values() for part in ps for unit in np.unique(part["index"])
+    ]
     picked = chosen.choice(len(units), min(count, len(units)), replace=False)
     engine = classifiers.load(index.plan["engine"], device)
     here, there = package_versions(), index.packages

@@ -614,8 +614,12 @@ class BatchedEngine:
                 stored = p.detach().float().cpu().numpy().copy()  # p changes in place
                 rounded = round_to(stored, runs[0].storage)
                 tested = torch.from_numpy(rounded).to(**place)
-                train = self._evaluate(spec, data, images, labels, tested, [r.loss_items for r in runs])
-                test = self._evaluate(spec, data, images, labels, tested, [r.test_items for r in runs])
+                train = self._evaluate(
+                    spec, data, images, labels, tested, [r.loss_items for r in runs]
+                )
+                test = self._evaluate(
+                    spec, data, images, labels, tested, [r.test_items for r in runs]
+                )
                 for net, steps in enumerate(wanted):
                     if step in steps:
                         kept[net].append((stored[net], train[0][net], test[0][net], test[1][net]))
@@ -645,9 +649,7 @@ class BatchedEngine:
                 adam = mean / root1 / (square.sqrt() / root2 + eps)
                 other = torch.where(is_sgd, grad, grad / (square.sqrt() + eps))
                 p -= lr * torch.where(is_adam, adam, other)
-        return [
-            Trained(*(np.array(values) for values in zip(*rows, strict=True))) for rows in kept
-        ]
+        return [Trained(*(np.array(values) for values in zip(*rows, strict=True))) for rows in kept]
 
     def _forward(
         self,

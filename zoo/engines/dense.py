@@ -224,9 +224,7 @@ def _patches(memory, layers, layer, items, back):
                             k += channels
                             continue
                         for channel in range(channels):
-                            place = (
-                                source + (k // LANES) * stride + point * LANES + k % LANES
-                            )
+                            place = source + (k // LANES) * stride + point * LANES + k % LANES
                             value = pixel + (channel // LANES) * before_stride + channel % LANES
                             if back:
                                 if inside:
