@@ -1,4 +1,4 @@
-"""Commands that make zoos: `fit-inrs`, and `recipes` that lists what they can make."""
+"""Commands that make zoos: `fit-*`, and `recipes` that lists what they can make."""
 
 import signal
 import sys
@@ -8,14 +8,55 @@ from typing import Any, NoReturn
 
 import click
 
-from cli.options import fitting, given_fields, recipe_options
+from cli.options import INRS, TRAINED, fitting, given_fields, recipe_options, storage
 
 
 @click.command("fit-inrs")
 @click.argument("source")
 @fitting
-@recipe_options
-def fit_inrs(
+@recipe_options(*INRS)
+def fit_inrs(source: str, **values: Any) -> None:
+    """Fit an INR to every picture or wave of SOURCE, into a zoo.
+
+    SOURCE is mnist, fashion-mnist, cifar10, digits, sine, or imagefolder:PATH (a folder
+    of class folders; PATH/train and PATH/test where they are there). Run the same
+    command again after a stop of any kind: it goes on where it was.
+    """
+    _fit("fit-inrs", source, **values)
+
+
+@click.command("fit-classifiers")
+@click.argument("source")
+@fitting
+@storage
+@recipe_options(TRAINED[0])
+def fit_classifiers(source: str, **values: Any) -> None:
+    """Train classifiers of two random classes each of SOURCE, into a zoo.
+
+    SOURCE is cifar10, mnist, fashion-mnist, digits, or imagefolder:PATH (a folder of class
+    folders; PATH/train and PATH/test where they are there). Run the same command again
+    after a stop of any kind: it goes on where it was.
+    """
+    _fit("fit-classifiers", source, **values)
+
+
+@click.command("fit-trajectories")
+@click.argument("source")
+@fitting
+@storage
+@recipe_options(TRAINED[1])
+def fit_trajectories(source: str, **values: Any) -> None:
+    """Train classifiers of SOURCE and keep networks on the way, into a zoo.
+
+    SOURCE is fashion-mnist, mnist, cifar10, digits, or imagefolder:PATH (a folder of class
+    folders; PATH/train and PATH/test where they are there). Run the same command again
+    after a stop of any kind: it goes on where it was.
+    """
+    _fit("fit-trajectories", source, **values)
+
+
+def _fit(
+    command: str,
     source: str,
     recipe: str | None,
     out: Path | None,
@@ -28,17 +69,13 @@ def fit_inrs(
     data_root: Path | None,
     overwrite: bool,
     no_parquet: bool,
+    dtype: str = "float32",
     **values: Any,
 ) -> None:
-    """Fit an INR to every picture or wave of SOURCE, into a zoo.
-
-    SOURCE is mnist, fashion-mnist, cifar10, digits, sine, or imagefolder:PATH (a folder
-    of class folders; PATH/train and PATH/test where they are there). Run the same
-    command again after a stop of any kind: it goes on where it was.
-    """
+    """Run the recipe that the options of a command describe."""
     from zoo import recipes
 
-    chosen = recipes.recipe(recipe, source, **given_fields(values))
+    chosen = recipes.recipe(recipe, source, command, **given_fields(values))
     folder = out or Path("zoos") / zoo_name(source, chosen.name)
 
     from tqdm import tqdm
@@ -65,6 +102,8 @@ def fit_inrs(
             bar.initial = bar.n = state.done
         if state.psnr_db is not None:
             bar.set_postfix_str(f"{state.psnr_db:.2f} dB", refresh=False)
+        if state.accuracy is not None:
+            bar.set_postfix_str(f"accuracy {state.accuracy:.3f}", refresh=False)
         bar.update(state.done - bar.n)
 
     def close() -> None:
@@ -88,6 +127,7 @@ def fit_inrs(
             data_root=data_root,
             overwrite=overwrite,
             parquet=not no_parquet,
+            dtype=dtype,
             progress=progress,
             warn=warn,
         )
@@ -100,13 +140,14 @@ def fit_inrs(
         sys.exit(1)
     finally:
         close()
-    psnr = [part["psnr_db"]["mean"] for part in index.quality.values() if "psnr_db" in part]
     splits = ", ".join(f"{name} {rows:,}" for name, rows in index.splits.items())
     click.echo(f"{folder}: {index.rows:,} networks ({splits})")
-    if psnr:
-        rows = list(index.splits.values())
-        mean = sum(p * n for p, n in zip(psnr, rows, strict=True)) / sum(rows)
-        click.echo(f"mean PSNR {mean:.2f} dB")
+    for column, text in (("psnr_db", "PSNR {:.2f} dB"), ("test_accuracy", "test accuracy {:.4f}")):
+        means = [part[column]["mean"] for part in index.quality.values() if column in part]
+        if means:
+            rows = list(index.splits.values())
+            mean = sum(m * n for m, n in zip(means, rows, strict=True)) / sum(rows)
+            click.echo(f"mean {text.format(mean)}")
     if index.excluded:
         click.echo(f"{len(index.excluded)} excluded; `wszoo info {folder}` lists them")
 
@@ -120,12 +161,18 @@ def zoo_name(source: str, recipe: str) -> str:
 
     >>> zoo_name("mnist", "dws"), zoo_name("mnist", "nfn"), zoo_name("sine", "sine-ssl")
     ('mnist-inrs', 'mnist-inrs-nfn', 'sine-ssl')
+    >>> zoo_name("cifar10", "binary"), zoo_name("mnist", "nfn-mlp3")
+    ('cifar10-classifiers', 'mnist-trajectories-nfn-mlp3')
     """
+    from zoo.recipes import command_of, default_recipe
+
     if source == "sine":
         return recipe
     kind, _, path = source.partition(":")
     stem = (Path(path).resolve().name or kind) if path else kind
-    return f"{stem}-inrs" if recipe == "dws" else f"{stem}-inrs-{recipe}"
+    command = command_of(recipe)
+    what = f"{stem}-{command.removeprefix('fit-')}"
+    return what if recipe == default_recipe(source, command) else f"{what}-{recipe}"
 
 
 @click.command()
@@ -133,7 +180,7 @@ def zoo_name(source: str, recipe: str) -> str:
 @click.option("--source", default="mnist", show_default=True, help="Some recipes differ by it.")
 def recipes(name: str | None, source: str) -> None:
     """List the recipes with their fields, or the one called NAME."""
-    from zoo.recipes import RECIPES, flag
+    from zoo.recipes import RECIPES, command_of, flag
 
     if name is not None and name not in RECIPES:
         raise ValueError(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}")
@@ -142,6 +189,7 @@ def recipes(name: str | None, source: str) -> None:
             continue
         about = (make.__doc__ or "").strip().splitlines()[0]
         click.echo(("\n" if number and name is None else "") + f"{known}: {about}")
+        click.echo(f"  wszoo {command_of(known)}")
         chosen = make("sine" if known.startswith("sine-") else source)
         for field in fields(chosen):
             if field.name != "name":

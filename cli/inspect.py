@@ -59,7 +59,7 @@ def _describe(index: "Index") -> None:
         words = [
             f"{column} {found[column]['mean']:.4g} ({found[column]['min']:.4g}.."
             f"{found[column]['max']:.4g})"
-            for column in ("psnr_db", "mse", "steps")
+            for column in ("psnr_db", "mse", "steps", "test_accuracy", "test_loss")
             if column in found
         ]
         click.echo(f"  {split:<10} {count:>9,}  {'  '.join(words)}")
@@ -132,7 +132,11 @@ def verify(
 def show(
     path: Path, out: Path, split: str | None, count: int, seed: int, data_root: Path | None
 ) -> None:
-    """Draw random networks of the zoo at PATH beside their originals."""
+    """Draw random networks of the zoo at PATH beside their originals.
+
+    Of classifiers the whole split is drawn: test accuracy as a histogram, and over the steps
+    of the runs or by pair of classes.
+    """
     from zoo.compare import draw
 
     draw(path, out, split=split, count=count, seed=seed, data_root=data_root)

@@ -10,11 +10,13 @@ import click
 # command for it would load what the command needs.
 COMMANDS = {
     "fit-inrs": ("cli.fit", "Fit an INR to every picture or wave of a source."),
+    "fit-classifiers": ("cli.fit", "Train classifiers of two random classes each."),
+    "fit-trajectories": ("cli.fit", "Train classifiers and keep networks on the way."),
     "import": ("cli.importing", "Make a zoo of networks that others published."),
     "recipes": ("cli.fit", "List the recipes and their fields."),
     "info": ("cli.inspect", "What a zoo holds, finished or not."),
     "verify": ("cli.inspect", "Hold a zoo against its index, its source and a refit."),
-    "show": ("cli.inspect", "Draw originals beside reconstructions."),
+    "show": ("cli.inspect", "Draw networks beside their originals, or their accuracy."),
     "push": ("cli.hub", "Send a zoo to the Hugging Face Hub."),
     "pull": ("cli.hub", "Fetch a zoo from the Hugging Face Hub."),
 }

@@ -2,14 +2,14 @@
 
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
 
-from zoo.recipes import ImageRecipe, SineRecipe, flag
+from zoo.recipes import ClassifierRecipe, ImageRecipe, SineRecipe, TrajectoryRecipe, flag
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -44,6 +44,38 @@ FIELD_HELP = {
     "target_mse": "Stop a wave's network below this mean squared error.",
 }
 
+CLASSIFIER_HELP = {
+    "network": "mlp or cnn.",
+    "hidden": "Neurons, or channels, of each hidden layer.",
+    "layers": "Layers of weights, the last included.",
+    "activation": "relu or tanh.",
+    "stride": "Of the convolutions, in pixels.",
+    "epochs": "Passes over the training items at most.",
+    "lr": "Learning rate; a range 1e-4..1e-2 is drawn log-uniformly.",
+    "weight_decay": "L2 term in the gradient, or a range.",
+    "optimiser": "adam, sgd or rmsprop, or a list a,b to draw from.",
+    "beta1": "Adam's first decay rate.",
+    "beta2": "Adam's second decay rate.",
+    "eps": "Epsilon of Adam and RMSprop.",
+    "batch": "Items of a minibatch, or a list.",
+    "init": "torch, glorot, he, orthogonal or normal, or a list.",
+    "init_scale": "Factor on the initial weights, or a range.",
+    "init_std": "Standard deviation of init normal, or a range.",
+    "fraction": "Part of the training items that is seen, or a list.",
+    "dropout": "Chance that a feature is dropped, or a range, drawn uniformly.",
+    "black": "Input of a black pixel.",
+    "white": "Input of a white pixel.",
+    "loss_items": "Training items at most that the train loss is measured on.",
+    "size": "Side in pixels that pictures are resized to.",
+    "networks": "How many classifiers.",
+    "runs": "How many runs.",
+    "checkpoints": "Which networks of a run are kept: every, random or tenths.",
+    "interval": "Updates between checkpoints of every.",
+    "kept": "Checkpoints of random.",
+    "validation_share": "Part of the runs in the validation split.",
+    "test_share": "Part of the runs in the test split.",
+}
+
 
 class OrNone(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.2 on
     """A number, or `none` to switch it off."""
@@ -65,33 +97,43 @@ class OrNone(click.ParamType):  # type: ignore[type-arg]  # generic from click 8
 NONE = object()
 
 
-def recipe_fields() -> dict[str, Any]:
-    """Every field that a flag can set, with its type, over all kinds of recipe."""
+INRS = (ImageRecipe, SineRecipe)
+TRAINED = (ClassifierRecipe, TrajectoryRecipe)
+
+
+def recipe_fields(kinds: Sequence[type] = INRS) -> dict[str, Any]:
+    """Every field that a flag can set, with its type, over some kinds of recipe."""
     found: dict[str, Any] = {}
-    for kind in (ImageRecipe, SineRecipe):
+    for kind in kinds:
         hints = typing.get_type_hints(kind)
         found |= {f.name: hints[f.name] for f in fields(kind) if f.name != "name"}
     return found
 
 
-def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """One option for each field of the recipes; those not given stay the recipe's."""
-    for name, hint in reversed(recipe_fields().items()):
-        settings: dict[str, Any] = {"default": None, "help": FIELD_HELP[name]}
-        if hint is bool:
-            settings["is_flag"] = True
-            settings["default"] = False
-        elif isinstance(hint, types.UnionType):
-            settings["type"] = OrNone(next(a for a in typing.get_args(hint) if a is not type(None)))
-        else:
-            settings["type"] = hint
-        command = click.option(flag(name), name, **settings)(command)
-    return command
+def recipe_options(*kinds: type) -> Decorator:
+    """One option for each field of these recipes; those not given stay the recipe's."""
+    texts = FIELD_HELP if set(kinds) <= set(INRS) else CLASSIFIER_HELP
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for name, hint in reversed(recipe_fields(kinds).items()):
+            settings: dict[str, Any] = {"default": None, "help": texts[name]}
+            if hint is bool:
+                settings["is_flag"] = True
+                settings["default"] = False
+            elif isinstance(hint, types.UnionType):
+                inner = next(a for a in typing.get_args(hint) if a is not type(None))
+                settings["type"] = OrNone(inner)
+            else:
+                settings["type"] = hint
+            command = click.option(flag(name), name, **settings)(command)
+        return command
+
+    return decorate
 
 
 def given_fields(values: dict[str, Any]) -> dict[str, Any]:
     """The recipe fields among a command's arguments that were given."""
-    chosen = {k: v for k, v in values.items() if k in recipe_fields()}
+    chosen = {k: v for k, v in values.items() if k in recipe_fields((*INRS, *TRAINED))}
     chosen = {k: v for k, v in chosen.items() if v is not None and v is not False}
     return {k: None if v is NONE else v for k, v in chosen.items()}
 
@@ -106,6 +148,17 @@ def data_root(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def storage(command: Callable[..., Any]) -> Callable[..., Any]:
+    """How exactly networks are kept."""
+    return click.option(
+        "--dtype",
+        type=click.Choice(["float32", "float16", "bfloat16"]),
+        default="float32",
+        show_default=True,
+        help="Type that weights are kept in; float32 is exact, the others halve the files.",
+    )(command)
+
+
 def fitting(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of every command that makes a zoo."""
     options: list[Decorator] = [
@@ -114,7 +167,7 @@ def fitting(command: Callable[..., Any]) -> Callable[..., Any]:
             "--out", type=click.Path(path_type=Path),
             help="Folder of the zoo.  [default: zoos/NAME]",
         ),
-        click.option("--limit", type=int, help="Networks in all, split in proportion."),
+        click.option("--limit", type=int, help="Networks (or runs) in all, split in proportion."),
         click.option(
             "--seed", type=int, default=0, show_default=True, help="Of every random number."
         ),
@@ -124,11 +177,12 @@ def fitting(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Processes that share the cores; 1 is fastest with the cpu engine.",
         ),
         click.option(
-            "--engine", default="auto", show_default=True, help="auto, cpu or reference."
+            "--engine", default="auto", show_default=True,
+            help="auto, cpu, reference; for classifiers also torch.",
         ),
         click.option(
             "--device", default="cpu", show_default=True,
-            help="Torch device of the reference engine.",
+            help="Torch device of the engines that run on torch.",
         ),
         data_root,
         click.option("--overwrite", is_flag=True, help="Throw away the zoo in --out first."),

@@ -23,7 +23,7 @@ _UNCHECKED = {
     # A package takes its modules with it, so these two are left to their modules.
     *("zoo", "zoo.engines"),
     # Numba compiles its functions as they are written, so nothing may wrap them.
-    "zoo.engines.tiles",
+    *("zoo.engines.tiles", "zoo.engines.dense"),
     # They read what others wrote and refuse wrong types by themselves, which is tested.
     *("zoo.shards", "zoo.spec"),
     # The same; and it resizes an array in place, whose shape is then another on return.

@@ -1,9 +1,11 @@
 """Makes a zoo: runs a recipe on a source, from rows to be fitted to a finished folder.
 
-The rows of a zoo are planned before the first is fitted. They are fitted in chunks of
-one engine batch; each chunk is kept in `.build/` as soon as it is done, a full shard
-replaces its chunks, and statistics, card and index end the work. So a kill at any
-moment costs the chunks under way, and the next run goes on from what is on disk.
+The rows of a zoo are planned before the first is fitted. What is planned is a unit: an
+INR or a classifier, which is one row, or a run, which is a known number of rows that stay
+together. Units are fitted in chunks of one engine batch; each chunk is kept in `.build/`
+as soon as it is done, a full shard replaces its chunks, and statistics, card and index
+end the work. So a kill at any moment costs the chunks under way, and the next run goes
+on from what is on disk.
 """
 
 import errno
@@ -12,7 +14,7 @@ import json
 import platform
 import shlex
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,12 +29,24 @@ from zoo.compare import samples
 from zoo.errors import ZooError
 from zoo.fitting import Arrays, Fitted, Rows, fit_rows
 from zoo.objectives import Objective, objective, open_source, raw_items, target_columns
-from zoo.recipes import ImageRecipe, Recipe, SineRecipe, flags
+from zoo.recipes import (
+    AnyRecipe,
+    ClassifierRecipe,
+    ImageRecipe,
+    SineRecipe,
+    TrajectoryRecipe,
+    command_of,
+    flags,
+)
 from zoo.recipes import recipe as named_recipe
 from zoo.shards import Excluded, Index, Shard
 from zoo.sources import ImageSource, SineSource
+from zoo.training import Classification
 
 PLAN_FILE = "plan.json"
+CHUNK_BYTES = 16e6  # of a chunk of classifiers; a run may be larger
+# Columns that the card draws quality against.
+DRAWN_COLUMNS = ("index", "step", "class_a", "class_b")
 CARD_SAMPLES = 16
 PACKAGES = ("wszoo", "numpy", "numba", "llvmlite", "torch", "safetensors", "pyarrow", "datasets")
 
@@ -45,12 +59,14 @@ class Progress:
         done, total: networks.
         fitted: networks that this run fitted itself.
         psnr_db: mean over the networks fitted so far, or None where there is none.
+        accuracy: likewise the mean test accuracy of classifiers, a fraction.
     """
 
     done: int
     total: int
     fitted: int
     psnr_db: float | None
+    accuracy: float | None = None
 
 
 def largest_remainder(total: int, sizes: Mapping[str, int]) -> dict[str, int]:
@@ -68,9 +84,9 @@ def largest_remainder(total: int, sizes: Mapping[str, int]) -> dict[str, int]:
 
 
 def plan_rows(
-    recipe: Recipe, source: ImageSource | SineSource, limit: int | None
+    recipe: AnyRecipe, source: ImageSource | SineSource, limit: int | None
 ) -> dict[str, Rows]:
-    """The rows of each split: by index, then view; only training images have views.
+    """The units of each split: by index, then view; only training images have views.
 
     Raises:
         ValueError: if `limit` is not positive.
@@ -90,8 +106,16 @@ def plan_rows(
     return planned
 
 
-def split_items(recipe: Recipe, source: ImageSource | SineSource) -> dict[str, range]:
-    """Which items of the source make up each split of a recipe's zoo."""
+def split_items(recipe: AnyRecipe, source: ImageSource | SineSource) -> dict[str, range]:
+    """Which items of the source, or which classifiers or runs, make up each split."""
+    if isinstance(recipe, ClassifierRecipe | TrajectoryRecipe):
+        validation, test = (round(share * recipe.units) for share in recipe.shares)
+        first = recipe.units - validation - test
+        return {
+            "train": range(first),
+            "validation": range(first, first + validation),
+            "test": range(first + validation, recipe.units),
+        }
     if isinstance(recipe, SineRecipe):
         return sources.split_items(len(source), len(source), "80-10-10")
     assert isinstance(source, ImageSource)
@@ -132,13 +156,27 @@ class _Fitter:
         return fit_rows(self.objective, self.engine, self.seed, rows, targets, others)
 
 
+class _Trainer:
+    """What a worker of a zoo of classifiers holds; tasks carry only their units."""
+
+    def __init__(self, goal: Classification, seed: int, engine: str, device: str, threads: int):
+        from zoo.engines import classifiers
+
+        self.goal = goal
+        self.seed = seed
+        self.engine = classifiers.load(engine, device, threads)
+
+    def __call__(self, rows: Rows) -> Fitted:
+        return self.goal.train(self.engine, self.seed, rows)
+
+
 def default_shard_rows(spec_bytes: int) -> int:
     """Rows of a shard of about 24 MB: 5,000 of the MNIST INRs."""
     return int(np.clip(24e6 // spec_bytes // 100 * 100, 100, 50_000))
 
 
 def build(
-    recipe: Recipe | str | None,
+    recipe: AnyRecipe | str | None,
     source: ImageSource | SineSource | str,
     out: str | Path,
     *,
@@ -151,6 +189,7 @@ def build(
     device: str = "cpu",
     overwrite: bool = False,
     parquet: bool = True,
+    dtype: str = "float32",
     progress: Callable[[Progress], None] | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> Index:
@@ -161,15 +200,18 @@ def build(
         source: or its name, such as "mnist" or "imagefolder:PATH".
         data_root: where a named source lies or is downloaded to; None takes
             $WSZOO_DATA, else ~/.cache/wszoo.
-        limit: networks in all, split in the recipe's proportions, lowest indices first.
+        limit: networks (of trajectories: runs) in all, split in the recipe's proportions,
+            lowest indices first.
         seed: of every random number; below 2**32.
-        shard_rows: networks of a shard; None chooses about 24 MB.
+        shard_rows: networks of a shard; None chooses about 24 MB. Runs are not cut: a
+            shard holds as many whole ones as fit, at least one.
         workers: processes that fit; 1 fits in a thread of this one. A script that asks
             for more must guard its main code by `if __name__ == "__main__"`.
-        engine: "auto", "cpu" or "reference".
-        device: a torch device for the reference engine.
+        engine: "auto", "cpu", "reference", or for classifiers "torch".
+        device: a torch device for the engines that run on torch.
         overwrite: throw away a zoo that is already there.
         parquet: also write the view that `datasets.load_dataset` reads.
+        dtype: "float32" is exact; classifiers may be kept as "float16" or "bfloat16".
         progress: called after every chunk.
         warn: called with one line about anything found damaged and made again.
 
@@ -186,27 +228,43 @@ def build(
         raise ValueError(f"shard_rows must be at least 1, got {shard_rows}")
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed must be in 0 .. 2**32 - 1, got {seed}")
-    if not isinstance(recipe, ImageRecipe | SineRecipe):
+    if recipe is None or isinstance(recipe, str):
         recipe = named_recipe(recipe, source if isinstance(source, str) else source.name)
     if isinstance(source, str):
         source = open_source(recipe, source, seed, data_root)
-    goal = objective(recipe, source)
-    engine = engines.choose(engine, device, goal.spec)
-    if device != "cpu":
-        engines.load(engine, device)  # a device that is not there shows before the work starts
-    columns = shards.zoo_columns(goal.spec, goal.columns)
+    goal: Objective | Classification
+    # A device that is not there shows before the work starts.
+    if isinstance(recipe, ClassifierRecipe | TrajectoryRecipe):
+        from zoo.engines import classifiers
+
+        if not isinstance(source, ImageSource):
+            raise ValueError(f"recipe {recipe.name!r} is for pictures, {source.name} has none")
+        engine = classifiers.choose(engine, device)
+        if device != "cpu":
+            classifiers.load(engine, device)
+        goal = Classification(recipe, source, dtype)
+    else:
+        if dtype != "float32":
+            raise ValueError(f"dtype {dtype!r} is for classifiers; INRs are kept in float32")
+        goal = objective(recipe, source)
+        engine = engines.choose(engine, device, goal.spec)
+        if device != "cpu":
+            engines.load(engine, device)
+    columns = shards.zoo_columns(goal.spec, goal.columns, dtype)
     row_bytes = sum(
-        columns[name].dtype().itemsize * int(np.prod(goal.spec.tensors.get(name, ())))
+        np.dtype(columns[name].stored).itemsize * int(np.prod(goal.spec.tensors.get(name, ())))
         for name in columns
     )
     folder = Path(out)
-    plan = {
+    plan: dict[str, Any] = {
         "seed": seed,
         "engine": engine,
         "limit": limit,
         "shard_rows": shard_rows or default_shard_rows(row_bytes),
         "parquet": parquet,
     }
+    if dtype != "float32":
+        plan["dtype"] = dtype
     index = Index(
         name=folder.resolve().name,
         recipe=recipe.to_json(),
@@ -241,6 +299,7 @@ def unfinished(path: str | Path) -> tuple[Index, int, int] | None:
         return None
     plain = shards.read_json(scratch / PLAN_FILE)
     total = plain.pop("planned")
+    unit_rows = plain.pop("unit_rows", 1)
     records = [shards.read_json(path) for path in (scratch / "shards").glob("*.json")]
     chunks = [path.stem.split("-") for path in (scratch / "chunks").glob("*.safetensors")]
     finished = {(r["split"], r["number"]) for r in records}
@@ -248,7 +307,7 @@ def unfinished(path: str | Path) -> tuple[Index, int, int] | None:
     done += sum(
         int(rows) for split, number, _, rows, _ in chunks if (split, int(number)) not in finished
     )
-    return Index.from_json(plain), done, total
+    return Index.from_json(plain), done * unit_rows, total * unit_rows
 
 
 def _disk_message(folder: Path, error: OSError) -> str:
@@ -260,7 +319,7 @@ def _disk_message(folder: Path, error: OSError) -> str:
     return f"cannot write {where}: {what}"
 
 
-def describe_source(source: ImageSource | SineSource, recipe: Recipe) -> dict[str, Any]:
+def describe_source(source: ImageSource | SineSource, recipe: AnyRecipe) -> dict[str, Any]:
     """What the index says of the source."""
     plain: dict[str, Any] = {
         key: getattr(source, key) for key in ("name", "title", "license", "url", "citation")
@@ -279,12 +338,13 @@ def describe_source(source: ImageSource | SineSource, recipe: Recipe) -> dict[st
     return plain
 
 
-def command_line(recipe: Recipe, source: str, plan: Mapping[str, Any]) -> str:
+def command_line(recipe: AnyRecipe, source: str, plan: Mapping[str, Any]) -> str:
     """The command that makes such a zoo again, wherever its source and folder are."""
-    words = ["wszoo", "fit-inrs", source, "--recipe", recipe.name]
+    words = ["wszoo", command_of(recipe.name), source, "--recipe", recipe.name]
     words += flags(recipe, source)
     words += ["--seed", str(plan["seed"])] if plan["seed"] else []
     words += ["--limit", str(plan["limit"])] if plan["limit"] else []
+    words += ["--dtype", plan["dtype"]] if plan.get("dtype") else []
     return shlex.join(words)
 
 
@@ -295,7 +355,7 @@ class _Build:
         self,
         folder: Path,
         index: Index,
-        goal: Objective,
+        goal: Objective | Classification,
         source: ImageSource | SineSource,
         rows: dict[str, Rows],
         warn: Callable[[str], None],
@@ -307,8 +367,9 @@ class _Build:
         self.source = source
         self.rows = rows
         self.warn = warn
-        self.chunk_rows = 128
-        shard_rows = index.plan["shard_rows"]
+        self.chunk_rows = 128  # like all that is planned in units
+        self.unit_rows = goal.unit_rows if isinstance(goal, Classification) else 1
+        shard_rows = max(1, index.plan["shard_rows"] // self.unit_rows)
         self.parts: dict[tuple[str, int], Rows] = {}
         self.totals: dict[str, int] = {}
         for split, planned in rows.items():
@@ -354,7 +415,10 @@ class _Build:
     def _write_plan(self) -> None:
         self.scratch.mkdir(parents=True, exist_ok=True)
         planned = sum(len(rows) for rows in self.rows.values())
-        shards.write_json(self.scratch / PLAN_FILE, {**self.index.to_json(), "planned": planned})
+        shards.write_json(
+            self.scratch / PLAN_FILE,
+            {**self.index.to_json(), "planned": planned, "unit_rows": self.unit_rows},
+        )
 
     def _refuse_other(self, theirs: dict[str, Any]) -> None:
         """Refuse to go on with a zoo of another recipe, source or plan."""
@@ -444,11 +508,22 @@ class _Build:
             return
         engine = self.index.plan["engine"]
         threads = max(1, engines.available_cores() // count)
-        self.chunk_rows = engines.load(engine, device, threads).batch
+        side_by_side = 1
+        if isinstance(self.goal, Classification):
+            from zoo.engines import classifiers
+
+            trainer = classifiers.load(engine, device, threads)
+            side_by_side = trainer.threads
+            unit_bytes = 4 * self.goal.spec.param_count * self.unit_rows
+            self.chunk_rows = int(np.clip(CHUNK_BYTES // unit_bytes, 1, 64))
+            self.chunk_rows = max(self.chunk_rows, trainer.batch)
+        else:
+            self.chunk_rows = engines.load(engine, device, threads).batch
         chunks = self._found_chunks()
-        tally = _Tally(sum(len(rows) for rows in self.rows.values()), progress)
+        planned = sum(len(rows) for rows in self.rows.values())
+        tally = _Tally(planned * self.unit_rows, progress)
         for record in self.records.values():
-            tally.add(record["planned"], None)
+            tally.add(record["planned"] * self.unit_rows, None)
         todo: list[tuple[str, int, int]] = []
         missing: dict[tuple[str, int], int] = {}
         for (split, number), part in self.parts.items():
@@ -458,7 +533,7 @@ class _Build:
             lacking = [start for start in spans if (split, number, start) not in chunks]
             tally.add(
                 sum(len(part[start : start + self.chunk_rows]) for start in spans
-                    if start not in lacking),
+                    if start not in lacking) * self.unit_rows,
                 None,
             )  # fmt: skip
             todo += [(split, number, start) for start in lacking]
@@ -469,6 +544,9 @@ class _Build:
         def tasks() -> Iterator[tuple[Any, ...]]:
             for split, number, start in todo:
                 rows = self.parts[split, number][start : start + self.chunk_rows]
+                if isinstance(self.goal, Classification):
+                    yield (rows,)
+                    continue
                 raw = raw_items(self.source, rows.index)
                 yield rows, raw, target_columns(self.source, rows.index)
 
@@ -476,15 +554,21 @@ class _Build:
             return
         seed = self.index.plan["seed"]
         settings = (self.goal, seed, engine, device, threads)
-        done = workers.run(_Fitter, settings, tasks(), count)
+        prepare = _Trainer if isinstance(self.goal, Classification) else _Fitter
+        done = workers.run(prepare, settings, tasks(), count, side_by_side)
         for task, fitted in done:
             split, number, start = todo[task]
-            chunks[split, number, start] = self._write_chunk(split, number, start, fitted)
-            missing[split, number] -= 1
-            if not missing[split, number]:
-                self._write_shard(split, number, chunks)
             rows = len(self.parts[split, number][start : start + self.chunk_rows])
-            tally.add(rows, fitted.arrays.get("psnr_db"))
+            if rows == len(self.parts[split, number]):
+                # The chunk is the whole shard: a long run is not written twice.
+                self._join(split, number, [(fitted.arrays, fitted.excluded, cpu_kind())])
+            else:
+                chunks[split, number, start] = self._write_chunk(split, number, start, fitted)
+                missing[split, number] -= 1
+                if not missing[split, number]:
+                    self._write_shard(split, number, chunks)
+            tally.add(rows * self.unit_rows, fitted)
+            del fitted  # or it would stay until the next one is whole
 
     def _found_chunks(self) -> dict[tuple[str, int, int], Path]:
         """Chunks of an earlier run, by shard and first row, that are whole."""
@@ -509,7 +593,7 @@ class _Build:
         whole = {name: np.ascontiguousarray(array) for name, array in fitted.arrays.items()}
         note = {"excluded": json.dumps(fitted.excluded), "cpu": cpu_kind()}
         content = safetensors.numpy.save(whole, note)
-        rows = len(fitted.arrays["index"]) + len(fitted.excluded)
+        rows = len(fitted.arrays["index"]) // self.unit_rows + len(fitted.excluded)
         digest = hashlib.sha256(content).hexdigest()[:16]
         name = f"{split}-{number:05d}-{start:06d}-{rows}-{digest}.safetensors"
         path = self.scratch / "chunks" / name
@@ -523,21 +607,37 @@ class _Build:
         """Join the chunks of a shard; they are deleted once its record stands."""
         part = self.parts[split, number]
         paths = [chunks[split, number, start] for start in range(0, len(part), self.chunk_rows)]
-        pieces, lost, kinds = [], [], set()
+        pieces = []
         for path in paths:
-            pieces.append(shards.read_tensors(path))
             with safetensors.safe_open(path, "numpy") as file:
                 note = file.metadata()
-            lost += json.loads(note["excluded"])
-            kinds.add(note["cpu"])
+            pieces.append((shards.read_tensors(path), json.loads(note["excluded"]), note["cpu"]))
+        self._join(split, number, pieces)
+        for path in paths:
+            path.unlink()
+
+    def _join(
+        self, split: str, number: int, pieces: Sequence[tuple[Arrays, list[Any], str]]
+    ) -> None:
+        """Write a shard, its view and its record from (arrays, excluded, cpu) in order."""
+        lost = [tuple(row) for _, excluded, _ in pieces for row in excluded]
+        kinds = {cpu for _, _, cpu in pieces}
         arrays = {
-            name: np.concatenate([piece[name] for piece in pieces]) for name in self.index.columns
+            name: np.concatenate([part[name] for part, _, _ in pieces])
+            if len(pieces) > 1
+            else np.ascontiguousarray(pieces[0][0][name])
+            for name in self.index.columns
         }
         shard = None
         if len(arrays["index"]):
             total = self.totals[split]
             name = shards.shard_file(split, number, total)
-            shards.write_tensors(self.folder / name, arrays, {"wszoo_format": str(shards.FORMAT)})
+            stored = {
+                key: shards.narrow(array, self.index.columns[key].storage or "float32")
+                for key, array in arrays.items()
+            }
+            shards.write_tensors(self.folder / name, stored, {"wszoo_format": str(shards.FORMAT)})
+            del stored
             view = None
             if self.index.plan["parquet"]:
                 from zoo.table import write_parquet
@@ -557,8 +657,6 @@ class _Build:
             for index, view_number, reason in sorted(lost)
         ]
         self._write_record(split, number, shard, excluded)
-        for path in paths:
-            path.unlink()
 
     # -- finishing ----------------------------------------------------------------------
 
@@ -577,13 +675,14 @@ class _Build:
             )
         moments = {name: stats.Moments() for name in self.goal.spec.tensors}
         measured = [n for n, column in self.index.columns.items() if column.role == "quality"]
+        drawn = [n for n in DRAWN_COLUMNS if n in self.index.columns]
         quality: dict[str, dict[str, list[NDArray[Any]]]] = {}
         for shard in made:
             arrays = shards.read_tensors(self.folder / shard.file)
             if shard.split == "train":
                 for name, moment in moments.items():
                     moment.add(arrays[name])
-            for name in measured:
+            for name in [*measured, *drawn]:
                 quality.setdefault(shard.split, {}).setdefault(name, []).append(arrays[name])
         joined = {
             split: {name: np.concatenate(parts) for name, parts in columns.items()}
@@ -597,7 +696,7 @@ class _Build:
             self.index,
             shards=made,
             quality={
-                split: {name: stats.summary(values) for name, values in columns.items()}
+                split: {name: stats.summary(columns[name]) for name in measured}
                 for split, columns in joined.items()
             },
             stats=found,
@@ -608,7 +707,9 @@ class _Build:
         arrays = {
             k: v[:CARD_SAMPLES] for k, v in shards.read_tensors(self.folder / first.file).items()
         }
-        shown = samples(self.goal, self.source, arrays)
+        shown = None
+        if isinstance(self.goal, Objective):
+            shown = samples(self.goal, self.source, arrays)
         cards.write_card(self.folder, index, joined, shown)
         shards.write_index(self.folder, index)
         _remove(self.scratch)
@@ -620,17 +721,23 @@ class _Tally:
 
     def __init__(self, total: int, report: Callable[[Progress], None]):
         self.total, self.report = total, report
-        self.done = self.fitted = self.measured = 0
-        self.psnr_sum = 0.0
+        self.done = self.fitted = 0
+        self.sums = {"psnr_db": (0, 0.0), "test_accuracy": (0, 0.0)}
 
-    def add(self, rows: int, psnr: NDArray[Any] | None) -> None:
+    def add(self, rows: int, fitted: Fitted | None) -> None:
+        """Count rows that were there, or that were `fitted` just now."""
         self.done += rows
-        if psnr is not None:
-            self.measured += len(psnr)
-            self.psnr_sum += float(psnr.sum(dtype=np.float64))
-        self.fitted += rows if psnr is not None else 0
-        mean = self.psnr_sum / self.measured if self.measured else None
-        self.report(Progress(self.done, self.total, self.fitted, mean))
+        if fitted is not None:
+            self.fitted += rows
+            for name, (count, total) in self.sums.items():
+                values = fitted.arrays.get(name, np.empty(0))
+                self.sums[name] = count + len(values), total + float(values.sum(dtype=np.float64))
+        means = {
+            name: total / count if count else None for name, (count, total) in self.sums.items()
+        }
+        self.report(
+            Progress(self.done, self.total, self.fitted, means["psnr_db"], means["test_accuracy"])
+        )
 
 
 def _remove(path: Path) -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from zoo.shards import SPLITS, STATS_FILE, Index, replacing
+from zoo.shards import SPLITS, STATS_FILE, Column, Index, replacing
 from zoo.sources import SPLIT_RULES, split_items
 from zoo.spec import Layer, NetworkSpec
 
@@ -50,6 +50,21 @@ _COLUMNS = {
     "train_loss": "loss of the stored network on its training items",
     "test_loss": "loss of the stored network on its test items",
     "test_accuracy": "right answers on the test items, as a fraction",
+    "step": "updates made before the network was kept",
+    "epoch": "the same in passes over the run's training items",
+    "class_a": "lower class of the pair",
+    "class_b": "higher class of the pair",
+    "lr": "learning rate",
+    "weight_decay": "L2 term in the gradient",
+    "optimiser": "of the training",
+    "batch": "items of a minibatch",
+    "init": "scheme of the initial weights",
+    "init_scale": "factor on the initial weights",
+    "init_std": "standard deviation of the scheme normal",
+    "fraction": "part of the training items that was seen",
+    "dropout": "chance that a feature was dropped",
+    "rounding": "root of the mean squared rounding error of the parameters, over that of the "
+    "parameters",
 }
 
 _RECIPE = {
@@ -82,6 +97,24 @@ _RECIPE = {
     "max_amplitude": "of a in a sin(b x)",
     "min_frequency": "of b in a sin(b x), in radians per unit of x",
     "max_frequency": "of b in a sin(b x), in radians per unit of x",
+    "network": "kind of network",
+    "activation": "of the hidden layers",
+    "stride": "of convolutions, in pixels",
+    "epochs": "passes over the training items at most",
+    "optimiser": "drawn from these, of torch.optim",
+    "batch": "items of a minibatch, drawn from these",
+    "init_scale": "factor on the initial weights",
+    "init_std": "standard deviation of the scheme normal",
+    "fraction": "part of the training items that is seen, drawn from these",
+    "dropout": "chance that a feature (of a convolution: a whole map) is dropped",
+    "loss_items": "training items on which the train loss is measured; none: all seen",
+    "networks": "number of classifiers",
+    "runs": "number of runs",
+    "checkpoints": "which networks of a run are kept",
+    "interval": "updates between the checkpoints of every",
+    "kept": "checkpoints of random",
+    "validation_share": "part of the runs",
+    "test_share": "part of the runs",
 }
 
 _WSZOO = """\
@@ -117,6 +150,15 @@ _SITZMANN = """\
   year = {2020}
 }"""
 
+_UNTERTHINER = """\
+@article{unterthiner2020predicting,
+  title = {Predicting Neural Network Accuracy from Weights},
+  author = {Unterthiner, Thomas and Keysers, Daniel and Gelly, Sylvain and
+            Bousquet, Olivier and Tolstikhin, Ilya},
+  journal = {arXiv:2002.11448},
+  year = {2020}
+}"""
+
 # The paper behind a recipe, by the recipe's name.
 _PAPERS = {
     "dws": _NAVON,
@@ -124,6 +166,11 @@ _PAPERS = {
     "sine-ssl": _NAVON,
     "sine-regression": _NAVON,
     "nfn": _ZHOU,
+    "binary": _NAVON,
+    "fashion": _NAVON,
+    "nfn-mlp3": _ZHOU,
+    "nfn-mlp5": _ZHOU,
+    "small-cnn": _UNTERTHINER,
 }
 
 
@@ -157,7 +204,8 @@ def write_card(
 
     Args:
         quality: per split and quality column the values of all rows. The first of
-            psnr_db, mse, test_accuracy that is there is drawn.
+            psnr_db, mse, test_accuracy that is there is drawn; the accuracy also over
+            `step`, or by pair of `class_a` and `class_b`, if these are there.
         samples: drawn as pictures, or as waves if they have `x`; None draws none.
     """
     figures = {}
@@ -173,6 +221,16 @@ def write_card(
             what = label.partition(" [")[0]
             figures[file] = f"{what[0].upper()}{what[1:]} of the networks of each split"
             break
+    if any({"step", "class_a"} & set(named) for named in quality.values()):
+        trajectories = any("step" in named for named in quality.values())
+        name, caption = (
+            ("steps", "Test accuracy over the steps of the runs: median, and range of 80 %")
+            if trajectories
+            else ("pairs", "Mean test accuracy of the classifiers of each pair of classes")
+        )
+        file = f"{FIGURE_FOLDER}/accuracy_{name}.png"
+        accuracy_figure(folder / file, quality, index.columns, histogram=False)
+        figures[file] = caption
     if samples is not None and len(samples.captions):
         file = f"{FIGURE_FOLDER}/samples.png"
         if samples.x is None:
@@ -202,7 +260,7 @@ def render_card(index: Index, figures: Mapping[str, str]) -> str:
         _introduction(index),
         _section("Load it", _loading(index)),
         _section("What a row is", _row(index)),
-        _section("Conventions", _conventions(index.spec)),
+        _section("Conventions", _conventions(index.spec) + _inputs(index)),
         _section("Splits", _splits(index)),
         _section("Quality", _quality(index, figures)),
         _section("How it was made", _making(index)),
@@ -325,11 +383,15 @@ def _introduction(index: Index) -> str:
         "x": "Each one is a wave: it maps x to a value.",
         None: "",
     }[spec.coord_order]
-    made = "imported from" if index.recipe.get("kind") == "import" else "fitted to"
+    done = "imported from" if index.recipe.get("kind") == "import" else "fitted to"
+    if "step" in index.columns:
+        done = "kept on the way while they were trained to classify"
+    elif "class_a" in index.columns:
+        done, what = "trained to tell two classes apart, of", "Each one has seen a random pair."
     url = index.source.get("url")
     source = f"[{_plain(_title(index))}]({url})" if url else _plain(_title(index))
     return (
-        f"{index.rows:,} {kind} {widths} with {spec.param_count:,} parameters each, {made} "
+        f"{index.rows:,} {kind} {widths} with {spec.param_count:,} parameters each, {done} "
         f"{source}. {what}".strip()
         + " The networks themselves are the data: use them to learn from weights."
     )
@@ -461,8 +523,12 @@ def _row(index: Index) -> str:
     rows = []
     for name, column in index.columns.items():
         shape = list(index.spec.tensors.get(name, ()))
-        kind = "float32" if column.dtype is np.float32 else "int64"
+        kind = column.storage or ("float32" if column.dtype is np.float32 else "int64")
         meaning = _COLUMNS.get(name, "")
+        if name == "index" and {"step", "class_a"} & set(index.columns):
+            meaning = f"number of the {'run' if 'step' in index.columns else 'classifier'}"
+        elif name == "view" and {"step", "class_a"} & set(index.columns):
+            meaning = "always 0"
         if column.role == "weight":
             meaning = f"weights of layer {name.rpartition('_')[2]}, {_axes(len(shape))}"
         elif column.role == "bias":
@@ -472,12 +538,32 @@ def _row(index: Index) -> str:
         kind += f" {shape}" if shape else ""
         rows.append([f"`{name}`", column.role, kind, column.unit or "", meaning])
     table = _table(["column", "role", "type", "unit", "meaning"], rows)
+    reduced = next((c.storage for c in index.columns.values() if c.storage), None)
     text = (
         "One row is one network. Its tensors stand in `weights/*.safetensors` with the row as "
         "first axis, in PyTorch's order of axes. `zoo.json` describes every file and column."
     )
     if any(shard.parquet for shard in index.shards):
         text += " `data/*.parquet` holds the same rows in the same order."
+        text += " There the values are float32." if reduced else ""
+    if "step" in index.columns:
+        text += (
+            " Rows of equal `index` are one training run, in step order; a run lies wholly in one "
+            "split and one file."
+        )
+    if reduced:
+        bits, error = {"float16": (11, "4.9e-4"), "bfloat16": (8, "3.9e-3")}[reduced]
+        found = [part["rounding"] for part in index.quality.values() if "rounding" in part]
+        text += (
+            f"\n\nThe weights are kept as {reduced}: rounded to {bits} significant bits, a "
+            f"relative error of at most {error} in every normal number"
+        )
+        if found:
+            text += (
+                f" (measured over whole networks: {_number(found[0]['mean'], 2)} in the mean, "
+                f"{_number(max(part['max'] for part in found), 2)} at most)"
+            )
+        text += ". Loss and accuracy were measured after the rounding."
     return f"{text}\n\n{table}"
 
 
@@ -535,6 +621,28 @@ def _conventions(spec: NetworkSpec) -> str:
         + f"\n\nAs a formula:\n\n{_fence('', _formula(spec))}\n\n"
         + "Another order of the hidden neurons gives the same function, so weights of two "
         "networks cannot be compared entry by entry."
+    )
+
+
+def _inputs(index: Index) -> str:
+    """How pictures enter a classifier."""
+    if not {"step", "class_a"} & set(index.columns):
+        return ""
+    black, white = (_number(value) for value in index.spec.pixel_range)
+    order = (
+        "[channel, row, column]"
+        if index.spec.layers[0].kind == "conv"
+        else "flattened in the order channel, row, column (as a torch image)"
+    )
+    what = (
+        "The outputs are logits of the source's classes, also of those that a classifier was not "
+        "trained on."
+        if "class_a" in index.columns
+        else "The outputs are logits of the source's classes."
+    )
+    return (
+        f"\n\nThe input is a picture {order}: {black} is black and {white} is white, linear in the "
+        f"bytes. {what}"
     )
 
 
@@ -811,7 +919,11 @@ def quality_histogram(
         log: a logarithmic axis, for errors.
     """
     figure = _figure(8, 3.2)
-    axes = figure.subplots()
+    _draw_histogram(figure.subplots(), values, label, log)
+    _save(figure, path)
+
+
+def _draw_histogram(axes: Any, values: Mapping[str, ArrayLike], label: str, log: bool) -> None:
     found = {split: np.asarray(value, np.float64).ravel() for split, value in values.items()}
     drawn = {
         split: value[np.isfinite(value) & ((value > 0) | (not log))]
@@ -846,7 +958,86 @@ def quality_histogram(
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=10)
     _tidy(axes)
+
+
+def accuracy_figure(
+    path: Path,
+    values: Mapping[str, Mapping[str, NDArray[Any]]],
+    columns: Mapping[str, Column],
+    histogram: bool = True,
+) -> None:
+    """Draw the accuracy of classifiers, by pair of classes or over the steps of runs.
+
+    Args:
+        values: per split `test_accuracy`, and `step`, or `class_a` and `class_b`.
+        columns: of the index, for the names of the classes.
+        histogram: also draw how the accuracy is spread.
+    """
+    figure = _figure(13 if histogram else 7.5, 4.6)
+    axes = figure.subplots(1, 2 if histogram else 1, squeeze=False)[0]
+    if histogram:
+        spread = {split: named["test_accuracy"] for split, named in values.items()}
+        _draw_histogram(axes[0], spread, "test accuracy", log=False)
+    if any("step" in named for named in values.values()):
+        _draw_steps(axes[-1], values)
+    else:
+        _draw_pairs(axes[-1], values, columns["class_a"].names or ())
     _save(figure, path)
+
+
+def _draw_steps(axes: Any, values: Mapping[str, Mapping[str, NDArray[Any]]]) -> None:
+    """Median and middle 80 % of the accuracy at each step (or in 40 ranges of steps)."""
+    for split, named in values.items():
+        step, accuracy = named["step"], named["test_accuracy"]
+        places = np.unique(step)
+        if places.size > 400:  # runs that are kept at steps of their own
+            edges = np.quantile(step, np.linspace(0, 1, 41))
+            group = np.clip(np.searchsorted(edges, step, side="right") - 1, 0, 39)
+        else:
+            group = np.searchsorted(places, step)
+        numbers = np.unique(group)
+        at = np.array([step[group == n].mean() for n in numbers])
+        quantiles = np.array([np.quantile(accuracy[group == n], (0.1, 0.5, 0.9)) for n in numbers])
+        colour = _SPLIT_COLOURS.get(split, _INK)
+        runs = len(np.unique(named["index"]))
+        axes.plot(
+            at, quantiles[:, 1], color=colour, linewidth=1.6, label=f"{split} ({runs:,} runs)"
+        )
+        if split == "train" or len(values) == 1:
+            axes.fill_between(
+                at, quantiles[:, 0], quantiles[:, 2], color=colour, alpha=0.2, linewidth=0
+            )
+    axes.set_xlabel("step")
+    axes.set_ylabel("test accuracy")
+    axes.legend(frameon=False, fontsize=10, loc="lower right")
+    _tidy(axes)
+
+
+def _draw_pairs(
+    axes: Any, values: Mapping[str, Mapping[str, NDArray[Any]]], names: Sequence[str]
+) -> None:
+    """Mean accuracy of each pair of classes, as a triangle of numbers."""
+    count = len(names)
+    total, seen = np.zeros((count, count)), np.zeros((count, count))
+    for named in values.values():
+        pair = named["class_b"], named["class_a"]
+        np.add.at(total, pair, named["test_accuracy"].astype(np.float64))
+        np.add.at(seen, pair, 1)
+    mean = np.where(seen > 0, total / np.maximum(seen, 1), np.nan)
+    axes.imshow(np.ma.masked_invalid(mean), cmap="viridis", aspect="auto")
+    low, high = (np.nanmin(mean), np.nanmax(mean)) if seen.any() else (0.0, 1.0)
+    if count <= 16:
+        for row, column in zip(*np.nonzero(seen), strict=True):
+            dark = mean[row, column] < low + 0.6 * (high - low)
+            axes.text(
+                column, row, f"{mean[row, column]:.2f}".removeprefix("0"), ha="center", va="center",
+                fontsize=8, color="white" if dark else _INK,
+            )  # fmt: skip
+    shown = [name if len(name) <= 12 else f"{name[:11]}…" for name in names]
+    axes.set_xticks(range(count), shown, rotation=45, ha="right", fontsize=9)
+    axes.set_yticks(range(count), shown, fontsize=9)
+    axes.set_title("mean test accuracy by pair of classes", fontsize=11, color=_INK)
+    axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
 
 
 def sample_grid(

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from zoo import nets
-from zoo.cards import Samples, sample_grid, wave_grid
+from zoo.cards import Samples, accuracy_figure, sample_grid, wave_grid
 from zoo.errors import ZooError
 from zoo.objectives import Objective, objective, open_source, raw_items
 from zoo.reader import Row, open_zoo
-from zoo.recipes import recipe_from_json
+from zoo.recipes import ImageRecipe, SineRecipe, recipe_from_json
 from zoo.shards import Index, read_index
 from zoo.sources import ImageSource, SineSource, load_images
 from zoo.weights import Weights
@@ -63,6 +63,8 @@ def original(row: Row, data_root: str | Path | None = None) -> NDArray[Any]:
         ZooError: if the source cannot be opened or has changed.
     """
     about = row.source
+    if "step" in row.columns or "class_a" in row.columns:
+        raise ValueError("a classifier is not made from one picture: it has no original")
     if about["kind"] == "sine":
         x = nets.line(row.spec, about["points"]).astype(np.float64)
         return (row.amplitude * np.sin(row.frequency * x)).astype(np.float32)
@@ -127,6 +129,9 @@ def draw(
 ) -> None:
     """Write a picture of random networks beside their originals, with their quality.
 
+    Of classifiers the whole split is drawn: how accurate they are, over the steps of their
+    runs or by pair of classes.
+
     Args:
         split: None takes the last one that the zoo has.
         count: networks.
@@ -140,8 +145,14 @@ def draw(
     index = read_index(Path(path))
     _refuse_imported(index)
     networks = open_zoo(path, split or list(index.splits)[-1])
+    recipe = recipe_from_json(index.recipe)
+    if not isinstance(recipe, ImageRecipe | SineRecipe):
+        wanted = ("index", "step", "class_a", "class_b", "test_accuracy")
+        found = {name: networks.column(name) for name in wanted if name in networks.columns}
+        accuracy_figure(Path(out), {networks.split: found}, index.columns)
+        return
     source = source_of(index, data_root)
-    goal = objective(recipe_from_json(index.recipe), source)
+    goal = objective(recipe, source)
     chosen = np.random.default_rng(seed).choice(
         len(networks), min(count, len(networks)), replace=False
     )

@@ -15,7 +15,7 @@ from torch import Tensor
 from zoo import engines, nets
 from zoo.engines import Engine
 from zoo.objectives import Objective
-from zoo.recipes import Recipe
+from zoo.recipes import ImageRecipe, Recipe, SineRecipe
 from zoo.recipes import recipe as named_recipe
 from zoo.spec import NetworkSpec
 from zoo.weights import Weights
@@ -179,7 +179,10 @@ def fit(
             "replace or remove them"
         )
     if isinstance(recipe, str):
-        recipe = named_recipe(recipe, "sine" if recipe.startswith("sine-") else "tensors")
+        source = "sine" if recipe.startswith("sine-") else "tensors"
+        named = named_recipe(recipe, source, "fit-inrs")
+        assert isinstance(named, ImageRecipe | SineRecipe)
+        recipe = named
     x = np.ascontiguousarray(inputs.detach().cpu().numpy(), np.float32)
     y = np.ascontiguousarray(targets.detach().cpu().numpy(), np.float32)
     goal = Objective(recipe, x, y.shape[2])

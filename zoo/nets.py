@@ -4,6 +4,7 @@ Initial weights are numpy arrays from `zoo.philox`, so every engine starts from 
 same bytes; evaluation is plain torch, differentiable and on any device.
 """
 
+from collections.abc import Sequence
 from math import sqrt
 
 import numpy as np
@@ -128,12 +129,15 @@ def forward(
     | Float[Tensor, "net item inp"]
     | Float[Tensor, "item inp row col"]
     | Float[Tensor, "net item inp row col"],
+    factors: Sequence[Float[Tensor, "net item _"]] | None = None,
 ) -> Float[Tensor, "net item out"]:
     """Every network's output on shared inputs, or on inputs of its own.
 
     Args:
         x: `item inp` (conv: `item inp row col`) for all networks, or the same with a
             leading `net`.
+        factors: of every hidden layer's activations, for dropout; of a conv layer each
+            holds for a whole map.
 
     Raises:
         ValueError: if the weights or inputs do not fit the spec.
@@ -146,13 +150,16 @@ def forward(
         x = x.expand(len(weights), *x.shape)
     if x.ndim != item_axes + 1 or x.shape[2] != spec.inp:
         raise ValueError(f"expected inputs (item, {spec.inp}, ...), got {tuple(x.shape[1:])}")
-    for layer, weight, bias in zip(spec.layers, weights.weights, weights.biases, strict=True):
+    layers = zip(spec.layers, weights.weights, weights.biases, strict=True)
+    for number, (layer, weight, bias) in enumerate(layers):
         if layer.kind == "conv":
             x = _conv(layer, x, weight, bias)
         else:
             x = x.mean(dim=(-2, -1)) if x.ndim == 5 else x
             x = torch.baddbmm(bias[:, None, :], x, weight.transpose(1, 2))
         x = _activate(layer, x)
+        if factors is not None and number < len(factors):
+            x = x * factors[number].reshape(*factors[number].shape, *[1] * (x.ndim - 3))
     return x + spec.output_offset
 
 

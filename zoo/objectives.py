@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from zoo import nets
 from zoo.engines import Adam, Fit
-from zoo.recipes import ImageRecipe, Recipe, SineRecipe
+from zoo.recipes import AnyRecipe, ImageRecipe, Recipe, SineRecipe
 from zoo.shards import Column
 from zoo.sources import ImageSource, SineSource, load_images, load_sine
 
@@ -129,7 +129,7 @@ class SineObjective(Objective):
 
 
 def open_source(
-    recipe: Recipe, name: str, seed: int, data_root: str | Path | None = None
+    recipe: AnyRecipe, name: str, seed: int, data_root: str | Path | None = None
 ) -> ImageSource | SineSource:
     """The source that a recipe is run on; waves are drawn from the seed."""
     if isinstance(recipe, SineRecipe):

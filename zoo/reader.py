@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 
 from zoo import nets, table
 from zoo.errors import ZooError
-from zoo.shards import INDEX_FILE, Column, Index, check_file, read_index, read_tensors
+from zoo.shards import INDEX_FILE, Column, Index, check_file, read_index, read_tensors, widen
 from zoo.spec import NetworkSpec
 from zoo.weights import Weights
 
@@ -210,7 +210,7 @@ class Zoo(Dataset[Row]):
             fresh = np.empty((len(rows), *first.shape[1:]), first.dtype)
             for shard, chosen, places in parts:
                 fresh[places] = shard[name][chosen]
-            gathered[name] = torch.from_numpy(fresh)
+            gathered[name] = torch.from_numpy(widen(fresh))
         return gathered
 
     def __getitems__(self, indices: Sequence[SupportsIndex]) -> Batch:
@@ -225,7 +225,37 @@ class Zoo(Dataset[Row]):
         """
         if name not in self.columns:
             raise ValueError(f"unknown column {name!r}; known: {', '.join(self.columns)}")
-        return np.concatenate([shard[name] for shard in self._shards])
+        return np.concatenate([widen(shard[name]) for shard in self._shards])
+
+    @property
+    def runs(self) -> list[int]:
+        """Numbers of the runs of a zoo of trajectories that lie in this split.
+
+        Raises:
+            ValueError: if the zoo has no trajectories.
+        """
+        if "step" not in self.columns:
+            raise ValueError(f"{self.folder} has no runs: its networks are not of trajectories")
+        return [int(number) for number in np.unique(self.column("index"))]
+
+    def run(self, number: int) -> Batch:
+        """The networks of one run in step order, and their columns.
+
+        >>> weights, columns = networks.run(17)                 # doctest: +SKIP
+        >>> columns["step"]                                     # doctest: +SKIP
+        tensor([  2,   4,   6,  ..., 290, 292, 294])
+
+        Raises:
+            ValueError: if the zoo has no trajectories, or this split no such run.
+        """
+        known = self.runs
+        if number not in known:
+            raise ValueError(
+                f"no run {number} in split {self.split!r}, which has {len(known)} runs from "
+                f"{known[0]} to {known[-1]}"
+            )
+        rows = np.flatnonzero(self.column("index") == number)
+        return self.batch(rows[np.argsort(self.column("step")[rows], kind="stable")])
 
     def stats(self) -> dict[str, Float[Tensor, "..."]]:
         """Means and standard deviations (ddof 0) of the training networks, float64.

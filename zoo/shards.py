@@ -43,16 +43,26 @@ class Column:
         kind: "tensor", "class", "real", "count" or "index".
         names: the classes of a "class" column, in label order.
         unit: of a number, such as "dB".
+        storage: of a tensor that is kept in fewer bits than float32, "float16" or
+            "bfloat16"; readers give float32 all the same.
     """
 
     role: str
     kind: str
     names: tuple[str, ...] | None = None
     unit: str | None = None
+    storage: str | None = None
 
     @property
     def dtype(self) -> type[np.generic]:
+        """Of the values in memory."""
         return np.int64 if self.kind in ("class", "count", "index") else np.float32
+
+    @property
+    def stored(self) -> type[np.generic]:
+        """Of the values in a shard; numpy has no bfloat16, its bits are uint16."""
+        reduced = {"float16": np.float16, "bfloat16": np.uint16}
+        return reduced[self.storage] if self.storage else self.dtype
 
 
 @dataclass(frozen=True)
@@ -133,6 +143,9 @@ class Index:
     def to_json(self) -> dict[str, Any]:
         plain = {"format": FORMAT, "name": self.name, "splits": self.splits, **asdict(self)}
         plain["spec"] = self.spec.to_json()
+        for column in plain["columns"].values():
+            if column["storage"] is None:  # the index of exact zoos stays as it was
+                del column["storage"]
         return plain
 
     @classmethod
@@ -246,25 +259,84 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+STORAGE = ("float32", "float16", "bfloat16")
+
+
+def round_to(values: NDArray[np.float32], storage: str) -> NDArray[np.float32]:
+    """Values rounded to the nearest that a storage type holds, ties to even.
+
+    >>> round_to(np.float32([1 / 3]), "bfloat16")
+    array([0.33398438], dtype=float32)
+    """
+    return values if storage == "float32" else widen(narrow(values, storage))
+
+
+def narrow(values: NDArray[np.float32], storage: str) -> NDArray[Any]:
+    """Values as they stand in a shard; bfloat16 as its bits, uint16."""
+    if storage == "float16":
+        with np.errstate(over="ignore"):
+            return values.astype(np.float16)
+    if storage == "bfloat16":
+        bits = values.view(np.uint32)
+        # The upper half, plus one where the lower half is above, or at an odd, half.
+        return ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype(np.uint16)
+    return values
+
+
+def widen(stored: NDArray[Any]) -> NDArray[Any]:
+    """The inverse of `narrow`: float16 and bfloat16 become float32, the rest stays."""
+    if stored.dtype == np.float16:
+        return stored.astype(np.float32)
+    if stored.dtype == np.uint16:
+        return (stored.astype(np.uint32) << 16).view(np.float32)
+    return stored
+
+
 def write_tensors(
     path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write a safetensors file durably."""
+    """Write a safetensors file durably; uint16 is written as bfloat16."""
     # The numpy writer takes the memory as it lies, so strided arrays would be written wrong.
     whole = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     with replacing(path) as temporary:
         # save_file would hide a full disk behind an error of its own; bytes raise OSError.
-        temporary.write_bytes(safetensors.numpy.save(whole, dict(metadata or {}) or None))
+        temporary.write_bytes(_serialised(whole, dict(metadata or {}) or None))
+
+
+def _serialised(whole: Mapping[str, NDArray[Any]], metadata: dict[str, str] | None) -> bytes:
+    if not any(array.dtype == np.uint16 for array in whole.values()):
+        return safetensors.numpy.save(dict(whole), metadata)
+    # The numpy writer of safetensors knows no bfloat16; the format is a header of JSON,
+    # padded to 8 bytes, and the tensors, the widest types first so that all are aligned.
+    kinds = {"float32": "F32", "int64": "I64", "float16": "F16", "uint16": "BF16"}
+    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    parts, place = [], 0
+    for name in sorted(whole, key=lambda name: (-whole[name].itemsize, name)):
+        array = whole[name]
+        span = [place, place + array.nbytes]
+        kind = kinds[array.dtype.name]
+        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": span}
+        parts.append(array.tobytes())
+        place = span[1]
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
 
 
 def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
-    """All tensors of a safetensors file, copied into memory.
+    """All tensors of a safetensors file, copied into memory, reduced floats as float32.
 
     Raises:
         ZooError: if the file is missing or damaged.
     """
     try:
-        return safetensors.numpy.load_file(path)
+        parts = safetensors.deserialize(path.read_bytes())
+        kinds = {"F32": np.float32, "I64": np.int64, "F64": np.float64, "F16": np.float16,
+                 "BF16": np.uint16}  # fmt: skip
+        return {
+            name: widen(np.frombuffer(part["data"], kinds[part["dtype"]]).reshape(part["shape"]))
+            for name, part in parts
+        }
     except FileNotFoundError:
         raise ZooError(f"{path} is missing") from None
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
@@ -327,9 +399,12 @@ def one_writer(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def zoo_columns(spec: NetworkSpec, others: Mapping[str, Column]) -> dict[str, Column]:
+def zoo_columns(
+    spec: NetworkSpec, others: Mapping[str, Column], storage: str = "float32"
+) -> dict[str, Column]:
     """Keys, then `others`, then the tensors of `spec`: the order of a row's columns."""
+    reduced = None if storage == "float32" else storage
     named = {"index": Column("key", "index"), "view": Column("key", "index"), **others}
     for name in spec.tensors:
-        named[name] = Column(name.partition("_")[0], "tensor")
+        named[name] = Column(name.partition("_")[0], "tensor", storage=reduced)
     return named

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.errors import ZooError
-from zoo.shards import Index, Shard, read_index, replacing
+from zoo.shards import Index, Shard, read_index, replacing, widen
 
 if TYPE_CHECKING:
     import datasets
@@ -43,7 +43,12 @@ PARQUET: dict[str, Any] = {
     "data_page_size": 32 << 20,
     "max_rows_per_page": 1 << 30,
 }
-_DTYPES = {np.dtype("int64"): "I64", np.dtype("float32"): "F32"}
+_DTYPES = {
+    np.dtype("int64"): "I64",
+    np.dtype("float32"): "F32",
+    np.dtype("float16"): "F16",
+    np.dtype("uint16"): "BF16",  # its bits
+}
 
 
 def row_shapes(index: Index) -> dict[str, tuple[int, ...]]:
@@ -63,6 +68,8 @@ def row_shapes(index: Index) -> dict[str, tuple[int, ...]]:
 
 def map_shard(folder: Path, index: Index, shard: Shard) -> dict[str, NDArray[Any]]:
     """Every column of a shard as a read-only view of the mapped file, `row ...`.
+
+    Tensors in reduced storage are as they are stored; see `shards.widen`.
 
     Nothing but the header is read. The header is parsed here and not by the
     safetensors package, which would take a file that contradicts the index.
@@ -96,7 +103,7 @@ def map_shard(folder: Path, index: Index, shard: Shard) -> dict[str, NDArray[Any
     return {
         name: np.ndarray(
             (shard.rows, *shape),
-            index.columns[name].dtype,
+            index.columns[name].stored,
             buffer=data,
             offset=8 + length + starts[name],
         )
@@ -117,7 +124,7 @@ def _check_header(
     starts: dict[str, int] = {}
     spans: list[tuple[int, int, str]] = []
     for name, shape in shapes.items():
-        dtype = np.dtype(index.columns[name].dtype)
+        dtype = np.dtype(index.columns[name].stored)
         entry = header[name] if isinstance(header[name], dict) else {}
         expected = (_DTYPES[dtype], [rows, *shape])
         if (entry.get("dtype"), entry.get("shape")) != expected:
@@ -208,6 +215,8 @@ def write_parquet(path: Path, tensors: Mapping[str, NDArray[Any]], index: Index)
 def hf_dataset(folder: Path, index: Index, split: str) -> "datasets.Dataset":
     """A split as a `datasets.Dataset` over the mapped shards, without reading them.
 
+    A zoo in float16 or bfloat16 is widened to float32 in memory instead.
+
     The rows equal those of `datasets.load_dataset(folder)[split]`. It pickles as folder
     and split, a few KB. What `map` makes is held in memory, as the zoo's folder is no
     place for caches; give `map` a `cache_file_name` if it is large.
@@ -260,7 +269,8 @@ def _batches(
     step = max(1, math.ceil(rows / parts))
     for start in range(0, max(rows, 1), step):
         arrays = [
-            _arrow_array(field.type, columns[field.name][start : start + step]) for field in schema
+            _arrow_array(field.type, widen(columns[field.name][start : start + step]))
+            for field in schema
         ]
         yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 

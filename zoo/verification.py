@@ -9,15 +9,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from zoo import engines, shards
+from zoo import engines, nets, shards, table
 from zoo.builder import cpu_kind, package_versions, plan_rows
 from zoo.compare import evaluate, source_of
+from zoo.engines import classifiers
 from zoo.errors import ZooError
 from zoo.fitting import Rows, fit_rows
 from zoo.objectives import Objective, objective, raw_items, target_columns
-from zoo.recipes import recipe_from_json
-from zoo.shards import Index
+from zoo.recipes import ImageRecipe, SineRecipe, TrajectoryRecipe, recipe_from_json
+from zoo.shards import Index, widen
 from zoo.sources import ImageSource, SineSource
+from zoo.training import Classification
 from zoo.weights import Weights
 
 # The engines' sines differ from torch's by a few ulp: far below a hundredth of a dB.
@@ -26,6 +28,12 @@ RENDER_TOLERANCE_DB = 0.02
 # amplifies it; single networks end up a few tenths of a dB apart, the mean does not.
 REFIT_MEAN_TOLERANCE_DB = 0.25
 REFIT_TOLERANCE_DB = 3.0
+# The engines round differently from torch, which can turn a tie between two classes.
+ACCURACY_TOLERANCE = 0.002
+LOSS_TOLERANCE = 1e-3  # of 1 + loss
+# Across machines and engines the rounding of the first steps grows; accuracies stay alike.
+REFIT_MEAN_ACCURACY_TOLERANCE = 0.03
+REFIT_ACCURACY_TOLERANCE = 0.15
 BYTE_PACKAGES = ("numpy", "numba", "llvmlite", "torch")
 
 
@@ -68,7 +76,8 @@ def verify(
     rows: dict[str, list[dict[str, NDArray[Any]]]] = {}
     for shard in index.shards:
         try:
-            rows.setdefault(shard.split, []).append(shards.read_tensors(folder / shard.file))
+            # Mapped, not read: a zoo may be larger than memory.
+            rows.setdefault(shard.split, []).append(table.map_shard(folder, index, shard))
         except ZooError as error:
             yield Check("rows", False, str(error))
             return
@@ -81,9 +90,19 @@ def verify(
         )
         return
     source = source_of(index, data_root)
-    goal = objective(recipe_from_json(index.recipe), source)
-    yield _check_plan(index, source, rows)
     chosen = np.random.default_rng(seed)
+    recipe = recipe_from_json(index.recipe)
+    if not isinstance(recipe, ImageRecipe | SineRecipe):
+        assert isinstance(source, ImageSource)
+        trained = Classification(recipe, source, index.plan.get("dtype", "float32"))
+        yield _check_plan(index, source, rows, trained)
+        if samples > 0:
+            yield _check_accuracy(trained, index, _draw(rows, samples, chosen))
+        if refit > 0:
+            yield _check_retraining(trained, index, rows, refit, chosen, device)
+        return
+    goal = objective(recipe, source)
+    yield _check_plan(index, source, rows, None)
     if samples > 0:
         yield _check_quality(goal, source, _draw(rows, samples, chosen))
     if refit > 0:
@@ -115,10 +134,10 @@ def _check_rows(index: Index, rows: dict[str, list[dict[str, NDArray[Any]]]]) ->
             return Check("rows", False, f"{shard.file}: its tensors are not the index's columns")
         for name, array in arrays.items():
             shape = (shard.rows, *index.spec.tensors.get(name, ()))
-            if array.shape != shape or array.dtype != index.columns[name].dtype:
+            if array.shape != shape or array.dtype != index.columns[name].stored:
                 got = f"{array.dtype} {array.shape}"
                 return Check("rows", False, f"{shard.file}: {name} is {got}, expected {shape}")
-            if not np.isfinite(array).all():
+            if not np.isfinite(widen(array)).all():
                 return Check("rows", False, f"{shard.file}: {name} has values that are not finite")
     return Check("rows", True, f"{index.rows:,} rows, all finite, shapes as in the index")
 
@@ -127,15 +146,18 @@ def _check_plan(
     index: Index,
     source: ImageSource | SineSource,
     rows: dict[str, list[dict[str, NDArray[Any]]]],
+    trained: Classification | None,
 ) -> Check:
     """Every planned network once, in its split, in order, with the source's targets."""
     planned = plan_rows(recipe_from_json(index.recipe), source, index.plan["limit"])
+    seed, unit_rows = index.plan["seed"], trained.unit_rows if trained else 1
     left_out = {(row.split, row.index, row.view) for row in index.excluded}
     for split, wanted in planned.items():
         keys = [
             key
             for key in zip(wanted.index.tolist(), wanted.view.tolist(), strict=True)
             if (split, *key) not in left_out
+            for _ in range(unit_rows)
         ]
         parts = rows.get(split, [])
         got = [
@@ -146,9 +168,24 @@ def _check_plan(
         if got != keys:
             return Check("plan", False, f"split {split} does not hold the rows of its recipe")
         for part in parts:
-            for name, values in target_columns(source, part["index"]).items():
+            targets = (
+                trained.target_columns(seed, part["index"])
+                if trained
+                else target_columns(source, part["index"])
+            )
+            for name, values in targets.items():
                 if not np.array_equal(part[name], values):
-                    return Check("plan", False, f"split {split}: {name} is not the source's")
+                    whose = "what its seed draws" if trained else "the source's"
+                    return Check("plan", False, f"split {split}: {name} is not {whose}")
+            if trained and isinstance(trained.recipe, TrajectoryRecipe):
+                for unit in np.unique(part["index"]):
+                    steps = trained.steps(seed, trained.unit(seed, int(unit)))
+                    if part["step"][part["index"] == unit].tolist() != list(steps):
+                        detail = f"run {unit} does not hold the steps of its recipe"
+                        return Check("plan", False, detail)
+    if trained:
+        what = "runs" if "step" in index.columns else "networks"
+        return Check("plan", True, f"all planned {what} once, with the settings of their seed")
     return Check("plan", True, "every planned network once, targets equal to the source's")
 
 
@@ -163,7 +200,7 @@ def _draw(
     found: dict[str, NDArray[Any]] = {}
     for name in parts[0]:
         values = [
-            parts[place][name][row - (ends[place - 1] if place else 0)]
+            widen(parts[place][name][row - (ends[place - 1] if place else 0)][None])[0]
             for place, row in zip(places, picked, strict=True)
         ]
         found[name] = np.stack(values)
@@ -228,5 +265,99 @@ def _check_refit(
     detail = (
         f"{len(rows)} rows fitted again on another CPU or version: {apart.mean():+.3f} dB in the "
         f"mean, {np.abs(apart).max():.2f} dB at most"
+    )
+    return Check("refit", bool(passed), detail)
+
+
+def _check_accuracy(goal: Classification, index: Index, arrays: dict[str, NDArray[Any]]) -> Check:
+    """Evaluate networks again, with plain torch."""
+    weights = Weights.from_tensors(
+        {name: torch.from_numpy(arrays[name]) for name in goal.spec.tensors}
+    )
+    worst, key = 0.0, ""
+    for row, unit in enumerate(arrays["index"].tolist()):
+        run = goal.run(index.plan["seed"], unit)
+        items = {"test": run.test_items, "train": run.loss_items}
+        found = {name: _evaluate(goal, weights[row], part) for name, part in items.items()}
+        step = f" step {arrays['step'][row]}" if "step" in arrays else ""
+        key = f"index {unit}{step}"
+        accuracy = abs(found["test"][1] - float(arrays["test_accuracy"][row]))
+        worst = max(worst, accuracy)
+        for name, (loss, _) in found.items():
+            recorded = float(arrays[f"{name}_loss"][row])
+            if abs(loss - recorded) > LOSS_TOLERANCE * (1 + recorded):
+                detail = f"{key} has a {name} loss of {loss:.5f}, its record says {recorded:.5f}"
+                return Check("quality", False, detail)
+        if accuracy > ACCURACY_TOLERANCE:
+            detail = f"{key} has an accuracy {accuracy:.4f} off its record"
+            return Check("quality", False, detail)
+    detail = f"{len(arrays['index'])} rows evaluated again, accuracy at most {worst:.5f} off"
+    return Check("quality", True, detail)
+
+
+def _evaluate(
+    goal: Classification, weights: Weights, items: NDArray[np.int64], batch: int = 1000
+) -> tuple[float, float]:
+    """Mean loss and accuracy of one network."""
+    total, right = 0.0, 0
+    with torch.no_grad():
+        for start in range(0, len(items), batch):
+            part = items[start : start + batch]
+            x = classifiers.pixels(goal.data, goal.spec, part, "cpu")
+            outputs = nets.forward(goal.spec, weights, x)[0].double()
+            labels = torch.from_numpy(goal.data.labels[part])
+            total += float(torch.nn.functional.cross_entropy(outputs, labels, reduction="sum"))
+            right += int((outputs.argmax(dim=1) == labels).sum())
+    return total / len(items), right / len(items)
+
+
+def _check_retraining(
+    goal: Classification,
+    index: Index,
+    rows: dict[str, list[dict[str, NDArray[Any]]]],
+    count: int,
+    chosen: np.random.Generator,
+    device: str,
+) -> Check:
+    """Train classifiers or runs again, each with all its networks."""
+    units = [
+        (part, unit) for ps in rows.values() for part in ps for unit in np.unique(part["index"])
+    ]
+    picked = chosen.choice(len(units), min(count, len(units)), replace=False)
+    engine = classifiers.load(index.plan["engine"], device)
+    here, there = package_versions(), index.packages
+    same_place = {cpu_kind()} == {shard.cpu for shard in index.shards} and all(
+        here.get(name) == there.get(name) for name in BYTE_PACKAGES
+    )
+    what = "runs" if "step" in index.columns else "networks"
+    different: list[int] = []
+    apart: list[NDArray[np.float64]] = []
+    for number in np.sort(picked):
+        part, unit = units[number]
+        mask = part["index"] == unit
+        one = Rows(np.array([unit]), np.zeros(1, np.int64))
+        fitted = goal.train(engine, index.plan["seed"], one)
+        if fitted.excluded:
+            return Check("refit", False, f"index {unit} was kept but fails now")
+        equal = all(
+            np.array_equal(fitted.arrays[name], widen(part[name][mask]))
+            for name in goal.spec.tensors
+        )
+        different += [] if equal else [int(unit)]
+        recorded = part["test_accuracy"][mask].astype(np.float64)
+        apart.append(fitted.arrays["test_accuracy"] - recorded)
+    if not different:
+        return Check("refit", True, f"{len(picked)} {what} trained again, equal to the byte")
+    if same_place:
+        detail = f"{len(different)} of {len(picked)} {what} differ, first index {different[0]}"
+        return Check("refit", False, detail)
+    errors = np.concatenate(apart)
+    passed = (
+        abs(errors.mean()) < REFIT_MEAN_ACCURACY_TOLERANCE
+        and np.abs(errors).max() < REFIT_ACCURACY_TOLERANCE
+    )
+    detail = (
+        f"{len(picked)} {what} trained again on another CPU or version: accuracy "
+        f"{errors.mean():+.4f} in the mean, {np.abs(errors).max():.4f} at most"
     )
     return Check("refit", bool(passed), detail)

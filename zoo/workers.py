@@ -1,8 +1,8 @@
 """Runs tasks beside the main thread, which stays free to write, report and be stopped.
 
-One worker is a thread of this process: the engines compute outside Python's lock, and
-nothing has to be sent. Several workers are processes, started fresh ("spawn"), that end
-when their parent does, even if that is killed.
+One worker is this process, with one thread or several: the engines compute outside
+Python's lock, and nothing has to be sent. Several workers are processes, started fresh
+("spawn"), that end when their parent does, even if that is killed.
 """
 
 import multiprocessing
@@ -27,6 +27,7 @@ def run(
     arguments: tuple[Any, ...],
     tasks: Iterable[tuple[Any, ...]],
     workers: int,
+    threads: int = 1,
 ) -> Iterator[tuple[int, Any]]:
     """Yield (number of the task, its result) as tasks end, in any order.
 
@@ -34,20 +35,24 @@ def run(
         prepare: called once in every worker, with `arguments`; gives the function that
             the worker then calls with each task.
         tasks: consumed little by little, a few ahead of the workers.
-        workers: 1 is a thread, more are processes.
+        workers: 1 is this process, more are processes of their own.
+        threads: of this process that call the function at once, if it is the only one.
 
     Raises:
         ZooError: if a worker process died.
         Exception: whatever the function raised.
     """
     if workers == 1:
-        yield from _in_thread(prepare, arguments, tasks)
+        yield from _in_threads(prepare, arguments, tasks, threads)
     else:
         yield from _in_processes(prepare, arguments, tasks, workers)
 
 
-def _in_thread(
-    prepare: Callable[..., Job], arguments: tuple[Any, ...], tasks: Iterable[tuple[Any, ...]]
+def _in_threads(
+    prepare: Callable[..., Job],
+    arguments: tuple[Any, ...],
+    tasks: Iterable[tuple[Any, ...]],
+    threads: int,
 ) -> Iterator[tuple[int, Any]]:
     todo: queue.Queue[tuple[int, tuple[Any, ...]] | None] = queue.Queue()
     done: queue.Queue[tuple[int, Any, BaseException | None]] = queue.Queue()
@@ -65,11 +70,12 @@ def _in_thread(
 
     numbered = enumerate(tasks)
     # A daemon: a fit under way does not hold up the end of an interrupted process.
-    threading.Thread(target=work, daemon=True, name="wszoo-fit").start()
+    for _ in range(threads):
+        threading.Thread(target=work, daemon=True, name="wszoo-fit").start()
     try:
-        # One task waits behind the one at work, so that the worker never idles.
+        # One task waits behind those at work, so that no thread idles.
         open_tasks = 0
-        for task in islice(numbered, 2):
+        for task in islice(numbered, threads + 1):
             todo.put(task)
             open_tasks += 1
         while open_tasks:
@@ -83,7 +89,8 @@ def _in_thread(
             yield number, result
     finally:
         closed.set()
-        todo.put(None)
+        for _ in range(threads):
+            todo.put(None)
 
 
 def _in_processes(
