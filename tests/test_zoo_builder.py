@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 import zoo
-from zoo import builder, shards, sources
+from zoo import builder, shards, sources, writing
 from zoo.builder import Progress, build, largest_remainder, plan_rows, unfinished
 from zoo.engines.cpu import CpuEngine
 from zoo.errors import ZooError
@@ -275,6 +275,31 @@ def test_a_folder_of_something_else_is_left_alone(digits, quick, tmp_path):
         with pytest.raises(ValueError, match=r"not empty and not a zoo \('thesis.tex'"):
             build(quick, digits, tmp_path, limit=20, overwrite=overwrite)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_overwriting_that_was_killed_is_gone_on_with(digits, quick, tmp_path, monkeypatch):
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    build(quick, digits, out, limit=90, shard_rows=20)
+    other = replace(quick, lr=0.01)
+    build(other, digits, whole, limit=60, shard_rows=30)
+    removed = []
+
+    def killed(path: Path) -> None:
+        removed.append(path)
+        if len(removed) == 3:
+            raise KeyboardInterrupt
+        remove(path)
+
+    remove = writing.remove
+    with monkeypatch.context() as patch:
+        patch.setattr(writing, "remove", killed)
+        with pytest.raises(KeyboardInterrupt):
+            build(other, digits, out, limit=60, shard_rows=30, overwrite=True)
+    with pytest.raises(ZooError, match="not finished"):
+        zoo.open_zoo(out)
+    build(other, digits, out, limit=60, shard_rows=30)
+    assert_same_files(out, whole)
+    assert len(list((out / "weights").iterdir())) == len(shards.read_index(out).shards)
 
 
 def test_a_second_writer_is_refused(digits, quick, tmp_path):

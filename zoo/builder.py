@@ -8,14 +8,12 @@ end the work. So a kill at any moment costs the chunks under way, and the next r
 on from what is on disk.
 """
 
-import errno
 import hashlib
 import json
 import platform
 import shlex
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,8 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from zoo import cards, engines, shards, sources, stats, workers
+from zoo import engines, shards, sources, workers, writing
+from zoo.cards import Samples
 from zoo.compare import samples
 from zoo.errors import ZooError
 from zoo.fitting import Arrays, Fitted, Rows, fit_rows
@@ -45,9 +44,6 @@ from zoo.training import Classification
 
 PLAN_FILE = "plan.json"
 CHUNK_BYTES = 16e6  # of a chunk of classifiers; a run may be larger
-# Columns that the card draws quality against.
-DRAWN_COLUMNS = ("index", "step", "class_a", "class_b")
-CARD_SAMPLES = 16
 PACKAGES = ("wszoo", "numpy", "numba", "llvmlite", "torch", "safetensors", "pyarrow", "datasets")
 
 
@@ -284,7 +280,7 @@ def build(
             build.fit(workers, device, progress or (lambda state: None))
             return build.finish()
     except OSError as error:
-        raise ZooError(_disk_message(folder, error)) from error
+        raise ZooError(writing.disk_message(folder, error)) from error
 
 
 def unfinished(path: str | Path) -> tuple[Index, int, int] | None:
@@ -308,15 +304,6 @@ def unfinished(path: str | Path) -> tuple[Index, int, int] | None:
         int(rows) for split, number, _, rows, _ in chunks if (split, int(number)) not in finished
     )
     return Index.from_json(plain), done * unit_rows, total * unit_rows
-
-
-def _disk_message(folder: Path, error: OSError) -> str:
-    what = error.strerror or str(error)
-    where = error.filename or folder
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        what = "the disk is full; what is finished is kept: free some space, then run the same"
-        return f"{folder}: {what} command again to go on"
-    return f"cannot write {where}: {what}"
 
 
 def describe_source(source: ImageSource | SineSource, recipe: AnyRecipe) -> dict[str, Any]:
@@ -384,20 +371,18 @@ class _Build:
     def open(self, overwrite: bool) -> None:
         """Take over what an earlier run left, or refuse it."""
         theirs = [path.name for path in self.folder.iterdir() if path.name != shards.LOCK_FILE]
-        ours = {
-            "README.md", "weights", "data", "figures", shards.INDEX_FILE, shards.STATS_FILE,
-            shards.BUILD_FOLDER,
-        }  # fmt: skip
         is_zoo = bool({shards.INDEX_FILE, shards.BUILD_FOLDER} & set(theirs))
         if theirs and not is_zoo:
             raise ValueError(
                 f"{self.folder} is not empty and not a zoo ({sorted(theirs)[0]!r} lies there); "
                 "choose another --out"
             )
-        if overwrite:
-            # The index goes first: without it the rest is no zoo, even if we are killed here.
-            for name in sorted(ours, key=lambda name: name != shards.INDEX_FILE):
-                _remove(self.folder / name)
+        has_index = (self.folder / shards.INDEX_FILE).is_file()
+        if overwrite or not (has_index or (self.scratch / PLAN_FILE).is_file()):
+            # A build folder without a plan is an overwriting that was killed here.
+            self.scratch.mkdir(exist_ok=True)
+            for name in writing.OURS:
+                writing.remove(self.folder / name)
         for path in [*self.folder.glob(".*.tmp"), *self.folder.glob("*/.*.tmp")]:
             path.unlink()
         for path in self.scratch.glob("*/.*.tmp"):
@@ -630,28 +615,9 @@ class _Build:
         }
         shard = None
         if len(arrays["index"]):
+            cpus = ", ".join(sorted(kinds))
             total = self.totals[split]
-            name = shards.shard_file(split, number, total)
-            stored = {
-                key: shards.narrow(array, self.index.columns[key].storage or "float32")
-                for key, array in arrays.items()
-            }
-            shards.write_tensors(self.folder / name, stored, {"wszoo_format": str(shards.FORMAT)})
-            del stored
-            view = None
-            if self.index.plan["parquet"]:
-                from zoo.table import write_parquet
-
-                data = shards.shard_file(split, number, total, parquet=True)
-                write_parquet(self.folder / data, arrays, self.index)
-                view = shards.describe(self.folder, data)
-            shard = Shard(
-                **asdict(shards.describe(self.folder, name)),
-                split=split,
-                rows=len(arrays["index"]),
-                cpu=", ".join(sorted(kinds)),
-                parquet=view,
-            )
+            shard = writing.write_shard(self.folder, self.index, split, number, total, arrays, cpus)
         excluded = [
             asdict(Excluded(split, index, view_number, reason))
             for index, view_number, reason in sorted(lost)
@@ -663,7 +629,7 @@ class _Build:
     def finish(self) -> Index:
         """Statistics, card and index, from the shards as they stand on disk."""
         if self.index.shards:
-            _remove(self.scratch)
+            writing.remove(self.scratch)
             return self.index
         ordered = [self.records[key] for key in self.parts]
         made = tuple(shards.shard_from_json(r["shard"]) for r in ordered if r["shard"])
@@ -673,47 +639,14 @@ class _Build:
                 f"no network is left for {self.folder}: all {len(reasons)} were excluded "
                 f"({reasons[0]}); change the recipe and start afresh with --overwrite"
             )
-        moments = {name: stats.Moments() for name in self.goal.spec.tensors}
-        measured = [n for n, column in self.index.columns.items() if column.role == "quality"]
-        drawn = [n for n in DRAWN_COLUMNS if n in self.index.columns]
-        quality: dict[str, dict[str, list[NDArray[Any]]]] = {}
-        for shard in made:
-            arrays = shards.read_tensors(self.folder / shard.file)
-            if shard.split == "train":
-                for name, moment in moments.items():
-                    moment.add(arrays[name])
-            for name in [*measured, *drawn]:
-                quality.setdefault(shard.split, {}).setdefault(name, []).append(arrays[name])
-        joined = {
-            split: {name: np.concatenate(parts) for name, parts in columns.items()}
-            for split, columns in quality.items()
-        }
-        found = None
-        if moments[next(iter(moments))].count:
-            shards.write_tensors(self.folder / shards.STATS_FILE, stats.normalisation(moments))
-            found = shards.describe(self.folder, shards.STATS_FILE)
-        index = replace(
-            self.index,
-            shards=made,
-            quality={
-                split: {name: stats.summary(columns[name]) for name in measured}
-                for split, columns in joined.items()
-            },
-            stats=found,
-            excluded=tuple(Excluded(**row) for r in ordered for row in r["excluded"]),
-        )
-        last = list(index.splits)[-1]
-        first = next(shard for shard in made if shard.split == last)
-        arrays = {
-            k: v[:CARD_SAMPLES] for k, v in shards.read_tensors(self.folder / first.file).items()
-        }
-        shown = None
+        excluded = [Excluded(**row) for r in ordered for row in r["excluded"]]
+        return writing.finish(self.folder, self.index, made, excluded, self._samples)
+
+    def _samples(self, arrays: Arrays) -> Samples | None:
+        """The networks that the card shows beside their originals."""
         if isinstance(self.goal, Objective):
-            shown = samples(self.goal, self.source, arrays)
-        cards.write_card(self.folder, index, joined, shown)
-        shards.write_index(self.folder, index)
-        _remove(self.scratch)
-        return index
+            return samples(self.goal, self.source, arrays)
+        return None
 
 
 class _Tally:
@@ -738,10 +671,3 @@ class _Tally:
         self.report(
             Progress(self.done, self.total, self.fitted, means["psnr_db"], means["test_accuracy"])
         )
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CARD_FILE = "README.md"
+# Columns that quality is drawn against.
+DRAWN_COLUMNS = ("index", "step", "class_a", "class_b")
 FIGURE_FOLDER = "figures"
 
 # Licences under which what is made of a work may be published under MIT.

@@ -41,7 +41,12 @@ def write_shard(
     """Write the rows of one shard, and their Parquet view if the plan wants one."""
     ordered = {name: arrays[name] for name in index.columns}
     name = shards.shard_file(split, number, total)
-    shards.write_tensors(folder / name, ordered, {"wszoo_format": str(shards.FORMAT)})
+    stored = {
+        key: shards.narrow(array, index.columns[key].storage or "float32")
+        for key, array in ordered.items()
+    }
+    shards.write_tensors(folder / name, stored, {"wszoo_format": str(shards.FORMAT)})
+    del stored  # the view needs as much memory again
     view = None
     if index.plan["parquet"]:
         from zoo.table import write_parquet
@@ -74,13 +79,14 @@ def finish(
     """
     moments = {name: stats.Moments() for name in index.spec.tensors}
     measured = [name for name, column in index.columns.items() if column.role == "quality"]
+    drawn = [name for name in cards.DRAWN_COLUMNS if name in index.columns]
     quality: dict[str, dict[str, list[NDArray[Any]]]] = {}
     for shard in made:
         arrays = shards.read_tensors(folder / shard.file)
         if shard.split == "train":
             for name, moment in moments.items():
                 moment.add(arrays[name])
-        for name in measured:
+        for name in [*measured, *drawn]:
             quality.setdefault(shard.split, {}).setdefault(name, []).append(arrays[name])
     joined = {
         split: {name: np.concatenate(parts) for name, parts in columns.items()}
@@ -94,7 +100,7 @@ def finish(
         index,
         shards=tuple(made),
         quality={
-            split: {name: stats.summary(values) for name, values in columns.items()}
+            split: {name: stats.summary(columns[name]) for name in measured}
             for split, columns in joined.items()
         },
         stats=found,
