@@ -80,6 +80,32 @@ def test_compiled_equals_one_at_a_time(name, optimiser, dropout):
     assert_alike(got, want, 1e-5 if optimiser == "sgd" else 2e-3)
 
 
+# Tap rows that fill one panel, several, a part of the last one, or more than a panel; one to
+# three panels of channels; taps that skip pixels or see nothing but padding.
+GEOMETRIES = {
+    "one panel": ([1, 32, 48, 16], {"kernel": 3, "padding": 1, "stride": 1}, (6, 5, 1)),
+    "a short last panel": ([1, 16, 16], {"kernel": 5, "padding": 2, "stride": 3}, (13, 10, 1)),
+    "a tap row a panel": ([3, 48, 16], {"kernel": 3, "padding": 2, "stride": 2}, (9, 12, 3)),
+    "wider than a panel": ([3, 16, 32], {"kernel": 7, "padding": 3, "stride": 2}, (8, 9, 3)),
+    "apart": ([2, 16, 16], {"kernel": 2, "padding": 1, "stride": 4}, (14, 17, 2)),
+    "narrow": ([2, 16, 16], {"kernel": 5, "padding": 4, "stride": 1}, (3, 2, 2)),
+}
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_geometries_of_conv_layers(name):
+    channels, sizes, shape = GEOMETRIES[name]
+    spec = NetworkSpec.cnn(channels, 5, **sizes)
+    one = run(optimiser="sgd", lr=0.05, steps=(0, 2, 6))
+    given = start(spec, one)[None]
+    pictures = data(shape, spec.out)
+    torch.set_num_threads(1)
+    want = ReferenceEngine(dtype=torch.float64).train(spec, pictures, given, [one])[0]
+    got = CompiledEngine().train(spec, pictures, given, [one])[0]
+    assert np.abs(want.params[-1] - want.params[0]).max() > 1e-3
+    assert_alike(got, want, 1e-5)
+
+
 def test_the_comparison_rejects_another_order_and_another_rate():
     spec, shape = MLP
     pictures = data(shape, spec.out)

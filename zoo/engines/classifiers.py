@@ -309,7 +309,7 @@ def _lay_out(
     """Divide scratch memory for blocks of at most `most` items."""
     from zoo.engines import dense
 
-    lanes, rows = dense.LANES, dense.TILE_ROWS
+    lanes, tile = dense.LANES, dense.TILE_ROWS
     sizes = layer_sizes(spec, shape)
     table = np.zeros((len(spec.layers), dense.LAYER_FIELDS), np.int64)
     state, per_item = 0, 0
@@ -329,9 +329,13 @@ def _lay_out(
         entry[[dense.KERNEL_ROWS, dense.KERNEL_COLUMNS]] = layer.kernel
         entry[[dense.STRIDE, dense.PADDING]] = layer.stride, layer.padding
         entry[dense.ACTIVATION] = ("identity", "relu", "tanh").index(layer.activation)
+        run = layer.kernel[1] * layer.inp if conv else 0
+        whole_runs = number == 0 and 0 < run <= lanes
+        entry[dense.WIDTH] = lanes // run * run if whole_runs else lanes
+        source_panels = -(-inp // int(entry[dense.WIDTH]))
         state += (depth + 1) * out
         own_source = number == 0 or conv or spec.layers[number - 1].kind == "conv"
-        per_item += points * (2 * out + (depth if own_source else 0))
+        per_item += points * (2 * out + (source_panels * lanes if own_source else 0))
         before = size
     block = max(1, min(most, budget // (4 * per_item)))
     # Equal blocks, of whole tiles where that is less than all.
@@ -341,7 +345,7 @@ def _lay_out(
     for number in range(len(spec.layers)):
         entry = table[number]
         depth, out = entry[dense.DEPTH], _round_up(int(entry[dense.OUT]), lanes)
-        capacity = _round_up(block * int(entry[dense.POINTS]), rows)
+        capacity = _round_up(block * int(entry[dense.POINTS]), tile)
         entry[dense.CAPACITY] = capacity
         if number:
             entry[dense.BACKWARD] = place
@@ -350,15 +354,23 @@ def _lay_out(
         if chained and table[number - 1, dense.KIND] == dense.LINEAR:
             entry[dense.SOURCE] = table[number - 1, dense.VALUE]
         else:
+            # Copies of whole vectors run over the last patch.
+            capacity += number == 0 and entry[dense.KIND] == dense.CONV
             entry[dense.SOURCE] = place
-            place += capacity * depth
+            place += capacity * lanes * -(-int(entry[dense.INP]) // int(entry[dense.WIDTH]))
         entry[dense.SOURCE_CAPACITY] = capacity
+        capacity = entry[dense.CAPACITY]
         entry[dense.VALUE] = place
         entry[dense.DELTA] = place + capacity * out
         place += 2 * capacity * out
         place = _round_up(int(place), lanes)
-    places = np.array([state, place], np.int64)
-    return _Layout(table, places, block, int(place) + 2 * lanes)
+    first = spec.layers[0]
+    picture = 2 * lanes
+    places = np.array([state, place, place + picture], np.int64)
+    if first.kind == "conv":
+        border = 2 * first.padding
+        picture += (shape[0] + border) * (shape[1] + border) * first.inp + lanes
+    return _Layout(table, places, block, int(place) + picture)
 
 
 def _aligned(floats: int) -> NDArray[np.float32]:
@@ -412,6 +424,7 @@ class CompiledEngine:
         )
         keys = np.array([*run.key, philox.AUGMENT], np.uint64)
         scale, shift = np.float32(data.scale), np.float32(data.shift)
+        images = np.ascontiguousarray(data.images)
         kept = len(run.steps)
         found = Trained(
             np.empty((kept, len(params)), np.float32), *(np.zeros(kept) for _ in range(3))
@@ -423,7 +436,7 @@ class CompiledEngine:
                 if epoch != ready:
                     order, ready = shuffled(run, epoch), epoch
                 step = dense.train(
-                    memory, data.images, data.labels, order, first, last, run.batch, layout.block,
+                    memory, images, data.labels, order, first, last, run.batch, layout.block,
                     scale, shift, layout.layers, layout.places, settings, step, keys, self.cancel,
                 )  # fmt: skip
             if keep:
@@ -436,8 +449,8 @@ class CompiledEngine:
                     (run.test_items, (found.test_loss, found.test_accuracy)),
                 ):
                     loss, right = dense.evaluate(
-                        memory, data.images, data.labels, items, layout.block, scale, shift,
-                        layout.layers, keys, self.cancel,
+                        memory, images, data.labels, items, layout.block, scale, shift,
+                        layout.layers, layout.places, keys, self.cancel,
                     )  # fmt: skip
                     columns[0][number] = loss
                     if columns[1] is not None:

@@ -2,8 +2,10 @@
 
 Linear and convolutional layers are the same products of `tiles.py`: a conv layer reads
 patches (its `points` are the positions of all items), laid out like the activations of a
-linear one. Layout and promises are those of `tiles.py`; every weight stands in the
-forward order here,
+linear one. Patches of pictures are built of whole tap rows, so that each is one vector copy:
+a panel of them holds as many tap rows as fit and leaves the other lanes to garbage that no
+sum reads (WIDTH counts the lanes in use). Layout and promises are those of `tiles.py`; every
+weight stands in the forward order here,
 
     weight [output panel][input][lane of output]
 
@@ -24,19 +26,28 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 
 from zoo.engines.tiles import (
+    _INDEX,
+    _VECTOR,
     GRADIENT_ROWS,
     LANES,
     TILE_ROWS,
+    UNROLL,
+    _arguments,
     _backward_wide_1,
     _backward_wide_2,
+    _float,
     _forward_wide_1,
     _forward_wide_2,
+    _gradient_tile,
     _gradient_wide_1,
     _gradient_wide_2,
     _sum_points,
+    _Writer,
 )
 
 __all__ = ["LANES", "TILE_ROWS", "evaluate", "place", "train", "words"]
@@ -46,17 +57,18 @@ __all__ = ["LANES", "TILE_ROWS", "evaluate", "place", "train", "words"]
 (
     KIND, INP, DEPTH, OUT, WEIGHT, BIAS, BACKWARD, SOURCE, SOURCE_CAPACITY, CAPACITY, POINTS,
     VALUE, DELTA, IN_ROWS, IN_COLUMNS, CHANNELS, OUT_ROWS, OUT_COLUMNS, KERNEL_ROWS,
-    KERNEL_COLUMNS, STRIDE, PADDING, ACTIVATION,
-) = range(23)  # fmt: skip
-LAYER_FIELDS = 23
+    KERNEL_COLUMNS, STRIDE, PADDING, ACTIVATION, WIDTH,
+) = range(24)  # fmt: skip
+LAYER_FIELDS = 24
 LINEAR, CONV = 0, 1
 IDENTITY, RELU, TANH = 0, 1, 2
 ADAM, SGD, RMSPROP = 0, 1, 2
 # Settings of one network, in this order in a float64 array.
 OPTIMISER, RATE, DECAY, BETA1, BETA2, EPSILON, DROPOUT = range(7)
 # Places in memory, in this order in an int64 array: floats of one copy of the parameters
-# (weights, two moments and gradient stand at 0, 1, 2 and 3 times it), and a row of zeros.
-STATE, ZEROS = range(2)
+# (weights, two moments and gradient stand at 0, 1, 2 and 3 times it), a row of zeros, and
+# one picture with its padding.
+STATE, ZEROS, PICTURE = range(3)
 
 
 @njit(nogil=True, error_model="numpy", inline="always")
@@ -94,7 +106,189 @@ def words(seed, attempt, index, view, stream, first, out):
                 out[4 * block + lane] = np.uint32(four[lane])
 
 
+# --- vectors -------------------------------------------------------------------------
+
+
+def _vector_operation(write):
+    """An intrinsic on vectors of `memory` at `target` and `source`."""
+
+    @intrinsic
+    def operation(typingctx, memory, target, source):
+        signature = types.void(memory, _INDEX, _INDEX)
+
+        def generate(context, builder, signature, values):
+            memory, target, source = _arguments(context, builder, signature, values)
+            ll = _Writer(builder)
+            ll.store(write(ll, memory, target, source), memory, target)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return operation
+
+
+def _added(ll, memory, target, source):
+    return ll.builder.fadd(ll.load(memory, target), ll.load(memory, source))
+
+
+_copy_vector = _vector_operation(lambda ll, memory, _, source: ll.load(memory, source))
+_clear_vector = _vector_operation(lambda *_: _float(0.0))
+_add_vector = _vector_operation(_added)
+
+
+@intrinsic
+def _load_bytes(typingctx, images, memory, source, target, scale, shift):
+    """A vector of scale * byte + shift, of bytes `source` on of all `images`."""
+    signature = types.void(images, memory, _INDEX, _INDEX, types.float32, types.float32)
+
+    def generate(context, builder, signature, values):
+        images, memory, source, target, scale, shift = _arguments(
+            context, builder, signature, values
+        )
+        ll = _Writer(builder)
+        kind = ir.VectorType(ir.IntType(8), LANES)
+        pointer = builder.gep(images, [source], source_etype=kind.element)
+        pixels = builder.load(builder.bitcast(pointer, kind.as_pointer()), align=1, typ=kind)
+        scaled = builder.fmul(builder.uitofp(pixels, _VECTOR), ll.splat(scale))
+        ll.store(builder.fadd(scaled, ll.splat(shift)), memory, target)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
 # --- products ------------------------------------------------------------------------
+
+
+def _conv_tile(rows: int, panels: int):
+    """Write the kernel of `rows` points by `panels` panels of outputs of a conv layer.
+
+    As the forward tiles of `tiles.py`, from source panels of `width` inputs each.
+    """
+
+    @intrinsic
+    def tile(
+        typingctx, memory, first, source_panel, weight, weight_panel, bias, out, out_panel, depth,
+        width,
+    ):  # fmt: skip
+        signature = types.void(memory, *[_INDEX] * 9)
+
+        def generate(context, builder, signature, values):
+            (
+                memory, first, source_panel, weight, weight_panel, bias, out, out_panel, depth,
+                width,
+            ) = _arguments(context, builder, signature, values)  # fmt: skip
+            ll = _Writer(builder)
+            sums = ll.variables(rows, panels)
+            for panel in range(panels):
+                start = ll.load(memory, bias, panel * LANES)
+                for row in range(rows):
+                    builder.store(start, sums[row][panel])
+
+            def step(column, weights, unrolled):
+                factors = [
+                    ll.load(memory, ll.add(weights, ll.mul(weight_panel, panel)), unrolled * LANES)
+                    for panel in range(panels)
+                ]
+                for row in range(rows):
+                    value = ll.broadcast(memory, column, row * LANES + unrolled)
+                    for panel in range(panels):
+                        ll.accumulate(sums[row][panel], value, factors[panel])
+
+            count = builder.udiv(ll.add(depth, builder.sub(width, ll.index(1))), width)
+            with ll.loop(count) as outer:
+                begin = ll.mul(outer.index, width)
+                left = builder.sub(depth, begin)
+                here = builder.select(builder.icmp_signed("<", left, width), left, width)
+                column = ll.add(first, ll.mul(outer.index, source_panel))
+                weights = ll.add(weight, ll.mul(begin, LANES))
+                full = builder.udiv(here, ll.index(UNROLL))
+                with ll.loop(full) as inner:
+                    k = ll.mul(inner.index, UNROLL)
+                    for unrolled in range(UNROLL):
+                        step(ll.add(column, k), ll.add(weights, ll.mul(k, LANES)), unrolled)
+                done = ll.mul(full, UNROLL)
+                with ll.loop(builder.sub(here, done)) as inner:
+                    k = ll.add(done, inner.index)
+                    step(ll.add(column, k), ll.add(weights, ll.mul(k, LANES)), 0)
+
+            for panel in range(panels):
+                place = ll.add(out, ll.mul(out_panel, panel))
+                for row in range(rows):
+                    ll.store(ll.get(sums[row][panel]), memory, place, row * LANES)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return tile
+
+
+# One panel alone leaves registers for twice the rows.
+TALL_ROWS = 2 * TILE_ROWS
+_conv_2 = _conv_tile(TILE_ROWS, 2)
+_conv_1 = _conv_tile(TILE_ROWS, 1)
+_conv_tall_1 = _conv_tile(TALL_ROWS, 1)
+_gradient_lanes_1 = _gradient_tile(LANES, 1, narrow=False)
+_gradient_9_1 = _gradient_tile(9, 1, narrow=False)
+_gradient_3_1 = _gradient_tile(3, 1, narrow=False)
+_gradient_1_1 = _gradient_tile(1, 1, narrow=False)
+
+
+@njit(nogil=True, error_model="numpy")
+def _conv_product(
+    memory, source, source_stride, weight, weight_panel, bias, bias_panel, target, target_stride,
+    panels, points, depth, width,
+):  # fmt: skip
+    """Target = source x weight + bias, from source panels of `width` inputs."""
+    for panel in range(0, panels - 1, 2):
+        for row in range(0, points, TILE_ROWS):
+            _conv_2(
+                memory, source + row * LANES, source_stride, weight + panel * weight_panel,
+                weight_panel, bias + panel * bias_panel,
+                target + panel * target_stride + row * LANES, target_stride, depth, width,
+            )  # fmt: skip
+    if panels % 2:
+        weights = weight + (panels - 1) * weight_panel
+        start = bias + (panels - 1) * bias_panel
+        out = target + (panels - 1) * target_stride
+        row = 0
+        while points - row > TILE_ROWS:
+            _conv_tall_1(
+                memory, source + row * LANES, source_stride, weights, 0, start,
+                out + row * LANES, 0, depth, width,
+            )  # fmt: skip
+            row += TALL_ROWS
+        if row < points:
+            _conv_1(
+                memory, source + row * LANES, source_stride, weights, 0, start,
+                out + row * LANES, 0, depth, width,
+            )  # fmt: skip
+
+
+@njit(nogil=True, error_model="numpy")
+def _conv_gradient(
+    memory, source, source_stride, right, gradient, points, depth, width
+):  # fmt: skip
+    """Add the weight gradient of one panel of outputs, deltas `right`."""
+    for start in range(0, depth, width):
+        left = source + (start // width) * source_stride
+        stop = min(depth, start + width)
+        k = start
+        while k < stop:
+            place = gradient + k * LANES
+            if stop - k >= LANES:
+                _gradient_lanes_1(memory, memory, left, right, 0, place, 0, points)
+                done = LANES
+            elif stop - k >= 9:
+                _gradient_9_1(memory, memory, left, right, 0, place, 0, points)
+                done = 9
+            elif stop - k >= 3:
+                _gradient_3_1(memory, memory, left, right, 0, place, 0, points)
+                done = 3
+            else:
+                _gradient_1_1(memory, memory, left, right, 0, place, 0, points)
+                done = 1
+            k += done
+            left += done
 
 
 @njit(nogil=True, error_model="numpy")
@@ -139,7 +333,18 @@ def _product(
 
 
 @njit(nogil=True, error_model="numpy")
-def _load_items(memory, images, items, first, count, layers, scale, shift):
+def _load_line(memory, images, source, target, size, scale, shift):
+    """`size` bytes from `source` on of all images as floats."""
+    flat = images.reshape(-1)
+    full = size // LANES * LANES
+    for i in range(0, full, LANES):
+        _load_bytes(images, memory, source + i, target + i, scale, shift)
+    for i in range(full, size):
+        memory[target + i] = np.float32(flat[source + i]) * scale + shift
+
+
+@njit(nogil=True, error_model="numpy")
+def _load_items(memory, images, items, first, count, layers, places, scale, shift):
     """Items of bytes as the source of layer 0: values scale * byte + shift."""
     source = layers[0, SOURCE]
     stride = layers[0, SOURCE_CAPACITY] * LANES
@@ -148,12 +353,10 @@ def _load_items(memory, images, items, first, count, layers, scale, shift):
         full = inp // LANES
         for point in range(count):
             image = images[items[first + point]]
+            begin = items[first + point] * images.shape[1]
             for panel in range(full):
                 place = source + panel * stride + point * LANES
-                target = memory[place : place + LANES]
-                pixels = image[panel * LANES : panel * LANES + LANES]
-                for lane in range(LANES):
-                    target[lane] = np.float32(pixels[lane]) * scale + shift
+                _load_bytes(images, memory, begin + panel * LANES, place, scale, shift)
             for k in range(full * LANES, inp):
                 memory[source + full * stride + point * LANES + k - full * LANES] = (
                     np.float32(image[k]) * scale + shift
@@ -162,7 +365,32 @@ def _load_items(memory, images, items, first, count, layers, scale, shift):
     rows, columns, channels = layers[0, IN_ROWS], layers[0, IN_COLUMNS], layers[0, CHANNELS]
     kernel_rows, kernel_columns = layers[0, KERNEL_ROWS], layers[0, KERNEL_COLUMNS]
     step, padding = layers[0, STRIDE], layers[0, PADDING]
+    run = kernel_columns * channels
     point = 0
+    if run <= LANES:
+        picture, line = places[PICTURE], (columns + 2 * padding) * channels
+        for number in range(count):
+            begin = items[first + number] * images.shape[1]
+            if padding == 0:
+                _load_line(memory, images, begin, picture, rows * line, scale, shift)
+            else:
+                size = columns * channels
+                for row in range(rows):
+                    place = picture + (row + padding) * line + padding * channels
+                    _load_line(memory, images, begin + row * size, place, size, scale, shift)
+            for out_row in range(layers[0, OUT_ROWS]):
+                corner = picture + out_row * step * line
+                for _ in range(layers[0, OUT_COLUMNS]):
+                    place, lane = source + point * LANES, 0
+                    for tap_row in range(kernel_rows):
+                        if lane == layers[0, WIDTH]:
+                            place, lane = place + stride, 0
+                        # Lanes past the tap row are overwritten by the next one or unused.
+                        _copy_vector(memory, place + lane, corner + tap_row * line)
+                        lane += run
+                    corner += step * channels
+                    point += 1
+        return
     for number in range(count):
         image = images[items[first + number]]
         for out_row in range(layers[0, OUT_ROWS]):
@@ -185,6 +413,44 @@ def _load_items(memory, images, items, first, count, layers, scale, shift):
 
 
 @njit(nogil=True, error_model="numpy")
+def _panel_patches(memory, layers, layer, items, back, source, tap_stride, before):
+    """As `_patches`, for one panel of channels: whole vectors."""
+    rows, columns = layers[layer, IN_ROWS], layers[layer, IN_COLUMNS]
+    out_rows, out_columns = layers[layer, OUT_ROWS], layers[layer, OUT_COLUMNS]
+    step, padding = layers[layer, STRIDE], layers[layer, PADDING]
+    kernel_columns = layers[layer, KERNEL_COLUMNS]
+    for tap_column in range(kernel_columns):
+        # Output columns from `low` to `high` - 1 find this tap inside the picture.
+        shift = tap_column - padding
+        low = min(out_columns, max(0, (step - 1 - shift) // step))
+        high = max(low, min(out_columns, (columns - 1 - shift) // step + 1))
+        for tap_row in range(layers[layer, KERNEL_ROWS]):
+            patches = source + (tap_row * kernel_columns + tap_column) * tap_stride
+            for item in range(items):
+                for out_row in range(out_rows):
+                    row = out_row * step + tap_row - padding
+                    patch = patches + (item * out_rows + out_row) * out_columns * LANES
+                    if not 0 <= row < rows:
+                        if not back:
+                            for column in range(out_columns):
+                                _clear_vector(memory, patch + column * LANES, 0)
+                        continue
+                    pixel = before + ((item * rows + row) * columns + shift) * LANES
+                    if back:
+                        for column in range(low, high):
+                            _add_vector(
+                                memory, pixel + column * step * LANES, patch + column * LANES
+                            )
+                        continue
+                    for column in range(low):
+                        _clear_vector(memory, patch + column * LANES, 0)
+                    for column in range(low, high):
+                        _copy_vector(memory, patch + column * LANES, pixel + column * step * LANES)
+                    for column in range(high, out_columns):
+                        _clear_vector(memory, patch + column * LANES, 0)
+
+
+@njit(nogil=True, error_model="numpy")
 def _patches(memory, layers, layer, items, back):
     """Copy the values before a conv layer into its patches; `back` adds patches to them."""
     source = layers[layer, SOURCE]
@@ -194,6 +460,13 @@ def _patches(memory, layers, layer, items, back):
     rows, columns = layers[layer, IN_ROWS], layers[layer, IN_COLUMNS]
     channels = layers[layer, CHANNELS]
     step, padding = layers[layer, STRIDE], layers[layer, PADDING]
+    if channels % LANES == 0:
+        for panel in range(channels // LANES):
+            _panel_patches(
+                memory, layers, layer, items, back, source + panel * stride,
+                channels // LANES * stride, before + panel * before_stride,
+            )  # fmt: skip
+        return
     point = 0
     for item in range(items):
         for out_row in range(layers[layer, OUT_ROWS]):
@@ -205,24 +478,6 @@ def _patches(memory, layers, layer, items, back):
                         column = out_column * step + tap_column - padding
                         inside = 0 <= row < rows and 0 <= column < columns
                         pixel = before + ((item * rows + row) * columns + column) * LANES
-                        if channels % LANES == 0:
-                            for panel in range(channels // LANES):
-                                start = source + (k // LANES + panel) * stride + point * LANES
-                                patch = memory[start : start + LANES]
-                                if not inside:
-                                    if not back:
-                                        patch[:] = np.float32(0.0)
-                                    continue
-                                start = pixel + panel * before_stride
-                                values = memory[start : start + LANES]
-                                if back:
-                                    for lane in range(LANES):
-                                        values[lane] += patch[lane]
-                                else:
-                                    for lane in range(LANES):
-                                        patch[lane] = values[lane]
-                            k += channels
-                            continue
                         for channel in range(channels):
                             place = source + (k // LANES) * stride + point * LANES + k % LANES
                             value = pixel + (channel // LANES) * before_stride + channel % LANES
@@ -341,11 +596,19 @@ def _forward(memory, layers, items, derive, rate, keys, block, batch, number):
             _pool(memory, layers, layer, items)
         panels = _panels(layers[layer, OUT])
         stride = layers[layer, CAPACITY] * LANES
-        _product(
-            memory, layers[layer, SOURCE], layers[layer, SOURCE_CAPACITY] * LANES,
-            layers[layer, WEIGHT], layers[layer, DEPTH] * LANES, layers[layer, BIAS], LANES,
-            layers[layer, VALUE], stride, panels, points, layers[layer, INP], False,
-        )  # fmt: skip
+        if layers[layer, KIND] == CONV:
+            _conv_product(
+                memory, layers[layer, SOURCE], layers[layer, SOURCE_CAPACITY] * LANES,
+                layers[layer, WEIGHT], layers[layer, DEPTH] * LANES, layers[layer, BIAS], LANES,
+                layers[layer, VALUE], stride, panels, points, layers[layer, INP],
+                layers[layer, WIDTH],
+            )  # fmt: skip
+        else:
+            _product(
+                memory, layers[layer, SOURCE], layers[layer, SOURCE_CAPACITY] * LANES,
+                layers[layer, WEIGHT], layers[layer, DEPTH] * LANES, layers[layer, BIAS], LANES,
+                layers[layer, VALUE], stride, panels, points, layers[layer, INP], False,
+            )  # fmt: skip
         if layer == last:
             continue
         for panel in range(panels):
@@ -415,7 +678,13 @@ def _backward(memory, layers, places, items):
             total = gradient + layers[layer, BIAS] + panel * LANES
             _sum_points(memory, own + panel * stride, total, points)
         place = gradient + layers[layer, WEIGHT]
-        for k in range(0, layers[layer, INP], GRADIENT_ROWS):
+        if layers[layer, KIND] == CONV:
+            for panel in range(panels):
+                _conv_gradient(
+                    memory, source, source_stride, own + panel * stride, place + panel * depth,
+                    points, layers[layer, INP], layers[layer, WIDTH],
+                )  # fmt: skip
+        for k in range(0, layers[layer, INP] * (layers[layer, KIND] == LINEAR), GRADIENT_ROWS):
             left = source + (k // LANES) * source_stride + k % LANES
             for panel in range(0, panels - 1, 2):
                 _gradient_wide_2(
@@ -560,7 +829,7 @@ def train(
 
     Args:
         memory: scratch, laid out by `classifiers._lay_out`, with the network in place.
-        images: bytes (item, feature).
+        images: bytes (item, feature), contiguous.
         order: items in the order of this epoch; the last minibatch takes what remains.
         block: items that go through the network at once.
         step: updates made before.
@@ -582,7 +851,7 @@ def train(
         weight = 1.0 / count
         for start in range(0, count, block):
             items = min(block, count - start)
-            _load_items(memory, images, order, begin + start, items, layers, scale, shift)
+            _load_items(memory, images, order, begin + start, items, layers, places, scale, shift)
             _forward(
                 memory, layers, items, True, settings[DROPOUT], keys, step * none, batch, start
             )
@@ -598,7 +867,9 @@ def train(
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def evaluate(memory, images, labels, items, block, scale, shift, layers, keys, cancel):
+def evaluate(
+    memory, images, labels, items, block, scale, shift, layers, places, keys, cancel
+):  # fmt: skip
     """Mean cross-entropy and share of right answers on `items`, without dropout."""
     total = 0.0
     right = 0
@@ -606,7 +877,7 @@ def evaluate(memory, images, labels, items, block, scale, shift, layers, keys, c
         if cancel[0] != 0:
             break
         count = min(block, len(items) - start)
-        _load_items(memory, images, items, start, count, layers, scale, shift)
+        _load_items(memory, images, items, start, count, layers, places, scale, shift)
         _forward(memory, layers, count, False, 0.0, keys, 0, 0, 0)
         loss, hits = _loss(memory, layers, labels, items, start, count, 1.0, False)
         total += loss
