@@ -1,12 +1,14 @@
-"""What several test files need: a small whole zoo on disk."""
+"""What several test files need: small zoos on disk, their rows, the command line."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
+from cli.main import wszoo
 from zoo import shards, stats, table
 from zoo.shards import Column, Index, Shard
 from zoo.spec import NetworkSpec
@@ -98,3 +100,42 @@ def _card(splits: Mapping[str, int]) -> str:
     """The least that `load_dataset` needs: which files are which split."""
     files = "".join(f"  - split: {s}\n    path: data/{s}-*.parquet\n" for s in splits)
     return f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}---\n# tiny\n"
+
+
+def run(*words: object) -> Result:
+    """A command in this process; unexpected exceptions are raised."""
+    result = CliRunner().invoke(wszoo, [str(word) for word in words])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def line_of(result: Result, code: int) -> str:
+    """The one line of an error."""
+    assert result.exit_code == code, result.output
+    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1, result.stderr
+    assert "Traceback" not in result.output
+    return lines[0]
+
+
+def rows_of(folder: Path) -> dict[tuple[int, int, int], dict[str, NDArray[Any]]]:
+    """Every row of a finished zoo by (index, view, step), as it stands on disk."""
+    found = {}
+    for shard in shards.read_index(folder).shards:
+        arrays = shards.read_tensors(folder / shard.file)
+        for row in range(shard.rows):
+            values = {name: array[row] for name, array in arrays.items()}
+            values["split"] = np.array(shard.split)
+            step = int(values.get("step", np.int64(0)))
+            found[int(values["index"]), int(values["view"]), step] = values
+    return found
+
+
+def assert_same_rows(left: Path, right: Path) -> None:
+    """Both zoos hold the same networks, byte for byte."""
+    a, b = rows_of(left), rows_of(right)
+    assert a.keys() == b.keys()
+    for key, values in a.items():
+        for name, value in values.items():
+            assert value.tobytes() == b[key][name].tobytes(), (key, name)

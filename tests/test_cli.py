@@ -10,32 +10,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from helpers import line_of, run
 
 import zoo
 from cli.fit import zoo_name
-from cli.main import COMMANDS, wszoo
+from cli.main import COMMANDS
 from cli.options import FIELD_HELP, recipe_fields
 from zoo import shards
 
 WSZOO = [sys.executable, "-c", "from cli.main import main; main()"]
-
-
-def run(*words: str | Path) -> Result:
-    """A command in this process; unexpected exceptions are raised."""
-    result = CliRunner().invoke(wszoo, [str(word) for word in words])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def line_of(result: Result, code: int) -> str:
-    """The one line of an error."""
-    assert result.exit_code == code, result.output
-    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert len(lines) == 1, result.stderr
-    assert "Traceback" not in result.output
-    return lines[0]
 
 
 @pytest.fixture(scope="module")

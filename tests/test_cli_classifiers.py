@@ -6,26 +6,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from helpers import line_of, run
 
 import zoo
-from cli.main import wszoo
 from cli.options import CLASSIFIER_HELP, TRAINED, recipe_fields
-
-
-def run(*words: object) -> Result:
-    """A command in this process; unexpected exceptions are raised."""
-    result = CliRunner().invoke(wszoo, [str(word) for word in words])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def line_of(result: Result, code: int) -> str:
-    assert result.exit_code == code, result.output
-    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert len(lines) == 1, result.stderr
-    return lines[0]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from helpers import assert_same_rows, rows_of
 
 import zoo
 from zoo import builder, shards, sources, writing
@@ -33,26 +33,6 @@ def quick() -> ImageRecipe:
     chosen = recipe("dws", "digits", **QUICK)
     assert isinstance(chosen, ImageRecipe)
     return chosen
-
-
-def rows_of(folder: Path) -> dict[tuple[int, int], dict[str, NDArray[Any]]]:
-    """Every row of a finished zoo by (index, view), as bytes on disk."""
-    found = {}
-    for shard in shards.read_index(folder).shards:
-        arrays = shards.read_tensors(folder / shard.file)
-        for row in range(shard.rows):
-            values = {name: array[row] for name, array in arrays.items()}
-            values["split"] = np.array(shard.split)
-            found[int(values["index"]), int(values["view"])] = values
-    return found
-
-
-def assert_same_rows(left: Path, right: Path) -> None:
-    a, b = rows_of(left), rows_of(right)
-    assert a.keys() == b.keys()
-    for key, values in a.items():
-        for name, value in values.items():
-            assert value.tobytes() == b[key][name].tobytes(), (key, name)
 
 
 def assert_same_files(left: Path, right: Path) -> None:

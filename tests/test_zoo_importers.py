@@ -19,10 +19,9 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from click.testing import CliRunner, Result
+from helpers import line_of, run
 
 import zoo
-from cli.main import wszoo
 from zoo import nets, shards
 from zoo.errors import ZooError
 from zoo.importers import FORMATS, files, fit_a_nef, import_zoo
@@ -38,21 +37,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def run(*words: str | Path) -> Result:
-    result = CliRunner().invoke(wszoo, [str(word) for word in words])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def line_of(result: Result, code: int) -> str:
-    """The one line of an error."""
-    assert result.exit_code == code, result.output
-    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert len(lines) == 1, result.stderr
-    return lines[0]
 
 
 def draw(widths: list[int], seed: int) -> Numpy:

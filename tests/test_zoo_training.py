@@ -5,12 +5,10 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from helpers import assert_same_rows
 
 import zoo
 from zoo import builder, shards, sources, verification
@@ -28,24 +26,6 @@ PAIRS = ClassifierRecipe(name="binary", hidden=16, layers=3, batch="64", network
 RUNS = TrajectoryRecipe(
     name="fashion", hidden=16, layers=3, batch="512", epochs=2, interval=3, runs=16, loss_items=100
 )
-
-
-def rows_of(folder: Path) -> dict[tuple[int, int], dict[str, NDArray[Any]]]:
-    found = {}
-    for shard in shards.read_index(folder).shards:
-        arrays = shards.read_tensors(folder / shard.file)
-        for row in range(shard.rows):
-            values = {name: array[row] for name, array in arrays.items()}
-            found[int(values["index"]), int(values.get("step", np.int64(0)))] = values
-    return found
-
-
-def assert_same_rows(left: Path, right: Path) -> None:
-    a, b = rows_of(left), rows_of(right)
-    assert a.keys() == b.keys()
-    for key, values in a.items():
-        for name, value in values.items():
-            assert value.tobytes() == b[key][name].tobytes(), (key, name)
 
 
 @pytest.mark.parametrize("chosen", [PAIRS, RUNS], ids=["pairs", "runs"])
