@@ -297,8 +297,9 @@ class DWSNet(nn.Module):
                 ReducedLayer(spec, before, after, reduced, make, mu) if reduced else make(spec)
             )
             if not last:
-                parts += [BatchNorm(spec, chan)] if norm else []
-                parts += [Activation("relu")]
+                # Of two modules, whatever does the work, as checkpoints number them.
+                parts += [BatchNorm(spec, chan, relu=True)] if norm else []
+                parts += [Activation("identity" if norm else "relu")]
                 parts += [Dropout(dropout)] if dropout else []
         self.layers = nn.Sequential(*parts)
         if out is not None:
