@@ -67,8 +67,9 @@ class _SmallSets(torch.autograd.Function):
         ctx.scale = scale
         query, key, value = packed.unbind(1)
         mixed = torch.empty_like(query, memory_format=torch.contiguous_format)
+        scores = _scores(query)
         for rows in _chunks(query):
-            share = _shares(query[rows], key[rows], scale)
+            share = _shares(query[rows], key[rows], scale, scores)
             torch.add(query[rows], torch.bmm(value[rows], share), out=mixed[rows])
         return mixed
 
@@ -79,25 +80,41 @@ class _SmallSets(torch.autograd.Function):
         query, key, value = packed.unbind(1)
         back = torch.empty_like(packed)
         grad = grad.contiguous()
+        scores = _scores(query)
+        part = torch.empty_like(grad[: len(scores)])
         for rows in _chunks(query):
-            share = _shares(query[rows], key[rows], ctx.scale)
+            share = _shares(query[rows], key[rows], ctx.scale, scores)
             # Into a temporary: bmm with a strided `out` takes one matrix at a time.
             back[rows, 2] = torch.bmm(grad[rows], share.mT)
-            pull = torch.bmm(value[rows].mT, grad[rows])
+            pull = torch.bmm(value[rows].mT, grad[rows], out=scores[: len(share)])
             pull = torch._softmax_backward_data(pull, share, 1, share.dtype)
-            back[rows, 0] = torch.bmm(key[rows] * ctx.scale, pull).add_(grad[rows])
-            back[rows, 1] = torch.bmm(query[rows] * ctx.scale, pull.mT)
+            part = part[: len(share)]
+            back[rows, 0] = part.copy_(grad[rows]).baddbmm_(key[rows], pull, alpha=ctx.scale)
+            back[rows, 1] = part.baddbmm_(query[rows], pull.mT, beta=0, alpha=ctx.scale)
         return back, None
 
 
+def _step(query: Float[Tensor, "row feat set"]) -> int:
+    return max(1, _CHUNK // query.shape[2] ** 2)
+
+
 def _chunks(query: Float[Tensor, "row feat set"]) -> list[slice]:
-    step = max(1, _CHUNK // query.shape[2] ** 2)
+    step = _step(query)
     return [slice(start, start + step) for start in range(0, len(query), step)]
 
 
-def _shares(query: Tensor, key: Tensor, scale: float) -> Float[Tensor, "row from to"]:
+def _scores(query: Float[Tensor, "row feat set"]) -> Float[Tensor, "_ set set"]:
+    """Room for one chunk's scores, which all chunks use."""
+    rows = min(_step(query), len(query))
+    return query.new_empty(rows, query.shape[2], query.shape[2])
+
+
+def _shares(
+    query: Tensor, key: Tensor, scale: float, scores: Float[Tensor, "_ from to"]
+) -> Float[Tensor, "row from to"]:
     # Columns sum to 1: a softmax over any axis but the last is vectorised along it.
-    return torch.bmm(key.mT, query * scale).softmax(dim=1)
+    scores = scores[: len(query)]
+    return scores.baddbmm_(key.mT, query, beta=0, alpha=scale).softmax(dim=1)
 
 
 def attend(

@@ -13,7 +13,7 @@ Source: Navon et al. 2023, DWSNets, Sec. 5 and App. J. The published numbers com
 attention: with it the counts of parameters match the paper, with DeepSets they do not.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -25,7 +25,7 @@ from processors import base
 from processors.attention import SetAttention, xavier_
 from processors.base import Slot
 from processors.encode import Normalise, drop_channel, lift
-from processors.linear import BLOCKS, EquivariantLinear, Term
+from processors.linear import BLOCKS, EquivariantLinear, Part, Term
 from processors.pointwise import Activation, BatchNorm, Dropout
 from processors.pool import InvariantPool, Pooled
 from zoo import NetworkSpec, Weights
@@ -72,12 +72,12 @@ class _ScaledLinear(nn.Module):
             for term in self.linear.terms:
                 xavier_(self.linear.block(term), mu)
 
-    def forward(self, x: Weights, pooled: Pooled) -> Weights:
+    def forward(self, x: Weights, pooled: Pooled, more: Sequence[Part] = ()) -> Weights:
         scaled = {
             name: parameter * getattr(self, _factor(name))
             for name, parameter in self.linear.named_parameters()
         }
-        found: Weights = functional_call(self.linear, scaled, (x, pooled))
+        found: Weights = functional_call(self.linear, scaled, (x, pooled, more))
         return found
 
 
@@ -127,20 +127,16 @@ class _AxisAttention(nn.Module):
                 )
             )
 
-    def forward(self, pooled: Pooled, onto: Weights) -> Weights:
-        """The sum of the blocks and `onto`."""
-        total = dict(onto.tensors())
+    def forward(self, pooled: Pooled) -> list[Part]:
+        """For each axis and each tensor that has it, the sum of the blocks."""
+        parts = []
         for axis, sources, targets, attention in zip(
             self.axes, self._sources, self._targets, self.attention, strict=True
         ):
             found = attention([pooled(slot.name, (axis,)) for slot in sources])
             for slot, part in zip(targets, found, strict=True):
-                if len(slot.sets) == 2:
-                    part = part.unsqueeze(2 if slot.sets[0] == axis else 1)
-                else:
-                    part = slot.unfold(part)
-                total[slot.name] = total[slot.name] + part / len(self._slots)
-        return base.rebuild(total)
+                parts.append(Part(slot.name, (axis,), part / len(self._slots)))
+        return parts
 
 
 class DWSLayer(nn.Module):
@@ -194,10 +190,9 @@ class DWSLayer(nn.Module):
 
     def forward(self, x: Weights) -> Weights:
         # Pooled once, for linear and attention blocks.
-        pooled = Pooled(self._slots, x.tensors(), self.pool)
-        y: Weights = self.linear(x, pooled)
-        if self.attention is not None:
-            y = self.attention(pooled, y)
+        pooled = Pooled(self._slots, x.tensors(), self.pool, both=True)
+        more = [] if self.attention is None else self.attention(pooled)
+        y: Weights = self.linear(x, pooled, more)
         return y
 
 
@@ -302,8 +297,9 @@ class DWSNet(nn.Module):
                 ReducedLayer(spec, before, after, reduced, make, mu) if reduced else make(spec)
             )
             if not last:
-                parts += [BatchNorm(spec, chan)] if norm else []
-                parts += [Activation("relu")]
+                # Of two modules, whatever does the work, as checkpoints number them.
+                parts += [BatchNorm(spec, chan, relu=True)] if norm else []
+                parts += [Activation("identity" if norm else "relu")]
                 parts += [Dropout(dropout)] if dropout else []
         self.layers = nn.Sequential(*parts)
         if out is not None:

@@ -16,10 +16,11 @@ Source: Navon et al. 2023, DWSNets, Tables 5-9; Zhou et al. 2023, NFN, Eq. 3 and
 Tran et al. 2024, Monomial-NFN, App. C and D; these are the rule spelled out.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import sqrt
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -101,6 +102,14 @@ BLOCKS: dict[str, Callable[[Term, NetworkSpec], bool]] = {
 }
 
 
+class Part(NamedTuple):
+    """What is added to the folded `target`, broadcast over its set axes but `kept`."""
+
+    target: str
+    kept: tuple[int, ...]
+    tensor: Float[Tensor, "net *kept feature"]
+
+
 @dataclass(frozen=True)
 class _Product:
     """All terms that keep the same axes, and where their features lie in the matrix."""
@@ -149,7 +158,7 @@ def _sum(parts: dict[tuple[int, ...], Tensor], slot: Slot) -> Float[Tensor, "net
     Small parts are added to each other first, so that few adds are of full size.
     """
     pending: dict[tuple[int, ...], Tensor] = {}
-    for kept, part in parts.items():
+    for kept, part in sorted(parts.items(), key=lambda item: len(item[0])):
         for smaller in [other for other in pending if set(other) <= set(kept)]:
             spread = _spread(pending.pop(smaller), smaller, kept)
             # A part that keeps two axes has a product of its own: nobody else holds it.
@@ -253,15 +262,19 @@ class EquivariantLinear(nn.Module):
                 return linear.weight[top : top + high, left : left + wide]
         raise ValueError(f"no such term: {term}")
 
-    def forward(self, weights: Weights, pooled: Pooled | None = None) -> Weights:
+    def forward(
+        self, weights: Weights, pooled: Pooled | None = None, more: Sequence[Part] = ()
+    ) -> Weights:
         """The layer's output, in the input's order of axes.
 
         Args:
             pooled: of these weights, if others pool them too.
+            more: parts of the output that come from elsewhere; to add them here, where
+                they are small, costs less than to add them to the output.
         """
         base.check(weights, self._slots, self.chan_in)
         if pooled is None:
-            pooled = Pooled(self._slots, weights.tensors(), self.pool)
+            pooled = Pooled(self._slots, weights.tensors(), self.pool, both=True)
         parts: dict[str, dict[tuple[int, ...], Tensor]] = {slot.name: {} for slot in self._slots}
         for product, linear in self._each():
             inputs = [pooled(name, product.kept) for name in product.sources]
@@ -274,6 +287,9 @@ class EquivariantLinear(nn.Module):
                 pieces = (y,)  # not a view, so that adding to it in place is cheap
             for name, piece in zip(product.targets, pieces, strict=True):
                 parts[name][product.kept] = piece
+        for name, kept, part in more:
+            mine = parts[name]
+            mine[kept] = part if kept not in mine else mine[kept] + part
         return base.rebuild(
             {slot.name: slot.unfold(_sum(parts[slot.name], slot)) for slot in self._slots}
         )

@@ -71,8 +71,14 @@ class Activation(nn.Module):
 class _LastAxisNorm(nn.BatchNorm1d):
     """`nn.BatchNorm1d` with channels last and any number of axes before."""
 
+    def __init__(self, chan: int, relu: bool = False):
+        super().__init__(chan)
+        self.relu = relu
+
     def forward(self, x: Float[Tensor, "... chan"]) -> Float[Tensor, "... chan"]:
-        return super().forward(x.reshape(-1, x.shape[-1])).view(x.shape)
+        y = super().forward(x.reshape(-1, x.shape[-1]))
+        # In place: neither the norm's backward nor that of ReLU reads what ReLU is given.
+        return (y.relu_() if self.relu else y).view(x.shape)
 
 
 class BatchNorm(PerTensor):
@@ -80,10 +86,13 @@ class BatchNorm(PerTensor):
 
     All networks and entries of a tensor make the batch, as in DWSNets; mean and variance
     do not depend on the entries' order.
+
+    Args:
+        relu: a ReLU follows, done in place.
     """
 
-    def __init__(self, spec: NetworkSpec, chan: int):
-        super().__init__(spec, lambda taps: _LastAxisNorm(chan * taps))
+    def __init__(self, spec: NetworkSpec, chan: int, relu: bool = False):
+        super().__init__(spec, lambda taps: _LastAxisNorm(chan * taps, relu))
 
 
 class Dropout(nn.Module):

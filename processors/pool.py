@@ -25,12 +25,31 @@ def check_pool(pool: str) -> None:
 
 
 class Pooled:
-    """Folded tensors, pooled to any of their set axes; each result is computed once."""
+    """Folded tensors, pooled to any of their set axes; each result is computed once.
 
-    def __init__(self, slots: Sequence[Slot], tensors: Mapping[str, Tensor], pool: str):
+    Args:
+        both: pool tensors of two set axes over both at once: for those who want the
+            tensor itself and both pools, backward takes fewer passes.
+    """
+
+    def __init__(
+        self,
+        slots: Sequence[Slot],
+        tensors: Mapping[str, Tensor],
+        pool: str,
+        both: bool = False,
+    ):
         self._sets = {slot.name: slot.sets for slot in slots}
         self._pool = pool
         self._known = {(slot.name, slot.sets): slot.fold(tensors[slot.name]) for slot in slots}
+        if both and pool == "max" and not torch.compiler.is_compiling():
+            for slot in slots:
+                if len(slot.sets) == 2:
+                    first, second = slot.sets
+                    whole = self._known[slot.name, slot.sets]
+                    found = _MaxBoth.apply(whole)  # type: ignore[no-untyped-call]
+                    for kept, tensor in zip((slot.sets, (second,), (first,)), found, strict=True):
+                        self._known[slot.name, kept] = tensor
 
     def __call__(self, name: str, kept: tuple[int, ...]) -> Float[Tensor, "net *kept feature"]:
         """The tensor pooled over all its set axes but `kept`."""
@@ -79,6 +98,49 @@ class _Max(torch.autograd.Function):
         torch.eq(tensor.detach(), output.detach().unsqueeze(ctx.dim), out=largest)
         share = grad / largest.sum(ctx.dim)
         return largest * share.unsqueeze(ctx.dim), None
+
+
+class _MaxBoth(torch.autograd.Function):
+    """A tensor, and its `amax` over axis 1 and over axis 2, each as `_Max`.
+
+    Backward adds up all three gradients while it computes them.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        tensor: Float[Tensor, "net first second feature"],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return tensor.view_as(tensor), tensor.amax(1), tensor.amax(2)
+
+    @staticmethod
+    def setup_context(
+        ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor, Tensor]
+    ) -> None:
+        ctx.save_for_backward(*inputs, *output[1:])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> Tensor | None:
+        tensor, *pools = ctx.saved_tensors
+        total, *parts = grads
+        largest = torch.empty_like(tensor, requires_grad=False)
+        for dim, (pool, grad) in enumerate(zip(pools, parts, strict=True), 1):
+            if grad is None:
+                continue
+            if torch.is_grad_enabled():
+                largest = torch.empty_like(largest)  # the graph of backward keeps the last
+            torch.eq(tensor.detach(), pool.detach().unsqueeze(dim), out=largest)
+            share = (grad / largest.sum(dim)).unsqueeze(dim)
+            if total is None:
+                total = largest * share
+            elif total is grads[0]:
+                # Not in place: the gradient that came in belongs to others.
+                total = torch.addcmul(total, largest, share)
+            else:
+                total = total.addcmul_(largest, share)
+        return total
 
 
 class InvariantPool(nn.Module):

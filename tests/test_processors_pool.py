@@ -4,6 +4,7 @@ import pytest
 import torch
 from equivariance import assert_breaks, assert_invariant, random_weights
 
+from processors import pool as pools
 from processors.pool import POOLS, InvariantPool
 from zoo import NetworkSpec
 
@@ -77,3 +78,17 @@ def test_misuse_is_named():
     head = InvariantPool(SPECS[1], "hnp", 2)
     with pytest.raises(ValueError, match=r"weight_0: expected \(net, 4, 1, 2\), got"):
         head(random_weights(SPECS[1], 3))
+
+
+def test_both_pools_have_the_gradients_of_each():
+    # Rounded, so that there are ties.
+    x = torch.randn(3, 4, 5, 2, dtype=torch.float64).mul(2).round().requires_grad_()
+    factors = [torch.randn_like(found) for found in (x, x.amax(1), x.amax(2))]
+
+    def gradient(found, chosen):
+        total = sum((found[i] * factors[i]).sum() for i in chosen)
+        return torch.autograd.grad(total, x)[0]
+
+    for chosen in ((0, 1, 2), (1, 2), (0, 2), (1,), (0,)):
+        expected = gradient((x, x.amax(1), x.amax(2)), chosen)
+        torch.testing.assert_close(gradient(pools._MaxBoth.apply(x), chosen), expected)
