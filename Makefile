@@ -22,7 +22,9 @@ lint: $(VENV)/ready
 
 bench: $(VENV)/ready
 	$(BIN)/python benchmarks/fitting.py
+	$(BIN)/python benchmarks/classifiers.py
 	$(BIN)/python benchmarks/storage.py
+	$(BIN)/python benchmarks/processors.py
 
 $(VENV)/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -37,6 +37,7 @@ from processors import EquivariantLinear, InvariantPool, base  # noqa: E402
 from processors.linear import Term  # noqa: E402
 from processors.nfn import Features  # noqa: E402
 from zoo import NetworkSpec, Weights  # noqa: E402
+from zoo.builder import cpu_kind  # noqa: E402
 
 MNIST = NetworkSpec.mlp([2, 32, 32, 1])
 REFERENCE_GFLOPS = 180.0
@@ -253,7 +254,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer sizes, not compiled")
     quick = parser.parse_args().quick
-    print(f"{platform.processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
+    print(f"{cpu_kind()}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
     compare(quick)
     models(quick, compiled=not quick)
 
