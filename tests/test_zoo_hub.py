@@ -520,7 +520,7 @@ def test_a_folder_comes_before_a_repository(tiny, monkeypatch):
     with pytest.raises(ValueError, match="only repositories have revisions"):
         library.open_zoo(path, revision="main")
     for text in (
-        "/tmp/x",
+        "/outside/x",
         "./x/y",
         "../x",
         "x",
@@ -582,7 +582,10 @@ def twice(plain: dict, files: dict[str, bytes]) -> None:
 
 HOSTILE = {
     "outside": (renamed("", "../evil.safetensors"), "'../evil.safetensors' lies outside"),
-    "absolute": (renamed("", "/tmp/evil.safetensors"), "'/tmp/evil.safetensors' lies outside"),
+    "absolute": (
+        renamed("", "/evil.safetensors"),
+        "'/evil.safetensors' lies outside",
+    ),
     "inner": (renamed("", "weights/../../e.safetensors"), "lies outside the zoo's folder"),
     "backslash": (renamed("", "weights\\..\\e.safetensors"), "lies outside the zoo's folder"),
     "hidden": (renamed("", ".git/hooks.safetensors"), "is no name for a file of a zoo"),

@@ -1086,14 +1086,14 @@ def test_archives_are_never_unpacked(nfn, tmp_path: Path, monkeypatch: pytest.Mo
         tmp_path / "climbing.tar",
         (name, good.read_bytes()),
         ("../../escaped.pth", b"x"),
-        ("/tmp/escaped.pth", b"x"),
+        ("/outside/escaped.pth", b"x"),
         ("siren_mnist_wts/randinit_smaller_1s/net1.pth", "/etc/passwd"),
     )
     before = sorted(tmp_path.rglob("escaped*"))
     import_zoo("nfn", climbing, tmp_path / "zoo")
     assert_rows(tmp_path / "zoo", {"train": {(0, 0): made[0, 0, 0]}})
     assert sorted(tmp_path.rglob("escaped*")) == before
-    assert not Path("/tmp/escaped.pth").exists()
+    assert not Path("/outside/escaped.pth").exists()
     assert not list(inside.iterdir())
 
     twins = tar(tmp_path / "twins.tar", (name, good.read_bytes()), (name, b"other"))

@@ -7,6 +7,7 @@ compared with the curves in their own files. Small classifiers are evaluated aga
 sample, against their published accuracy.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def outputs_of(
     return np.concatenate(parts)
 
 
-class _Values(Originals):
+class _Values(Originals, ABC):
     """Networks whose outputs are known: the common part of pictures and waves."""
 
     def __init__(self, published: Published):
@@ -92,9 +93,9 @@ class _Values(Originals):
         self.judged: list[tuple[Arrays, NDArray[np.float32]]] = []
         self.left = JUDGED
 
+    @abstractmethod
     def inputs(self, spec: NetworkSpec) -> NDArray[np.float32]:
         """Where the networks are evaluated, `point inp`, under this reading."""
-        raise NotImplementedError
 
     def readings(self) -> dict[str, NetworkSpec]:
         """Specs that a careless importer could have taken instead."""
