@@ -115,9 +115,7 @@ def split_items(recipe: AnyRecipe, source: ImageSource | SineSource) -> dict[str
     if isinstance(recipe, SineRecipe):
         return sources.split_items(len(source), len(source), "80-10-10")
     assert isinstance(source, ImageSource)
-    rule = recipe.split
-    if rule == "nfn" and source.name == "fashion-mnist":
-        rule = "nfn-all-rest"  # as the released loader: 20,000 test networks
+    rule = sources.split_rule(recipe.split, source.name)
     return sources.split_items(source.train_items, len(source), rule)
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from zoo.shards import SPLITS, STATS_FILE, Column, Index, replacing
-from zoo.sources import SPLIT_RULES, split_items
+from zoo.sources import SPLIT_RULES, split_items, split_rule
 from zoo.spec import Layer, NetworkSpec
 
 if TYPE_CHECKING:
@@ -718,9 +718,7 @@ def _split_rule(index: Index) -> str:
     """The rule of `zoo.sources` by which `zoo.builder` cut the source."""
     if index.recipe.get("kind") == "sine":
         return "80-10-10"
-    rule = str(index.recipe.get("split", ""))
-    fashion = index.source.get("name") == "fashion-mnist"
-    return "nfn-all-rest" if rule == "nfn" and fashion else rule
+    return split_rule(str(index.recipe.get("split", "")), str(index.source.get("name")))
 
 
 def _quality(index: Index, figures: Mapping[str, str]) -> str:

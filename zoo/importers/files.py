@@ -136,7 +136,7 @@ class Files:
             else:
                 with (self.path / name).open("rb") as file:
                     content = file.read(limit + 1)
-        except (*_DAMAGE, RuntimeError, NotImplementedError) as error:
+        except (*_DAMAGE, RuntimeError) as error:
             raise ZooError(f"{self.where(name)}: cannot be read ({error})") from error
         if len(content) > limit:
             raise ZooError(f"{self.where(name)}: more than {limit:,} bytes, which is too large")
@@ -238,7 +238,7 @@ def load_pth(content: bytes, where: str, arrays: bool = False) -> dict[str, Any]
         try:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 size = sum(item.file_size for item in archive.infolist())
-        except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, struct.error, ValueError, RuntimeError) as error:
             raise ZooError(f"{where}: not a .pth file that can be read ({error})") from error
         if size > FILE_BYTES:
             raise ZooError(f"{where}: unpacks to {size:,} bytes, which is too large")
