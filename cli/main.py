@@ -1,5 +1,6 @@
 """Gathers the commands; each is loaded when it is used, so that --help is instant."""
 
+import builtins
 import sys
 from importlib import import_module
 from keyword import iskeyword
@@ -17,7 +18,9 @@ COMMANDS = {
     "info": ("cli.inspect", "What a zoo holds, finished or not."),
     "verify": ("cli.inspect", "Hold a zoo against its index, its source and a refit."),
     "show": ("cli.inspect", "Draw networks beside their originals, or their accuracy."),
-    "push": ("cli.hub", "Send a zoo to the Hugging Face Hub."),
+    "train": ("cli.train", "Train a model that reads networks, for a task."),
+    "eval": ("cli.train", "Measure a trained model on a zoo."),
+    "push": ("cli.hub", "Send a zoo or a trained model to the Hugging Face Hub."),
     "pull": ("cli.hub", "Fetch a zoo from the Hugging Face Hub."),
 }
 
@@ -32,7 +35,8 @@ class Commands(click.Group):
         if name not in COMMANDS:
             return None
         module, _ = COMMANDS[name]
-        attribute = name.replace("-", "_") + "_" * iskeyword(name)
+        taken = iskeyword(name) or hasattr(builtins, name)
+        attribute = name.replace("-", "_") + "_" * taken
         return getattr(import_module(module), attribute)  # type: ignore[no-any-return]
 
     def resolve_command(

@@ -10,10 +10,13 @@ a buffer, and its config.json has the networks' spec as it stands in a zoo's ind
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -58,6 +61,8 @@ class Processor(
         sizes: other arguments of the model, plain data.
         stats: of the zoo, see `processors.Normalise`; not in config.json, since the
             normalisation is among the weights.
+        readout: "mean" and "std", lists of `out` numbers: outputs are in deviations of a
+            target, and `forward` gives them in its units.
 
     Attributes:
         model: the module, of the class that `MODELS` says.
@@ -74,6 +79,7 @@ class Processor(
         out: int | None = 10,
         sizes: dict[str, Any] | None = None,
         stats: Mapping[str, Tensor] | None = None,
+        readout: dict[str, list[float]] | None = None,
     ):
         super().__init__()
         if name not in MODELS:
@@ -83,11 +89,19 @@ class Processor(
         self.name, self.out = name, out
         self.spec = NetworkSpec.from_json(spec)
         self.model = MODELS[name](self.spec, out=out, stats=stats, **(sizes or {}))
+        self.mean: Tensor
+        self.std: Tensor
+        for part, default in (("mean", 0.0), ("std", 1.0)):
+            value = torch.tensor(readout[part]) if readout else torch.tensor([default])
+            self.register_buffer(part, value, persistent=False)
+        self._plain = readout is None
 
     def forward(self, weights: Weights) -> Float[Tensor, "net out"] | Weights:
         """`net out`, or edited networks, of plain weights."""
         found: Tensor | Weights = self.model(weights)
-        return found
+        if self._plain or isinstance(found, Weights):
+            return found
+        return found.float() * self.std + self.mean
 
 
 def build(
@@ -95,6 +109,7 @@ def build(
     spec: NetworkSpec,
     out: int | None = 10,
     stats: Mapping[str, Tensor] | None = None,
+    readout: dict[str, list[float]] | None = None,
     **sizes: Any,
 ) -> Processor:
     """A fresh model for networks of this spec, with the paper's sizes where none are given.
@@ -103,15 +118,18 @@ def build(
         name: in `MODELS`.
         out: length of the output; None for an editor, `Weights` to `Weights`.
         stats: what `zoo.Zoo.stats()` gives; None to normalise nothing.
+        readout: see `Processor`.
         sizes: arguments of the model's class, such as `chan` of `DWSNet`.
 
     Raises:
         ValueError: for an unknown name, or sizes that the model refuses.
     """
-    return Processor(name, spec.to_json(), out, sizes, stats)
+    return Processor(name, spec.to_json(), out, sizes, stats, readout)
 
 
 def load(path: str | Path) -> Processor:
     """The model in a folder of `save_pretrained`, or in a repository on the Hub."""
-    model: Processor = Processor.from_pretrained(path)
+    # huggingface_hub says on stdout that it loads, where commands print results.
+    with redirect_stdout(StringIO()):
+        model: Processor = Processor.from_pretrained(path)
     return model

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # for editors and mypy; at run time __getattr__ does it
     from zoo import symmetry
     from zoo.builder import Progress, build
-    from zoo.compare import original
+    from zoo.compare import original, source_of
     from zoo.errors import ZooError
     from zoo.fitting import Networks, fit
     from zoo.hub import open_zoo, pull, push
@@ -48,6 +48,7 @@ _HOMES = {
     "push": "zoo.hub",
     "recipe": "zoo.recipes",
     "render": "zoo.nets",
+    "source_of": "zoo.compare",
     "symmetry": "zoo",
     "to_module": "zoo.nets",
     "verify": "zoo.verification",

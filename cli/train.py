@@ -1,0 +1,245 @@
+"""Commands that train and measure models: `train TASK`, `eval`."""
+
+import json
+import signal
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from cli.options import NONE, OrNone
+from processors.options import OPTIONS
+from processors.settings import Settings, texts
+
+TASK_HELP = {
+    "classify": "The class of a network's picture.",
+    "regress": "A number that a network's signal was made with.",
+    "generalize": "The test accuracy of a classifier, from its weights.",
+    "ssl": "A dense representation without labels, by SimCLR.",
+}
+
+
+def _flags(kind: type, defaults: bool) -> list[Callable[..., Any]]:
+    """One option for each field of a dataclass; those not given are None."""
+    hints = typing.get_type_hints(kind)
+    found = []
+    for each in fields(kind):
+        hint, text = hints[each.name], texts(kind)[each.name]
+        settings: dict[str, Any] = {"default": None}
+        if hint is bool:
+            settings |= {"is_flag": True}
+        elif isinstance(hint, types.UnionType):
+            inner = next(a for a in typing.get_args(hint) if a is not type(None))
+            settings["type"] = inner if inner is str else OrNone(inner)
+        else:
+            settings["type"] = hint
+        if defaults and each.default is not None and hint is not bool and "default:" not in text:
+            text += f"  [default: {each.default}]"
+        flag = f"--{each.name.replace('_', '-')}"
+        found.append(click.option(flag, each.name, help=text, **settings))
+    return found
+
+
+def _common() -> list[Callable[..., Any]]:
+    return [
+        click.option("--model", required=True, help="Name of the model; see the README."),
+        click.option(
+            "--out", type=click.Path(path_type=Path),
+            help="Folder of the run.  [default: runs/TASK-MODEL-ZOO-SEED]",
+        ),
+        click.option("--seed", default=0, show_default=True, help="Of every random number."),
+        click.option(
+            "--set", "sizes", multiple=True, metavar="NAME=VALUE",
+            help="An argument of the model's class, such as chan=16 or blocks=b2b; repeatable.",
+        ),
+        click.option(
+            "--lr-grid", help="Rates with commas; the best after a tenth of the run is taken."
+        ),
+        click.option(
+            "--split-limit",
+            help="Networks of each split at most: a number, or train=100,test=50.",
+        ),
+        click.option(
+            "--device", default="auto", show_default=True, help="auto, cpu, cuda or mps."
+        ),
+        click.option(
+            "--log-with", help="Tracker beside metrics.jsonl: tensorboard, wandb, ..."
+        ),
+        click.option("--overwrite", is_flag=True, help="Throw away the run in --out first."),
+    ]  # fmt: skip
+
+
+def parse_sizes(words: Sequence[str]) -> dict[str, Any]:
+    """Arguments by name; values are JSON, or text where they are none.
+
+    >>> parse_sizes(["chan=16", "channels=[8,8]", "blocks=b2b", "norm=false"])
+    {'chan': 16, 'channels': [8, 8], 'blocks': 'b2b', 'norm': False}
+
+    Raises:
+        ValueError: for a word without "=".
+    """
+    found: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name.isidentifier():
+            raise ValueError(f"--set takes NAME=VALUE, such as chan=16, got {word!r}")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+def parse_grid(text: str | None) -> list[float]:
+    """Learning rates.
+
+    >>> parse_grid("5e-3,1e-3")
+    [0.005, 0.001]
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if text is None:
+        return []
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"--lr-grid takes learning rates such as 5e-3,1e-3, got {text!r}"
+        ) from None
+
+
+@contextmanager
+def bars() -> Iterator[Callable[[Any], None]]:
+    """A progress bar with loss, metric and what is left, on stderr."""
+    from tqdm import tqdm
+
+    shown: dict[str, tqdm[NoReturn]] = {}
+
+    def report(state: Any) -> None:
+        if state.label not in shown:
+            for bar in shown.values():
+                bar.close()
+            shown[state.label] = tqdm(
+                total=state.steps, initial=state.step, desc=state.label, disable=None,
+                unit="step", smoothing=0.05, dynamic_ncols=True,
+            )  # fmt: skip
+        bar = shown[state.label]
+        words = {}
+        if state.loss is not None:
+            words["loss"] = f"{state.loss:.4g}"
+        if state.best is not None:
+            words[f"best {state.metric}"] = f"{state.best:.4g}"
+        bar.set_postfix(words, refresh=False)
+        bar.update(state.step - bar.n)
+
+    try:
+        yield report
+    finally:
+        for bar in shown.values():
+            bar.close()
+
+
+def _stop(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def print_summary(folder: Path, summary: dict[str, Any]) -> None:
+    """The lines that stand for a finished run."""
+    for split in ("validation", "test"):
+        found = "  ".join(f"{name} {value:.4g}" for name, value in summary[split].items())
+        click.echo(f"{split:<10}  {found}")
+    click.echo(
+        f"{folder}: {summary['model']} for {summary['task']}, {summary['networks']:,} networks, "
+        f"{summary['epochs']:g} epochs, {summary['minutes']:.1f} min"
+    )
+
+
+@click.group()
+def train() -> None:
+    """Train a model for a TASK on a zoo, a folder or one on the Hub.
+
+    Settings that are not given are the papers'. Run the same command again after a stop
+    of any kind: it goes on where it was. Several GPUs: accelerate launch -m cli.main
+    train ...
+    """
+
+
+def _make(task: str) -> click.Command:
+    given = {each.name for each in fields(OPTIONS[task])}
+    plain = {each.name for each in fields(Settings)}
+
+    def command(zoo: str, model: str, out: Path | None, seed: int, sizes: tuple[str, ...],
+                lr_grid: str | None, split_limit: str | None, device: str,
+                log_with: str | None, overwrite: bool, **values: Any) -> None:  # fmt: skip
+        grid, arguments = parse_grid(lr_grid), parse_sizes(sizes)
+        changes = {k: None if v is NONE else v for k, v in values.items() if v is not None}
+        changes = {k: v for k, v in changes.items() if v is not False}
+        from processors.train import train as start
+
+        name = f"{task}-{model}-{Path(zoo).name}-{seed}"
+        folder = out or Path("runs") / name
+        signal.signal(signal.SIGTERM, _stop)
+        try:
+            with bars() as progress:
+                summary = start(
+                    task, model, zoo, folder,
+                    settings={k: v for k, v in changes.items() if k in plain},
+                    options={k: v for k, v in changes.items() if k in given},
+                    sizes=arguments, seed=seed, split_limit=split_limit, lr_grid=grid,
+                    device=device, log_with=log_with, overwrite=overwrite, progress=progress,
+                )  # fmt: skip
+        except KeyboardInterrupt:
+            click.echo(
+                f"stopped; the same command goes on from the last checkpoint in {folder}",
+                err=True,
+            )
+            sys.exit(1)
+        print_summary(folder, summary)
+
+    command.__doc__ = (
+        f"{TASK_HELP[task]}\n\nZOO is a folder, or the USER/NAME of a zoo on the Hub. Settings "
+        "that are not given are those of the model's paper."
+    )
+    for decorate in reversed(
+        [
+            click.argument("zoo"),
+            *_common(),
+            *_flags(OPTIONS[task], defaults=True),
+            *_flags(Settings, defaults=False),
+        ]
+    ):
+        command = decorate(command)
+    return click.command(task, short_help=TASK_HELP[task])(command)
+
+
+for _task in OPTIONS:
+    train.add_command(_make(_task))
+
+
+@click.command("eval")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("zoo")
+@click.option("--split", default="test", show_default=True, help="Which networks.")
+@click.option("--split-limit", help="Networks at most, the first.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+@click.option(
+    "--option", "options", multiple=True, metavar="NAME=VALUE",
+    help="An option of the task, over the run's, such as rescale=2; repeatable.",
+)  # fmt: skip
+def eval_(
+    run: Path, zoo: str, split: str, split_limit: str | None, device: str, options: tuple[str, ...]
+) -> None:
+    """Measure the best model of a finished RUN on a split of ZOO."""
+    chosen = parse_sizes(options)
+    from processors.train import evaluate
+
+    metrics = evaluate(run, zoo, split, split_limit=split_limit, options=chosen, device=device)
+    for name, value in metrics.items():
+        click.echo(f"{name} {value:.6g}")

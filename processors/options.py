@@ -1,0 +1,71 @@
+"""What every task can be told; each field is a flag of `wszoo train TASK`.
+
+Apart from the tasks, so that the command line has its flags without loading torch.
+"""
+
+from dataclasses import dataclass
+
+from processors.settings import describe
+
+AUGMENTATIONS = ("move", "noise", "dropout", "permute", "sign", "scale")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every task can be told."""
+
+    augment: str = describe(
+        "auto",
+        f"Of {', '.join(AUGMENTATIONS)}, with commas; none; auto: noise and dropout, and move "
+        "for pictures.",
+    )
+    noise: float = describe(0.1, "Of --augment noise, in deviations of each tensor's entries.")
+    drop: float = describe(0.01, "Of --augment dropout, probability that an entry becomes 0.")
+
+
+@dataclass(frozen=True)
+class ClassifyOptions(Options):
+    """What `classify` can be told."""
+
+    target: str | None = describe(None, "Column of the class, if there are several.")
+
+
+@dataclass(frozen=True)
+class RegressOptions(Options):
+    """What `regress` can be told."""
+
+    target: str | None = describe(None, "Column of the number, if there are several.")
+
+
+@dataclass(frozen=True)
+class GeneralizeOptions(Options):
+    """What `generalize` can be told."""
+
+    target: str | None = describe(None, "Column of the accuracy.  [default: test_accuracy]")
+    loss: str = describe("auto", "bce or mse; auto: mse for dws and its baselines on MLPs.")
+    rescale: float = describe(
+        0.0, "Evaluate also after scaling hidden ReLU neurons by U(1, 10^this)."
+    )
+
+
+@dataclass(frozen=True)
+class SslOptions(Options):
+    """What `ssl` can be told."""
+
+    noise: float = describe(0.2, "Of --augment noise, in deviations of each tensor's entries.")
+    drop: float = describe(0.5, "Of --augment dropout, probability that an entry becomes 0.")
+    dimension: int = describe(16, "Of the representation.")
+    temperature: float = describe(0.1, "Of the NT-Xent loss.")
+    projection: int = describe(0, "Width of a perceptron between representation and loss; 0: none.")
+    targets: str | None = describe(
+        None, "Real columns for the probe, with commas.  [default: all targets]"
+    )
+
+
+# The names are those of `tasks.TASKS`.
+OPTIONS: dict[str, type[Options]] = {
+    "classify": ClassifyOptions,
+    "regress": RegressOptions,
+    "generalize": GeneralizeOptions,
+    "ssl": SslOptions,
+}

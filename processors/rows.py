@@ -1,0 +1,158 @@
+"""Gathers the networks of a split, batch by batch, on the device that trains.
+
+Small zoos are held on the device whole; of others each batch is copied from the mapped
+shards by a thread, one batch ahead of the model.
+
+    rows = Rows(zoo.open_zoo("zoos/mnist-inrs", "train"), device="cuda")
+    for weights, columns in rows.stream(orders(len(rows), batch=512, seed=0)):
+        ...
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count, islice
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from processors.base import rebuild
+from zoo import Weights, Zoo
+
+Batch: TypeAlias = tuple[Weights, dict[str, Tensor]]
+# Of a split that is held on the device whole.
+HELD_BYTES = 2e9
+
+
+class Rows:
+    """The first networks of a split, gathered by number.
+
+    Args:
+        device: where batches are wanted.
+        limit: how many networks, the first; None for all.
+
+    Attributes:
+        zoo: the split.
+        device: of the batches.
+
+    Raises:
+        ValueError: if `limit` is not positive.
+    """
+
+    def __init__(
+        self, zoo: Zoo, device: torch.device | str = "cpu", limit: int | None = None
+    ) -> None:
+        if limit is not None and limit < 1:
+            raise ValueError(f"expected a limit of at least 1 network, got {limit}")
+        self.zoo, self.device = zoo, torch.device(device)
+        self._count = len(zoo) if limit is None else min(limit, len(zoo))
+        self._held: Batch | None = None
+        if 4 * zoo.spec.param_count * self._count <= HELD_BYTES:
+            self._held = self._gather(torch.arange(self._count))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def column(self, name: str) -> Tensor:
+        """One column of these rows, on the CPU; integers, or float32."""
+        values = torch.from_numpy(self.zoo.column(name)[: self._count])
+        return values.float() if values.is_floating_point() else values
+
+    def transform(self, function: Callable[[Weights], Weights], batch: int = 1024) -> None:
+        """Replace all networks by `function` of them, and hold the result on the device."""
+        parts = list(self.batches(batch))
+        tensors = [function(weights).tensors() for weights, _ in parts]
+        self._held = (
+            rebuild({k: torch.cat([t[k] for t in tensors]) for k in tensors[0]}),
+            {k: torch.cat([columns[k] for _, columns in parts]) for k in parts[0][1]},
+        )
+
+    def stats(self) -> Mapping[str, Tensor]:
+        """What `zoo.Zoo.stats` gives, of these rows as they are now."""
+        found: dict[str, Tensor] = {}
+        # Two passes in float64: exact enough, and the shards are mapped anyway.
+        sums: dict[str, Tensor] = {}
+        for weights, _ in self.batches(1024):
+            for name, tensor in weights.tensors().items():
+                sums[name] = sums.get(name, 0) + tensor.double().sum(dim=0)
+        means = {name: total / len(self) for name, total in sums.items()}
+        squares: dict[str, Tensor] = {}
+        whole: dict[str, Tensor] = {}
+        for weights, _ in self.batches(1024):
+            for name, tensor in weights.tensors().items():
+                off = (tensor.double() - means[name]).square().sum(dim=0)
+                squares[name] = squares.get(name, 0) + off
+                wide = (tensor.double() - means[name].mean()).square().sum()
+                whole[name] = whole.get(name, 0) + wide
+        for name, mean in means.items():
+            shape = self.zoo.spec.tensors[name]
+            found[f"entry.mean.{name}"] = mean.reshape(shape)
+            found[f"entry.std.{name}"] = (squares[name] / len(self)).sqrt().reshape(shape)
+            found[f"tensor.mean.{name}"] = mean.mean().reshape(1)
+            count = len(self) * mean.numel()
+            found[f"tensor.std.{name}"] = (whole[name] / count).sqrt().reshape(1)
+        return {name: value.cpu() for name, value in found.items()}
+
+    def batch(self, rows: Tensor) -> Batch:
+        """The networks of these row numbers, int64, and their columns, on the device."""
+        if self._held is None:
+            return self._gather(rows)
+        weights, columns = self._held
+        chosen = rows.to(self.device, non_blocking=True)
+        return weights[chosen], {name: values[chosen] for name, values in columns.items()}
+
+    def _gather(self, rows: Tensor) -> Batch:
+        weights, columns = self.zoo.batch(rows)
+        if self.device.type == "cuda":
+            weights = weights.map(Tensor.pin_memory)
+        return (
+            weights.to(self.device, non_blocking=True),
+            {name: values.to(self.device) for name, values in columns.items()},
+        )
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Every row once, in order; the last batch may be smaller."""
+        return self.stream(torch.arange(len(self)).split(size))
+
+    def stream(self, orders: Iterable[Tensor]) -> Iterator[Batch]:
+        """One batch for each tensor of row numbers, gathered one batch ahead."""
+        if self._held is not None:
+            yield from map(self.batch, orders)
+            return
+        pending = iter(orders)
+        with ThreadPoolExecutor(1, thread_name_prefix="wszoo-rows") as pool:
+            ahead = [pool.submit(self.batch, rows) for rows in islice(pending, 1)]
+            while ahead:
+                ready = ahead.pop()
+                found = ready.result()
+                ahead += [pool.submit(self.batch, rows) for rows in islice(pending, 1)]
+                yield found
+
+
+def steps_per_epoch(rows: int, batch: int) -> int:
+    """How many batches of about this size hold every row once.
+
+    >>> steps_per_epoch(1000, 32), steps_per_epoch(20, 32)
+    (31, 1)
+    """
+    return max(1, round(rows / batch))
+
+
+def orders(
+    rows: int, batch: int, seed: int, start: int = 0, rank: int = 0, world: int = 1
+) -> Iterator[Tensor]:
+    """Row numbers of batch `start`, `start + 1`, ..., without end.
+
+    Every epoch is a permutation of its own, which depends on the seed and its number
+    alone, cut into batches whose sizes differ by one at most, so that no row is left out.
+
+    Args:
+        rank, world: of this process and of all; each takes every world-th row of a batch.
+    """
+    length = steps_per_epoch(rows, batch)
+    for epoch in count(start // length):
+        generator = torch.Generator().manual_seed((seed << 32) + epoch)
+        order = torch.randperm(rows, generator=generator)
+        skipped = start % length if epoch == start // length else 0
+        for chosen in order.tensor_split(length)[skipped:]:
+            yield chosen[rank::world]

@@ -1,0 +1,205 @@
+"""The folder of a run: what was trained, how it went, what came out.
+
+config.json      everything that the run depends on, the zoo's hash included
+metrics.jsonl    one record a line: losses on the way, metrics of the validation split
+summary.json     the result, once there is one
+model/           the best weights on the validation split, for `processors.load`
+last/            the weights after the last update
+checkpoint/      to go on from; gone once the run is finished
+figures/  README.md
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from processors.models import Processor, load
+from zoo import Zoo, ZooError
+
+CONFIG, METRICS, SUMMARY, CARD = "config.json", "metrics.jsonl", "summary.json", "README.md"
+MODEL, LAST, CHECKPOINT, FIGURES = "model", "last", "checkpoint", "figures"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one step, so that a kill leaves the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.write_text(text, encoding="utf-8")
+    os.replace(fresh, path)
+
+
+def write_json(path: Path, plain: Any) -> None:
+    """Replace a JSON file in one step."""
+    write_text(path, json.dumps(plain, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        ZooError: if it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ZooError(f"{path} is missing: {path.parent} is no finished run") from None
+    except (OSError, ValueError) as error:
+        raise ZooError(f"{path} cannot be read: {error}") from error
+
+
+def zoo_sha256(zoo: Zoo) -> str:
+    """Of a zoo's index, which has the hash of every file."""
+    return hashlib.sha256((zoo.folder / "zoo.json").read_bytes()).hexdigest()
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a run, finished or not."""
+    config = folder / CONFIG
+    if not config.is_file():
+        return False
+    try:
+        plain = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(plain, dict) and plain.get("wszoo") == "run"
+
+
+def begin(folder: Path, config: Mapping[str, Any], overwrite: bool) -> None:
+    """Enter the folder of a run, a new one or one that is to go on.
+
+    Raises:
+        ValueError: if it holds something else, or a run of another configuration; names
+            what differs.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder; choose another --out")
+    if overwrite and is_run(folder):
+        shutil.rmtree(folder)
+    if not folder.exists() or not any(folder.iterdir()):
+        write_json(folder / CONFIG, config)
+        return
+    if not is_run(folder):
+        raise ValueError(f"{folder} holds something that is not a run; choose another --out")
+    found = read_json(folder / CONFIG)
+    changed = [
+        f"{name} is {was!r}, not {now!r}"
+        for name, was, now in _differences(found, dict(config))
+        if name not in ("command", "versions", "device")
+    ]
+    if changed:
+        raise ValueError(
+            f"{folder} holds another run: {'; '.join(changed)}; choose another --out, or "
+            "--overwrite"
+        )
+
+
+def _differences(was: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(was, dict) and isinstance(now, dict):
+        for key in sorted({*was, *now}):
+            inner = f"{name}.{key}" if name else key
+            if inner in ("command", "versions", "device"):
+                continue
+            yield from _differences(was.get(key), now.get(key), inner)
+    elif was != now:
+        yield name, was, now
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The records of a run so far; a line that a kill cut short is left out."""
+    path = folder / METRICS
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue
+    return records
+
+
+def load_model(folder: Path) -> Processor:
+    """The best model of a finished run.
+
+    Raises:
+        ZooError: if the run has none.
+    """
+    if not (folder / MODEL / "model.safetensors").is_file():
+        raise ZooError(f"{folder} has no {MODEL}/: the run is not finished; run its command again")
+    return load(folder / MODEL)
+
+
+def card(config: Mapping[str, Any], summary: Mapping[str, Any], figures: list[str]) -> str:
+    """The model card of a finished run, Markdown with the Hub's metadata."""
+    rows = [
+        ("task", f"{summary['task']} ({config['title']})"),
+        ("networks it was trained on", f"{summary['networks']:,} of `{summary['zoo']}`"),
+        ("updates", f"{summary['steps']:,} of {config['settings']['batch']} networks"),
+        ("parameters", f"{summary['parameters']:,}"),
+        ("learning rate", f"{config['settings']['lr']:g}"),
+        ("seed", str(summary["seed"])),
+        ("device, minutes", f"{summary['device']}, {summary['minutes']:.1f}"),
+    ]
+    for split in ("validation", "test"):
+        found = ", ".join(f"{name} {value:.4g}" for name, value in summary[split].items())
+        rows.append((split, found or "none"))
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    drawn = "\n\n".join(f"![{Path(name).stem}]({name})" for name in figures)
+    return f"""---
+library_name: wszoo
+tags:
+- weight-space
+- {summary["task"]}
+- {summary["model"]}
+license: mit
+---
+
+# {summary["model"]} for {summary["task"]}
+
+A network that reads networks: trained by wszoo on the zoo `{summary["zoo"]}`, whose index has
+the sha256 `{config["zoo_sha256"][:16]}`. `model/` has the best weights on the validation split.
+
+| | |
+|---|---|
+{table}
+
+```python
+import processors, zoo
+
+model = processors.load("PATH or user/name").eval()
+weights, columns = zoo.open_zoo("{summary["zoo"]}", split="test").batch(range(8))
+model(weights)
+```
+
+Made by `{config["command"]}`.
+
+{drawn}
+"""
+
+
+@contextmanager
+def published(folder: Path) -> Iterator[Path]:
+    """A folder laid out as a model repository: the model at the top, the run beside it.
+
+    `processors.load("user/name")` wants `config.json` and `model.safetensors` at the top,
+    so the run's own configuration is called `run.json` there.
+
+    Raises:
+        ZooError: if the run is not finished.
+    """
+    read_json(folder / SUMMARY)
+    load_model(folder)
+    with tempfile.TemporaryDirectory(prefix="wszoo-") as name:
+        staged = Path(name) / folder.resolve().name
+        shutil.copytree(folder / MODEL, staged)
+        shutil.copy(folder / CONFIG, staged / "run.json")
+        for part in (SUMMARY, METRICS, CARD):
+            if (folder / part).is_file():
+                shutil.copy(folder / part, staged / part)
+        if (folder / FIGURES).is_dir():
+            shutil.copytree(folder / FIGURES, staged / FIGURES)
+        yield staged

@@ -1,0 +1,68 @@
+"""Which class a network's picture is of: cross-entropy, accuracy, a confusion matrix."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from processors.options import ClassifyOptions
+from processors.rows import Rows
+from processors.settings import Settings
+from processors.tasks import figures, papers
+from processors.tasks.task import Metrics, Task, predict, target_column
+from zoo import Weights
+
+
+class Classify(Task):
+    """The class column of a zoo, such as the digit of an INR.
+
+    Source: Navon et al. 2023, Sec. 7.1 (Table 1); Zhou et al. 2023, Sec. 3.2 (Table 3).
+    """
+
+    name = "classify"
+    metric, higher, title = "accuracy", True, "accuracy"
+    options: ClassifyOptions
+    out: int
+
+    def __init__(self, data: Mapping[str, Rows], options: ClassifyOptions) -> None:
+        super().__init__(data, options)
+        rows = next(iter(data.values()))
+        needs = "one column of classes, as zoos of INRs have (`label`)"
+        self.target = target_column(rows, self.name, "target", "class", options.target, needs)
+        self.classes = tuple(self.zoo.columns[self.target].names or ())
+        self.out = len(self.classes) or int(rows.column(self.target).max()) + 1
+
+    def settings(self, model: str) -> Settings:
+        """As published; NFN's 200,000 updates."""
+        return papers.inrs(model)
+
+    def sizes(self, model: str) -> dict[str, Any]:
+        """About 550,000 parameters for DWSNets and its baselines, as published for NFN."""
+        return papers.inr_sizes(model)
+
+    def loss(self, module: Any, weights: Weights, columns: dict[str, Tensor]) -> Tensor:
+        """Cross-entropy of augmented networks."""
+        return cross_entropy(module(self.augment(weights)).float(), columns[self.target])
+
+    def evaluate(self, module: Any, split: str) -> Metrics:
+        """Accuracy as a fraction, and the mean cross-entropy."""
+        rows = self.data[split]
+        logits, labels = predict(module, rows), rows.column(self.target)
+        return {
+            "accuracy": float((logits.argmax(dim=1) == labels).double().mean()),
+            "loss": float(cross_entropy(logits, labels)),
+        }
+
+    def figures(self, module: Any, split: str, folder: Path) -> None:
+        """`confusion.png`: what the networks of each class are taken for."""
+        rows = self.data[split]
+        found = predict(module, rows).argmax(dim=1)
+        labels = rows.column(self.target)
+        counts = torch.zeros(self.out, self.out, dtype=torch.int64)
+        counts.index_put_((labels, found), torch.ones_like(labels), accumulate=True)
+        names = self.classes or tuple(str(number) for number in range(self.out))
+        figures.confusion(np.asarray(counts), names, folder / "confusion.png")

@@ -1,0 +1,117 @@
+"""How well a classifier does on unseen data, from its weights alone."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
+
+from processors.options import GeneralizeOptions
+from processors.rows import Rows
+from processors.settings import Settings
+from processors.tasks import figures, papers
+from processors.tasks.task import Metrics, Task, target_column
+from zoo import Weights, symmetry
+
+LOSSES = ("auto", "bce", "mse")
+
+
+class Generalize(Task):
+    """The accuracy of a zoo's classifiers, a fraction.
+
+    The model puts out a logit: the sigmoid of it is the accuracy, whatever the loss.
+
+    Source: Zhou et al. 2023, Sec. 3.1 (Table 2; BCE, selected by tau); Navon et al. 2023,
+    App. K.1 (MSE); Tran et al. 2024, Sec. 5.1 (Table 2; rescaled networks).
+    """
+
+    name = "generalize"
+    out = 1
+    options: GeneralizeOptions
+
+    def __init__(self, data: Mapping[str, Rows], options: GeneralizeOptions) -> None:
+        super().__init__(data, options)
+        rows = next(iter(data.values()))
+        if options.loss not in LOSSES:
+            raise ValueError(f"unknown loss {options.loss!r}; known: {', '.join(LOSSES)}")
+        needs = "the accuracy of classifiers, as zoos of trajectories have (`test_accuracy`)"
+        named = options.target
+        if named is None and "test_accuracy" in rows.zoo.columns:
+            named = "test_accuracy"
+        self.target = target_column(rows, self.name, "quality", "real", named, needs)
+        convolutional = any(layer.kind == "conv" for layer in self.spec.layers)
+        auto = "bce" if convolutional else "mse"
+        self.kind = auto if options.loss == "auto" else options.loss
+        self.higher = self.kind == "bce"
+        self.metric = "tau" if self.higher else "mse_x100"
+        self.title = "Kendall's tau" if self.higher else "100 x MSE"
+        if options.rescale and "scale" not in symmetry.kept_by(self.spec):
+            raise ValueError(
+                "--rescale is for ReLU networks, whose function scaling keeps; these have "
+                f"{self.spec.layers[0].activation}"
+            )
+
+    def _auto(self) -> tuple[str, ...]:
+        # NFN trains without any, on CNNs.
+        return () if any(layer.kind == "conv" for layer in self.spec.layers) else (
+            "noise", "dropout",
+        )  # fmt: skip
+
+    def settings(self, model: str) -> Settings:
+        """As published: NFN's for CNNs, DWSNets' for MLPs."""
+        return papers.classifiers(model, any(x.kind == "conv" for x in self.spec.layers))
+
+    def sizes(self, model: str) -> dict[str, Any]:
+        """As published: NFN's 16, 16, 5 channels; about 4M parameters for DWSNets."""
+        return papers.classifier_sizes(model, any(x.kind == "conv" for x in self.spec.layers))
+
+    def loss(self, module: Any, weights: Weights, columns: dict[str, Tensor]) -> Tensor:
+        """Binary cross-entropy, or 100 x the mean squared error, of the sigmoid."""
+        logits = module(self.augment(weights))[:, 0].float()
+        wanted = columns[self.target]
+        if self.kind == "bce":
+            return binary_cross_entropy_with_logits(logits, wanted)
+        return 100 * mse_loss(logits.sigmoid(), wanted)
+
+    @torch.no_grad()
+    def _predict(self, module: Any, rows: Rows, rescale: float = 0.0) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        found = []
+        for weights, _ in rows.batches(64):
+            if rescale:
+                element = symmetry.identity(self.spec, len(weights))
+                factors = tuple(
+                    1 + (10**rescale - 1) * torch.rand(f.shape, generator=generator)
+                    for f in element.factors
+                )
+                weights = symmetry.apply(symmetry.Element(element.permutations, factors), weights)
+            found.append(module(weights)[:, 0].float().sigmoid().cpu())
+        return torch.cat(found)
+
+    def evaluate(self, module: Any, split: str) -> Metrics:
+        """Kendall's tau-b, R^2 and 100 x MSE; with --rescale also `tau_rescaled`."""
+        from scipy.stats import kendalltau
+
+        rows = self.data[split]
+        wanted = rows.column(self.target).double()
+        spread = float((wanted - wanted.mean()).square().mean())
+        metrics: Metrics = {}
+        cases = {"": 0.0} | ({"_rescaled": self.options.rescale} if self.options.rescale else {})
+        for suffix, rescale in cases.items():
+            found = self._predict(module, rows, rescale).double()
+            mse = float(mse_loss(found, wanted))
+            tau = float(kendalltau(found.numpy(), wanted.numpy()).statistic)
+            metrics |= {
+                f"tau{suffix}": tau if tau == tau else 0.0,  # constant predictions order nothing
+                f"r2{suffix}": 1 - mse / spread if spread else float("nan"),
+                f"mse_x100{suffix}": 100 * mse,
+            }
+        return metrics
+
+    def figures(self, module: Any, split: str, folder: Path) -> None:
+        """`predicted.png`: predicted against actual accuracy."""
+        rows = self.data[split]
+        found, wanted = self._predict(module, rows), rows.column(self.target)
+        figures.predicted(found.numpy(), wanted.numpy(), self.target, folder / "predicted.png")

@@ -1,0 +1,126 @@
+"""How the papers train their models: settings and sizes by kind of input and model.
+
+Where a paper is silent about a model, it gets what that paper gives its own: Navon et al.
+2023 (DWSNets), App. J, for `dws` and the baselines, Zhou et al. 2023 (NFN), App. D, for
+`nfn-*`, and Tran et al. 2024 (Monomial-NFN), App. D, for `monomial`. Sizes of NFN for
+waves and as an adapter are ours.
+"""
+
+from typing import Any
+
+from processors.settings import Settings
+
+NFN = ("nfn-np", "nfn-hnp", "nfn-pt")
+_SMALL = {"fourier": 32, "fourier_scale": 3.0, "max_freq": 3.0, "bands": 3}
+
+
+def _baseline(model: str) -> bool:
+    return model not in ("dws", "monomial", *NFN)
+
+
+def inrs(model: str) -> Settings:
+    """INRs of pictures to classify."""
+    if model in NFN:
+        return Settings(
+            epochs=None, steps=200_000, batch=32, lr=1e-4, optimiser="adam",
+            weight_decay=0.0, warmup=10_000,
+        )  # fmt: skip
+    if model == "monomial":
+        return Settings(
+            epochs=None, steps=200_000, batch=32, lr=1e-4, optimiser="adam", weight_decay=0.0,
+            warmup=10_000,
+        )  # fmt: skip
+    return Settings(epochs=100, batch=512, lr=1e-3)
+
+
+def inr_sizes(model: str) -> dict[str, Any]:
+    """4 x 32 for DWSNets, 550,000 parameters for baselines; NFN's own defaults."""
+    return {"params": 550_000} if _baseline(model) and model != "statnn" else {}
+
+
+def waves(model: str) -> Settings:
+    """Sine waves to regress."""
+    return Settings(epochs=100, batch=32, lr=1e-3)
+
+
+def wave_sizes(model: str) -> dict[str, Any]:
+    """2 x 8 for DWSNets, about 15,000 parameters for all."""
+    if model == "dws":
+        return {"chan": 8, "layers": 3}
+    if model in NFN:
+        return {"channels": [8, 8, 8], "head": 32, "head_dropout": 0.0, **_SMALL}
+    if model == "monomial":
+        return {"channels": [16, 16, 1], "base_channels": [8, 8, 8], "fourier": 32, "head": 64}
+    return {"params": 15_000, "hidden": 2}
+
+
+def representations(model: str) -> Settings:
+    """Sine waves to be embedded by SimCLR."""
+    return Settings(epochs=500, batch=512, lr=1e-3)
+
+
+def representation_sizes(model: str) -> dict[str, Any]:
+    """4 x 16 for DWSNets, about 100,000 parameters for all."""
+    if model == "dws":
+        return {"chan": 16, "layers": 5}
+    if model in NFN:
+        return {"channels": [24, 24, 24], "head": 96, "head_dropout": 0.0, **_SMALL}
+    if model == "monomial":
+        return {"channels": [32, 32, 1], "base_channels": [32, 32, 32], "fourier": 32, "head": 96}
+    return {"params": 100_000}
+
+
+def classifiers(model: str, convolutional: bool) -> Settings:
+    """Classifiers whose accuracy is to be told."""
+    if convolutional:
+        return Settings(epochs=50, batch=8, lr=1e-3, optimiser="adam", weight_decay=0.0)
+    return Settings(epochs=15, batch=32, lr=1e-3)
+
+
+def classifier_sizes(model: str, convolutional: bool) -> dict[str, Any]:
+    """NFN 16, 16, 5; DWSNets 4 x 16 on inputs reduced to 16, 4M parameters for baselines."""
+    if model == "dws":
+        return {"chan": 16, "layers": 5}
+    if model in NFN:
+        return {"channels": [16, 16, 5], "fourier": 0, "positions": "none", "head_dropout": 0.0}
+    if model in ("monomial", "statnn"):
+        return {}
+    return {"params": 1_000_000 if convolutional else 4_000_000}
+
+
+def adapters(model: str) -> Settings:
+    """Classifiers to be adapted to another domain."""
+    return Settings(epochs=None, steps=10_000, batch=32, lr=1e-3, evaluations=20)
+
+
+def adapter_sizes(model: str) -> dict[str, Any]:
+    """DWSNets 4 x 16 on inputs reduced to 16; about 4M parameters for baselines."""
+    if model == "dws":
+        return {"chan": 16, "layers": 5}
+    if model in NFN:
+        return {"channels": [32, 32, 32], **_SMALL}
+    if model == "monomial":
+        return {"base_channels": [32, 32, 32]}
+    return {"params": 4_000_000}
+
+
+def editors(model: str) -> Settings:
+    """INRs whose picture is to be edited."""
+    return Settings(
+        epochs=None, steps=50_000, batch=32, lr=1e-3, optimiser="adam", weight_decay=0.0,
+        warmup=1_000,
+    )  # fmt: skip
+
+
+def editor_sizes(model: str) -> dict[str, Any]:
+    """NFN's and Monomial-NFN's own; 550,000 parameters for DWSNets and baselines."""
+    if model == "dws":
+        return {"chan": 32, "layers": 5}
+    return {"params": 550_000} if _baseline(model) else {}
+
+
+def tickets(model: str) -> Settings:
+    """Initialisations whose winning tickets are to be found."""
+    return Settings(
+        epochs=200, batch=8, lr=1e-3, optimiser="adam", weight_decay=0.0, evaluations=20
+    )

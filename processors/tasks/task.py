@@ -1,0 +1,203 @@
+"""The contract of a task: its target, loss, metric and augmentation.
+
+A task is made of the splits it works on. It says what a model must put out, gives the
+loss of one batch and the metrics of one split, and draws the figures; the loop of
+`processors.train` does the rest.
+"""
+
+import abc
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from processors.encode import EntryDropout, GaussianNoise, MovePicture, RandomSymmetry
+from processors.models import Processor, load
+from processors.models import build as build_model
+from processors.options import AUGMENTATIONS, Options
+from processors.rows import Rows
+from processors.settings import Settings
+from zoo import NetworkSpec, Weights
+
+Metrics = dict[str, float]
+
+
+class Augment(nn.Module):
+    """Augmentations by name, in training mode only.
+
+    Raises:
+        ValueError: for an unknown name, or one that does not fit the networks.
+    """
+
+    def __init__(self, spec: NetworkSpec, options: Options, auto: tuple[str, ...]) -> None:
+        super().__init__()
+        names = _names(options.augment, auto)
+        unknown = set(names) - set(AUGMENTATIONS)
+        if unknown:
+            raise ValueError(
+                f"unknown augmentation {sorted(unknown)[0]!r}; known: auto, none, "
+                f"{', '.join(AUGMENTATIONS)}"
+            )
+        if "move" in names and spec.coord_order is None:
+            raise ValueError(
+                "augmentation 'move' is for INRs, these networks take no coordinates; leave it "
+                "out of --augment"
+            )
+        self.names = names
+        parts: list[nn.Module] = []
+        if "move" in names:
+            parts.append(MovePicture(spec))
+        if "noise" in names:
+            parts.append(GaussianNoise(options.noise))
+        if "dropout" in names:
+            parts.append(EntryDropout(options.drop))
+        kinds = {"permute": "permutation", "sign": "sign", "scale": "scale"}
+        chosen = tuple(kind for name, kind in kinds.items() if name in names)
+        if chosen:
+            parts.append(RandomSymmetry(spec, chosen))
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, weights: Weights) -> Weights:
+        for part in self.parts:
+            weights = part(weights)
+        return weights
+
+
+def _names(text: str, auto: tuple[str, ...]) -> tuple[str, ...]:
+    if text == "auto":
+        return auto
+    return () if text == "none" else tuple(name.strip() for name in text.split(","))
+
+
+class Task(abc.ABC):
+    """What a model is trained for.
+
+    Attributes:
+        name: in `tasks.TASKS`.
+        metric: of the validation split, by which models and learning rates are chosen.
+        higher: whether more of it is better.
+        title: of the metric, as it stands in figures and reports.
+        out: length of the model's output; None for an editor.
+    """
+
+    name: ClassVar[str]
+    # Whether `evaluate` fits something to the training split.
+    probes: ClassVar[bool] = False
+    metric: str
+    higher: bool
+    title: str
+    out: int | None
+
+    def __init__(self, data: Mapping[str, Rows], options: Options) -> None:
+        """Take the splits, "train" among them unless only `evaluate` is wanted.
+
+        Raises:
+            ValueError: if the zoo does not fit the task; says which would.
+        """
+        self.data, self.options = data, options
+        self.zoo = next(iter(data.values())).zoo
+        self.spec: NetworkSpec = self.zoo.spec
+        self.augment = Augment(self.spec, options, self._auto())
+
+    def _auto(self) -> tuple[str, ...]:
+        """The augmentations of `--augment auto`."""
+        move = ("move",) if self.spec.coord_order in ("xy", "ij") else ()
+        return (*move, "noise", "dropout")
+
+    @abc.abstractmethod
+    def settings(self, model: str) -> Settings:
+        """How the papers train this model for this task."""
+
+    def sizes(self, model: str) -> dict[str, Any]:
+        """Arguments of the model's class that the papers take for this task."""
+        return {}
+
+    def readout(self) -> dict[str, list[float]] | None:
+        """The target's "mean" and "std", where outputs are in its units."""
+        return None
+
+    def module(self, model: str, stats: Mapping[str, Tensor] | None, sizes: dict[str, Any]) -> Any:
+        """The module that is trained; `sizes` go over those of `self.sizes`.
+
+        Raises:
+            ValueError: if the model does not fit.
+        """
+        return build_model(
+            model,
+            self.spec,
+            out=self.out,
+            stats=stats,
+            readout=self.readout(),
+            **{**self.sizes(model), **sizes},
+        )
+
+    def processor(self, module: nn.Module) -> Processor | None:
+        """The part of the trained module that is saved as `model/`."""
+        assert isinstance(module, Processor)
+        return module
+
+    def restore(self, folder: Path) -> Any:
+        """What `evaluate` takes, from a run's `model/`.
+
+        Raises:
+            ValueError: if the model is for networks of another architecture.
+        """
+        model = load(folder)
+        if model.spec.tensors != self.spec.tensors:
+            raise ValueError(
+                f"{folder.parent.name} reads networks {'-'.join(map(str, model.spec.widths))}, "
+                f"and those of {self.zoo.folder.name} are {'-'.join(map(str, self.spec.widths))}"
+            )
+        return model
+
+    @abc.abstractmethod
+    def loss(self, module: Any, weights: Weights, columns: dict[str, Tensor]) -> Tensor:
+        """The training loss of one batch, a number; draws from torch's generators."""
+
+    @abc.abstractmethod
+    def evaluate(self, module: Any, split: str) -> Metrics:
+        """The metrics of a whole split, plain numbers; every network counts."""
+
+    @abc.abstractmethod
+    def figures(self, module: Any, split: str, folder: Path) -> None:
+        """Draw what shows how good the model is, as PNG files."""
+
+
+@torch.no_grad()
+def predict(module: Any, rows: Rows, batch: int = 256) -> Tensor:
+    """The model's output for every row, `row out`, float32 on the CPU."""
+    return torch.cat([module(weights).float().cpu() for weights, _ in rows.batches(batch)])
+
+
+def target_column(
+    rows: Rows, task: str, role: str, kind: str, named: str | None, needs: str
+) -> str:
+    """The one column of this role and kind, or the one that is named.
+
+    Raises:
+        ValueError: if there is none or more than one; lists what there is.
+    """
+    columns = rows.zoo.columns
+    plain = [n for n, c in columns.items() if c.role in ("target", "quality", "key")]
+    if named is not None:
+        if named not in plain:
+            raise ValueError(
+                f"{rows.zoo.folder.name} has no column {named!r}; its columns: {', '.join(plain)}"
+            )
+        if columns[named].kind != kind:
+            raise ValueError(
+                f"{task} needs {needs}, and {named!r} of {rows.zoo.folder.name} is of kind "
+                f"{columns[named].kind!r}"
+            )
+        return named
+    found = [n for n, c in columns.items() if c.role == role and c.kind == kind]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise ValueError(
+            f"{task} needs {needs}, and {rows.zoo.folder.name} has none; its columns: "
+            f"{', '.join(plain)}"
+        )
+    raise ValueError(f"{rows.zoo.folder.name} has {' and '.join(found)}: choose one with --target")

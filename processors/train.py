@@ -1,0 +1,643 @@
+"""The one training loop: every task and model, on whatever devices `accelerate` gives.
+
+    train("classify", "dws", "zoos/mnist-inrs", "runs/dws-mnist", settings={"epochs": 10})
+
+What a run computes depends on its configuration alone: the order of the networks on the
+seed and the epoch, every random number on the seed and the update. So a run that was
+killed goes on from its last checkpoint to the weights it would have had (to the byte on
+a CPU with the same number of threads).
+"""
+
+import math
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import zoo as zoos
+from processors import runs
+from processors.options import OPTIONS
+from processors.rows import Rows, orders, steps_per_epoch
+from processors.settings import Settings
+from processors.tasks import TASKS, Task, figures
+from zoo import Zoo, ZooError
+
+SPLITS = ("train", "validation", "test")
+CHECKPOINT_SECONDS = 60.0
+_STATE, _BEST = "state.pt", "best.safetensors"
+_PACKAGES = ("wszoo", "torch", "accelerate", "numpy")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        label: what is being trained.
+        step, steps: updates done, and in all.
+        loss: of the last update that was logged.
+        metric, best: the validation metric's name, and its best value so far.
+    """
+
+    label: str
+    step: int
+    steps: int
+    loss: float | None
+    metric: str
+    best: float | None
+
+
+Report = Callable[[Progress], None]
+
+
+def settings_of(task: str, model: str, splits: Mapping[str, Rows], changes: Mapping[str, Any],
+                options: Mapping[str, Any]) -> tuple[Task, Settings]:  # fmt: skip
+    """The task on these splits, and its settings for a model with changes.
+
+    Raises:
+        ValueError: for an unknown task, option or setting, or a zoo that does not fit.
+    """
+    kind = TASKS[known(task)]
+    names = {each.name for each in fields(OPTIONS[task])}
+    unknown = set(options) - names
+    if unknown:
+        raise ValueError(
+            f"task {task!r} has no option {sorted(unknown)[0]!r}; known: {', '.join(sorted(names))}"
+        )
+    made = kind(splits, OPTIONS[task](**options))
+    given = dict(changes)
+    if given.get("steps") is not None:
+        given.setdefault("epochs", None)
+    if given.get("epochs") is not None:
+        given.setdefault("steps", None)
+    return made, replace(made.settings(model), **given)
+
+
+def known(task: str) -> str:
+    """The task's name.
+
+    Raises:
+        ValueError: if there is none of that name; lists those there are.
+    """
+    if task not in TASKS:
+        raise ValueError(f"unknown task {task!r}; known: {', '.join(TASKS)}")
+    return task
+
+
+def parse_limit(text: str | None) -> dict[str, int]:
+    """Networks at most of each split.
+
+    >>> parse_limit("100")
+    {'train': 100, 'validation': 100, 'test': 100}
+    >>> parse_limit("train=50,test=10")
+    {'train': 50, 'test': 10}
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if text is None:
+        return {}
+    wrong = f"expected a number, or splits such as train=100,test=50, got {text!r}"
+    try:
+        if "=" not in text:
+            found = dict.fromkeys(SPLITS, int(text))
+        else:
+            pairs = (part.split("=") for part in text.split(","))
+            found = {name.strip(): int(number) for name, number in pairs}
+    except ValueError:
+        raise ValueError(wrong) from None
+    if set(found) - set(SPLITS) or min(found.values()) < 1:
+        raise ValueError(wrong)
+    return found
+
+
+def _accelerator(settings: Settings, device: str, log_with: str | None, out: Path) -> Any:
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    if device not in ("auto", "cpu") and not device.startswith(("cuda", "mps")):
+        raise ValueError(f"unknown device {device!r}; known: auto, cpu, cuda, mps")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device {device!r} is not there: torch sees no GPU; use --device cpu")
+    # Another run of this process may have asked for another precision.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    mixed = {"float32": "no", "bf16": "bf16"}[settings.precision]
+    try:
+        return Accelerator(
+            cpu=device == "cpu",
+            mixed_precision=mixed,
+            gradient_accumulation_steps=settings.accumulate,
+            log_with=log_with,
+            project_dir=str(out),
+        )
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"accelerate cannot do this: {error}") from error
+
+
+def train(
+    task: str,
+    model: str,
+    zoo: str | Path,
+    out: str | Path,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+    sizes: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    split_limit: str | None = None,
+    lr_grid: Sequence[float] = (),
+    device: str = "auto",
+    log_with: str | None = None,
+    overwrite: bool = False,
+    progress: Report | None = None,
+) -> dict[str, Any]:
+    """Train a model for a task on a zoo, or go on where a run was stopped.
+
+    Args:
+        task, model: in `tasks.TASKS` and `models.MODELS`.
+        zoo: a folder, or a repository on the Hub.
+        out: folder of the run.
+        settings: changes of what the papers do, see `Settings`.
+        options: of the task, see its `Options`.
+        sizes: arguments of the model's class.
+        split_limit: see `parse_limit`.
+        lr_grid: learning rates that are tried for a tenth of the run each; the one with
+            the best validation metric is taken.
+        device: auto, cpu, cuda or mps.
+        log_with: a tracker of accelerate, such as tensorboard or wandb.
+
+    Returns:
+        What `summary.json` holds.
+
+    Raises:
+        ValueError: for misuse, and zoos or models that do not fit.
+        ZooError: if the zoo is damaged, or the loss is no longer finite.
+    """
+    folder = Path(out)
+    limits = parse_limit(split_limit)
+    opened = {split: zoos.open_zoo(str(zoo), split) for split in SPLITS}
+    empty = [split for split, each in opened.items() if not len(each)]
+    if empty:
+        raise ZooError(f"{zoo} has no networks in its {' and '.join(empty)} split")
+    first = _device(device)
+    data = {s: Rows(each, first, limits.get(s)) for s, each in opened.items()}
+    _, chosen = settings_of(task, model, data, settings or {}, options or {})
+    # The grid is part of what the run depends on; its answer is not yet known.
+    config = {
+        "wszoo": "run",
+        "task": task,
+        "model": model,
+        "zoo": str(zoo),
+        "zoo_name": opened["train"].index.name,
+        "zoo_sha256": runs.zoo_sha256(opened["train"]),
+        "recipe": opened["train"].index.recipe,
+        "source": opened["train"].index.source["name"],
+        "networks": {split: len(rows) for split, rows in data.items()},
+        "settings": asdict(chosen),
+        "options": dict(options or {}),
+        "sizes": dict(sizes or {}),
+        "seed": seed,
+        "split_limit": limits,
+        "lr_grid": list(lr_grid),
+        "versions": {name: version(name) for name in _PACKAGES},
+        "command": f"wszoo {shlex.join(sys.argv[1:])}" if len(sys.argv) > 1 else "processors.train",
+    }
+    runs.begin(folder, config, overwrite)
+    if (folder / runs.SUMMARY).is_file():
+        found: dict[str, Any] = runs.read_json(folder / runs.SUMMARY)
+        return found
+    accelerator = _accelerator(chosen, device, log_with, folder)
+    for rows in data.values():
+        assert rows.device.type == accelerator.device.type
+    stats: Mapping[str, Any] = opened["train"].stats()
+    if model == "mlp-align":
+        stats = _align(data, seed)
+    given = dict(sizes or {})
+    found_grid: dict[str, float] = {}
+    if lr_grid:
+        tried = {}
+        for lr in lr_grid:
+            trial = _tenth(replace(chosen, lr=lr))
+            tried[lr] = _Run(
+                task, model, data, stats, trial, dict(options or {}), given, seed,
+                folder / "grid" / f"{lr:g}", accelerator, progress, f"{model} lr {lr:g}",
+            ).trial()  # fmt: skip
+        made = TASKS[task](data, OPTIONS[task](**(options or {})))
+        best = max(tried, key=lambda lr: tried[lr] if made.higher else -tried[lr])
+        chosen = replace(chosen, lr=best)
+        config["settings"] = asdict(chosen)
+        found_grid = {f"{lr:g}": value for lr, value in tried.items()}
+    run = _Run(
+        task, model, data, stats, chosen, dict(options or {}), given, seed, folder, accelerator,
+        progress, model,
+    )  # fmt: skip
+    if log_with:
+        accelerator.init_trackers("wszoo", config=_flat(config))
+    summary = run.finish(config, str(zoo), found_grid)
+    if log_with:
+        accelerator.end_training()
+    return summary
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        if torch.cuda.is_available():
+            # Under accelerate launch every process has one of its own.
+            import os
+
+            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        return torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"unknown device {device!r}; known: auto, cpu, cuda, mps") from None
+
+
+def _flat(config: Mapping[str, Any], name: str = "") -> dict[str, Any]:
+    """Plain values by dotted names, as trackers want them."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{name}{key}.")
+        elif isinstance(value, int | float | str | bool):
+            found[name + key] = value
+    return found
+
+
+def _tenth(settings: Settings) -> Settings:
+    """The same for a tenth of the epochs, judged less often."""
+    short: dict[str, Any] = {"warmup": settings.warmup // 10, "evaluations": 5, "patience": None}
+    if settings.epochs is not None:
+        return replace(settings, epochs=max(1, settings.epochs // 10), **short)
+    return replace(settings, steps=max(1, (settings.steps or 0) // 10), **short)
+
+
+def _align(data: Mapping[str, Rows], seed: int) -> Mapping[str, Any]:
+    """Align all splits to a mean of training networks, which also sets the statistics."""
+    from processors import align
+
+    spec = data["train"].zoo.spec
+    generator = torch.Generator().manual_seed(seed)
+    sample = data["train"].batch(torch.arange(min(1000, len(data["train"]))))[0].to("cpu")
+    reference = align.align(spec, sample, sample=len(sample), generator=generator).reference
+    for rows in data.values():
+        rows.transform(
+            lambda weights: zoos.symmetry.apply(
+                align.match(spec, weights.to("cpu"), reference), weights.to("cpu")
+            ).to(weights.device)
+        )
+    return {**data["train"].stats(), "reference": reference.flatten()}
+
+
+class _Run:
+    """One training, of a trial of a learning rate or of the run itself."""
+
+    def __init__(
+        self,
+        task: str,
+        model: str,
+        data: Mapping[str, Rows],
+        stats: Mapping[str, Any],
+        settings: Settings,
+        options: dict[str, Any],
+        sizes: dict[str, Any],
+        seed: int,
+        folder: Path,
+        accelerator: Any,
+        progress: Report | None,
+        label: str,
+    ):
+        self.task: Task = TASKS[task](data, OPTIONS[task](**options))
+        self.model, self.data, self.settings, self.seed = model, data, settings, seed
+        self.folder, self.accelerator = folder, accelerator
+        self.progress, self.label = progress, label
+        self.main = bool(accelerator.is_main_process)
+        torch.manual_seed(seed)
+        plain = {name: value for name, value in stats.items() if name != "reference"}
+        self.module: nn.Module = self.task.module(model, plain, sizes)
+        if "reference" in stats:
+            # The data are aligned already; the saved model aligns what it is given.
+            inner: Any = self._inner()
+            inner.reference.copy_(stats["reference"])
+            inner.aligned = True
+        self.per_epoch = steps_per_epoch(len(data["train"]), settings.batch)
+        self.total = settings.total(self.per_epoch)
+        self.interval = math.ceil(self.total / settings.evaluations)
+        if settings.epochs is not None:
+            self.interval = math.ceil(self.interval / self.per_epoch) * self.per_epoch
+        self.step, self.waited, self.seconds = 0, 0, 0.0
+        self.best: float | None = None
+        self.best_step = 0
+        self.last_loss: float | None = None
+
+    def _inner(self) -> Any:
+        processor = self.task.processor(self.module)
+        assert processor is not None
+        return processor.model
+
+    # -- checkpoints
+
+    def _save(self, optimiser: Any) -> None:
+        if not self.main:
+            return
+        path = self.folder / runs.CHECKPOINT / _STATE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        state = {
+            "module": self.module.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "step": self.step,
+            "waited": self.waited,
+            "seconds": self.seconds,
+            "best": self.best,
+            "best_step": self.best_step,
+        }
+        fresh = path.with_name("state.new.pt")
+        torch.save(state, fresh)
+        fresh.replace(path)
+
+    def _resume(self, optimiser: Any) -> None:
+        path = self.folder / runs.CHECKPOINT / _STATE
+        if not path.is_file():
+            (self.folder / runs.METRICS).unlink(missing_ok=True)
+            return
+        state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
+        self.module.load_state_dict(state["module"])
+        optimiser.load_state_dict(state["optimiser"])
+        self.step, self.waited, self.seconds = state["step"], state["waited"], state["seconds"]
+        self.best, self.best_step = state["best"], state["best_step"]
+        if self.main:
+            # What was logged after the checkpoint will be logged again.
+            kept = [r for r in runs.read_metrics(self.folder) if r["step"] <= self.step]
+            self._rewrite(kept)
+
+    def _rewrite(self, records: Sequence[Mapping[str, Any]]) -> None:
+        import json
+
+        text = "".join(json.dumps(record) + "\n" for record in records)
+        runs.write_text(self.folder / runs.METRICS, text)
+
+    def _log(self, record: dict[str, Any]) -> None:
+        import json
+
+        if not self.main:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / runs.METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        self.accelerator.log(_flat(record), step=record["step"])
+
+    def _tell(self) -> None:
+        if self.progress is not None and self.main:
+            self.progress(
+                Progress(
+                    self.label, self.step, self.total, self.last_loss, self.task.metric, self.best
+                )
+            )
+
+    # -- the loop
+
+    def _optimiser(self) -> torch.optim.Optimizer:
+        s = self.settings
+        parameters = [p for p in self.module.parameters() if p.requires_grad]
+        fused = self.accelerator.device.type == "cuda"
+        if s.optimiser == "adam":
+            return torch.optim.Adam(
+                parameters, lr=s.lr, weight_decay=s.weight_decay, fused=fused or None
+            )
+        return torch.optim.AdamW(
+            parameters, lr=s.lr, weight_decay=s.weight_decay, amsgrad=True, fused=fused or None
+        )
+
+    def _lr(self, step: int) -> float:
+        """Of update `step`, counted from 0."""
+        s = self.settings
+        if step < s.warmup:
+            return s.lr * (step + 1) / s.warmup
+        if s.schedule == "cosine":
+            done = (step - s.warmup) / max(1, self.total - s.warmup)
+            return s.lr * 0.5 * (1 + math.cos(math.pi * done))
+        return s.lr
+
+    def loop(self) -> None:
+        """Train from the last checkpoint to the end."""
+        accelerator, settings = self.accelerator, self.settings
+        self.module.to(accelerator.device)
+        plain = self._optimiser()
+        self._resume(plain)
+        wrapped: Any = torch.compile(self.module) if settings.compile else self.module
+        module, optimiser = accelerator.prepare(wrapped, plain)
+        stream = self.data["train"].stream(
+            orders(
+                len(self.data["train"]), settings.batch, self.seed, self.step,
+                accelerator.process_index, accelerator.num_processes,
+            )
+        )  # fmt: skip
+        self.module.train()
+        began = saved = time.perf_counter()
+        every = max(1, min(50, self.total // 20))
+        losses: list[torch.Tensor] = []
+        # However a run was cut, the validation that was due is not left out.
+        while self.step < self.total:
+            weights, columns = next(stream)
+            # Every random number of an update follows from the seed and its number.
+            torch.manual_seed((self.seed << 40) + (self.step << 8) + accelerator.process_index + 1)
+            for group in plain.param_groups:
+                group["lr"] = self._lr(self.step)
+            chunks = torch.arange(len(weights)).tensor_split(settings.accumulate)
+            total: Any = 0.0
+            for chunk in chunks:
+                if settings.accumulate == 1:
+                    part, values = weights, columns
+                else:
+                    part = weights[chunk]
+                    values = {name: column[chunk] for name, column in columns.items()}
+                with accelerator.accumulate(module):
+                    loss = self.task.loss(module, part, values)
+                    accelerator.backward(loss)
+                    if settings.clip is not None and accelerator.sync_gradients:
+                        accelerator.clip_grad_norm_(self.module.parameters(), settings.clip)
+                    optimiser.step()
+                    optimiser.zero_grad(set_to_none=True)
+                total = total + loss.detach() / len(chunks)
+            self.step += 1
+            losses.append(total)
+            due = self.step % self.interval == 0 or self.step == self.total
+            if self.step % every == 0 or due:
+                self.last_loss = float(torch.stack(losses).mean())
+                losses.clear()
+                now = time.perf_counter()
+                self.seconds, began = self.seconds + now - began, now
+                if not math.isfinite(self.last_loss):
+                    raise ZooError(
+                        f"the loss of {self.label} is no longer finite at update {self.step:,}; "
+                        f"try a lower --lr than {settings.lr:g}, or --clip 1"
+                    )
+                epoch = self.step / self.per_epoch
+                self._log(
+                    {"step": self.step, "epoch": round(epoch, 3), "loss": self.last_loss,
+                     "lr": self._lr(self.step - 1), "seconds": round(self.seconds, 2)}
+                )  # fmt: skip
+                self._tell()
+            if due:
+                stop = self._validate()
+                self._save(plain)
+                began = saved = time.perf_counter()
+                if stop:
+                    break
+            elif time.perf_counter() - saved > CHECKPOINT_SECONDS:
+                self._save(plain)
+                saved = time.perf_counter()
+        accelerator.wait_for_everyone()
+        accelerator.free_memory()
+
+    def _validate(self) -> bool:
+        """Measure the validation split; whether patience has run out."""
+        self.module.eval()
+        metrics = self.task.evaluate(self.module, "validation")
+        self.module.train()
+        value = metrics[self.task.metric]
+        self._log({"step": self.step, "validation": metrics})
+        better = self.best is None or (value > self.best if self.task.higher else value < self.best)
+        self.waited = 0 if better else self.waited + 1
+        if better:
+            self.best, self.best_step = value, self.step
+            if self.main:
+                path = self.folder / runs.CHECKPOINT / _BEST
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _write_weights(self.module, path)
+        self._tell()
+        return self.settings.patience is not None and self.waited >= self.settings.patience
+
+    def trial(self) -> float:
+        """The best validation metric of this training; of one that diverged, the worst."""
+        path = self.folder / runs.SUMMARY
+        if path.is_file():
+            return float(runs.read_json(path)["best"])
+        try:
+            self.loop()
+            assert self.best is not None
+            value = self.best
+        except ZooError:
+            value = -math.inf if self.task.higher else math.inf
+        if not math.isfinite(value):
+            value = -1e30 if self.task.higher else 1e30
+        if self.main:
+            runs.write_json(path, {"best": value})
+            shutil.rmtree(self.folder / runs.CHECKPOINT, ignore_errors=True)
+        return value
+
+    def finish(
+        self, config: dict[str, Any], zoo: str, lr_grid: Mapping[str, float]
+    ) -> dict[str, Any]:
+        """Train to the end, measure the best weights on the test split, and write it all."""
+        self.loop()
+        folder, task = self.folder, self.task
+        last = {name: value.clone() for name, value in self.module.state_dict().items()}
+        best = folder / runs.CHECKPOINT / _BEST
+        self.module.load_state_dict(_read_weights(self.module, best))
+        self.module.eval()
+        found = {split: task.evaluate(self.module, split) for split in ("validation", "test")}
+        parameters = sum(p.numel() for p in self.module.parameters())
+        summary = {
+            "task": config["task"],
+            "model": config["model"],
+            "zoo": zoo,
+            "epochs": round(self.step / self.per_epoch, 2),
+            "networks": len(self.data["train"]),
+            "seed": self.seed,
+            "device": device_name(self.accelerator.device),
+            "devices": self.accelerator.num_processes,
+            **found,
+            "metric": task.metric,
+            "higher": task.higher,
+            "recipe": config["recipe"]["name"],
+            "source": config["source"],
+            "steps": self.step,
+            "best_step": self.best_step,
+            "batch": self.settings.batch,
+            "lr": self.settings.lr,
+            "lr_grid": dict(lr_grid),
+            "parameters": parameters,
+            "minutes": round(self.seconds / 60, 3),
+        }
+        if not self.main:
+            return summary
+        processor = task.processor(self.module)
+        if processor is not None:
+            if self.model == "mlp-align":
+                self._inner().aligned = False
+            processor.save_pretrained(folder / runs.MODEL)
+        task.figures(self.module, "test", folder / runs.FIGURES)
+        records = runs.read_metrics(folder)
+        figures.curves(records, task.metric, folder / runs.FIGURES / "curves.png")
+        (folder / runs.LAST).mkdir(exist_ok=True)
+        save_file(
+            {k: v.contiguous().cpu() for k, v in last.items()},
+            folder / runs.LAST / "model.safetensors",
+        )
+        config = {**config, "title": task.title}
+        drawn = sorted(f"{runs.FIGURES}/{p.name}" for p in (folder / runs.FIGURES).glob("*.png"))
+        runs.write_text(folder / runs.CARD, runs.card(config, summary, drawn))
+        runs.write_json(folder / runs.SUMMARY, summary)
+        shutil.rmtree(folder / runs.CHECKPOINT, ignore_errors=True)
+        return summary
+
+
+def _write_weights(module: nn.Module, path: Path) -> None:
+    fresh = path.with_name("best.new.safetensors")
+    save_file({k: v.contiguous().cpu() for k, v in module.state_dict().items()}, fresh)
+    fresh.replace(path)
+
+
+def _read_weights(module: nn.Module, path: Path) -> dict[str, Any]:
+    return load_file(path, device=str(next(module.parameters()).device))
+
+
+def device_name(device: torch.device) -> str:
+    """Such as "cpu, 2 threads" or "NVIDIA H200"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        return f"cpu, {torch.get_num_threads()} threads"
+    return device.type
+
+
+def evaluate(
+    run: str | Path,
+    zoo: str | Path,
+    split: str = "test",
+    *,
+    split_limit: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    device: str = "auto",
+) -> dict[str, float]:
+    """The metrics of a finished run's model on a split of a zoo, of the same networks.
+
+    Args:
+        options: of the task, over those of the run.
+
+    Raises:
+        ValueError: if the zoo's networks are of another architecture than the model's.
+        ZooError: if the run is not finished.
+    """
+    folder = Path(run)
+    config = runs.read_json(folder / runs.CONFIG)
+    opened: Zoo = zoos.open_zoo(str(zoo), split)
+    limits = parse_limit(split_limit)
+    kind = TASKS[known(config["task"])]
+    data = {split: Rows(opened, _device(device), limits.get(split))}
+    if kind.probes and split != "train":
+        train = zoos.open_zoo(str(zoo), "train")
+        data["train"] = Rows(train, _device(device), limits.get("train"))
+    task = kind(data, OPTIONS[config["task"]](**{**config["options"], **(options or {})}))
+    model = task.restore(folder / runs.MODEL).to(_device(device)).eval()
+    return task.evaluate(model, split)
