@@ -62,10 +62,21 @@ class SslOptions(Options):
     )
 
 
+@dataclass(frozen=True)
+class AdaptOptions(Options):
+    """What `adapt` can be told."""
+
+    strength: float = describe(1.7, "Of the corruption; 0 leaves pictures as they are.")
+    variants: int = describe(2, "Corrupted copies of every training picture.")
+    images: int = describe(128, "Pictures a network in an update.")
+    eval_images: int = describe(400, "Pictures a network at most in an evaluation.")
+
+
 # The names are those of `tasks.TASKS`.
 OPTIONS: dict[str, type[Options]] = {
     "classify": ClassifyOptions,
     "regress": RegressOptions,
     "generalize": GeneralizeOptions,
     "ssl": SslOptions,
+    "adapt": AdaptOptions,
 }

@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # for editors and mypy; at run time __getattr__ does it
     from zoo.nets import forward, render, to_module
     from zoo.reader import Row, Zoo, collate
     from zoo.recipes import ImageRecipe, SineRecipe, recipe
+    from zoo.sources import split_items
     from zoo.spec import Layer, NetworkSpec
     from zoo.verification import verify
     from zoo.weights import Weights
@@ -49,6 +50,7 @@ _HOMES = {
     "recipe": "zoo.recipes",
     "render": "zoo.nets",
     "source_of": "zoo.compare",
+    "split_items": "zoo.sources",
     "symmetry": "zoo",
     "to_module": "zoo.nets",
     "verify": "zoo.verification",

@@ -1,5 +1,6 @@
 """Tasks by name: what models are trained for. `TASKS` is the only list of them."""
 
+from processors.tasks.adapt import Adapt
 from processors.tasks.classify import Classify
 from processors.tasks.generalize import Generalize
 from processors.tasks.regress import Regress
@@ -11,6 +12,7 @@ TASKS: dict[str, type[Task]] = {
     "regress": Regress,
     "generalize": Generalize,
     "ssl": Ssl,
+    "adapt": Adapt,
 }
 
 __all__ = ["TASKS", "Task"]
