@@ -23,6 +23,7 @@ TASK_HELP = {
     "generalize": "The test accuracy of a classifier, from its weights.",
     "ssl": "A dense representation without labels, by SimCLR.",
     "adapt": "Classifiers changed so that they read corrupted pictures.",
+    "edit": "INRs changed so that their picture is dilated or has more contrast.",
 }
 
 

@@ -72,6 +72,15 @@ class AdaptOptions(Options):
     eval_images: int = describe(400, "Pictures a network at most in an evaluation.")
 
 
+@dataclass(frozen=True)
+class EditOptions(Options):
+    """What `edit` can be told."""
+
+    augment: str = describe("auto", "As of other tasks, without move; auto: none.")
+    edit: str = describe("dilate", "dilate (3 x 3) or contrast (in colour only).")
+    points: int | None = describe(None, "Pixels of an update, drawn anew.  [default: all]")
+
+
 # The names are those of `tasks.TASKS`.
 OPTIONS: dict[str, type[Options]] = {
     "classify": ClassifyOptions,
@@ -79,4 +88,5 @@ OPTIONS: dict[str, type[Options]] = {
     "generalize": GeneralizeOptions,
     "ssl": SslOptions,
     "adapt": AdaptOptions,
+    "edit": EditOptions,
 }

@@ -2,6 +2,7 @@
 
 from processors.tasks.adapt import Adapt
 from processors.tasks.classify import Classify
+from processors.tasks.edit import Edit
 from processors.tasks.generalize import Generalize
 from processors.tasks.regress import Regress
 from processors.tasks.ssl import Ssl
@@ -13,6 +14,7 @@ TASKS: dict[str, type[Task]] = {
     "generalize": Generalize,
     "ssl": Ssl,
     "adapt": Adapt,
+    "edit": Edit,
 }
 
 __all__ = ["TASKS", "Task"]
