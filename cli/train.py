@@ -24,6 +24,7 @@ TASK_HELP = {
     "ssl": "A dense representation without labels, by SimCLR.",
     "adapt": "Classifiers changed so that they read corrupted pictures.",
     "edit": "INRs changed so that their picture is dilated or has more contrast.",
+    "tickets": "Which weights to keep of an untrained network, by a variational autoencoder.",
 }
 
 

@@ -81,6 +81,16 @@ class EditOptions(Options):
     points: int | None = describe(None, "Pixels of an update, drawn anew.  [default: all]")
 
 
+@dataclass(frozen=True)
+class TicketsOptions(Options):
+    """What `tickets` can be told."""
+
+    augment: str = describe("auto", "None fits this task.")
+    sparsity: float = describe(0.95, "Share of the entries that a mask removes.")
+    retrain_steps: int = describe(0, "Train with the masks for so many updates; 0: not at all.")
+    retrain_networks: int = describe(20, "Networks of the test split that are trained then.")
+
+
 # The names are those of `tasks.TASKS`.
 OPTIONS: dict[str, type[Options]] = {
     "classify": ClassifyOptions,
@@ -89,4 +99,5 @@ OPTIONS: dict[str, type[Options]] = {
     "ssl": SslOptions,
     "adapt": AdaptOptions,
     "edit": EditOptions,
+    "tickets": TicketsOptions,
 }

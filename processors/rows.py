@@ -45,10 +45,13 @@ class Rows:
         if limit is not None and limit < 1:
             raise ValueError(f"expected a limit of at least 1 network, got {limit}")
         self.zoo, self.device = zoo, torch.device(device)
-        self._count = len(zoo) if limit is None else min(limit, len(zoo))
+        self._count = self._total() if limit is None else min(limit, self._total())
         self._held: Batch | None = None
         if 4 * zoo.spec.param_count * self._count <= HELD_BYTES:
             self._held = self._gather(torch.arange(self._count))
+
+    def _total(self) -> int:
+        return len(self.zoo)
 
     def __len__(self) -> int:
         return self._count

@@ -189,7 +189,8 @@ def train(
     if empty:
         raise ZooError(f"{zoo} has no networks in its {' and '.join(empty)} split")
     first = _device(device)
-    data = {s: Rows(each, first, limits.get(s)) for s, each in opened.items()}
+    kind = TASKS[known(task)]
+    data = {s: kind.rows(each, first, limits.get(s)) for s, each in opened.items()}
     _, chosen = settings_of(task, model, data, settings or {}, options or {})
     # The grid is part of what the run depends on; its answer is not yet known.
     config = {
@@ -634,10 +635,10 @@ def evaluate(
     opened: Zoo = zoos.open_zoo(str(zoo), split)
     limits = parse_limit(split_limit)
     kind = TASKS[known(config["task"])]
-    data = {split: Rows(opened, _device(device), limits.get(split))}
+    data = {split: kind.rows(opened, _device(device), limits.get(split))}
     if kind.probes and split != "train":
         train = zoos.open_zoo(str(zoo), "train")
-        data["train"] = Rows(train, _device(device), limits.get("train"))
+        data["train"] = kind.rows(train, _device(device), limits.get("train"))
     task = kind(data, OPTIONS[config["task"]](**{**config["options"], **(options or {})}))
     model = task.restore(folder / runs.MODEL).to(_device(device)).eval()
     return task.evaluate(model, split)

@@ -7,6 +7,7 @@ from processors.tasks.generalize import Generalize
 from processors.tasks.regress import Regress
 from processors.tasks.ssl import Ssl
 from processors.tasks.task import Task
+from processors.tasks.tickets import Tickets
 
 TASKS: dict[str, type[Task]] = {
     "classify": Classify,
@@ -15,6 +16,7 @@ TASKS: dict[str, type[Task]] = {
     "ssl": Ssl,
     "adapt": Adapt,
     "edit": Edit,
+    "tickets": Tickets,
 }
 
 __all__ = ["TASKS", "Task"]

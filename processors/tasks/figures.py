@@ -123,3 +123,19 @@ def pictures(rows: Mapping[str, Sequence[NDArray[Any]]], path: Path) -> None:
             axes.set_yticks([])
         line[0].set_ylabel(name, fontsize=8)
     _save(figure, path)
+
+
+def bars(
+    values: Mapping[str, Sequence[float]], names: Sequence[str], label: str, path: Path
+) -> None:
+    """Bars side by side for each name, a colour for each row of values."""
+    figure, (axes,) = _axes(max(4.0, 0.8 * len(names)), 3.2)
+    width = 0.8 / len(values)
+    for number, (row, heights) in enumerate(values.items()):
+        places = [place + number * width for place in range(len(names))]
+        axes.bar(places, heights, width, label=row)
+    middle = (len(values) - 1) * width / 2
+    axes.set_xticks([n + middle for n in range(len(names))], names, rotation=45, fontsize=8)
+    axes.set_ylabel(label)
+    axes.legend(fontsize=8)
+    _save(figure, path)

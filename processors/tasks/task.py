@@ -19,7 +19,7 @@ from processors.models import build as build_model
 from processors.options import AUGMENTATIONS, Options
 from processors.rows import Rows
 from processors.settings import Settings
-from zoo import NetworkSpec, Weights
+from zoo import NetworkSpec, Weights, Zoo
 
 Metrics = dict[str, float]
 
@@ -101,6 +101,11 @@ class Task(abc.ABC):
         self.spec: NetworkSpec = self.zoo.spec
         self.augment = Augment(self.spec, options, self._auto())
 
+    @classmethod
+    def rows(cls, zoo: Zoo, device: torch.device | str, limit: int | None) -> Rows:
+        """What is trained on: the networks of a split, the first `limit`."""
+        return Rows(zoo, device, limit)
+
     def _auto(self) -> tuple[str, ...]:
         """The augmentations of `--augment auto`."""
         move = ("move",) if self.spec.coord_order in ("xy", "ij") else ()
@@ -133,8 +138,8 @@ class Task(abc.ABC):
             **{**self.sizes(model), **sizes},
         )
 
-    def processor(self, module: nn.Module) -> Processor | None:
-        """The part of the trained module that is saved as `model/`."""
+    def processor(self, module: nn.Module) -> Any:
+        """The part of the trained module that is saved as `model/`, or None."""
         assert isinstance(module, Processor)
         return module
 

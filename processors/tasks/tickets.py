@@ -1,0 +1,345 @@
+"""Which weights of a fresh network to keep: winning tickets, from its initialisation.
+
+A conditional variational autoencoder learns masks given initial weights: the encoder reads
+both, q(Z | U_0, M), and the decoder tells the mask, p(M | U_0, Z); the prior of Z is
+standard normal. The masks it learns from are those of one step of magnitude pruning: the
+largest entries after training.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+from processors.encode import Normalise, drop_channel, lift
+from processors.linear import EquivariantLinear
+from processors.nfn import Features
+from processors.options import TicketsOptions
+from processors.rows import Batch, Rows
+from processors.settings import Settings
+from processors.tasks import figures, papers
+from processors.tasks.task import Metrics, Task
+from zoo import NetworkSpec, Weights, Zoo, ZooError, forward, source_of, split_items
+
+SYMMETRIES = {"nfn-np": "np", "nfn-hnp": "hnp", "nfn-pt": "pointwise"}
+# Of the training of tickets, Adam's rate and pictures of an update; of its end, pictures.
+_LR, _BATCH, _TESTED = 1e-3, 128, 2000
+
+
+class Runs(Rows):
+    """The trainings of a zoo of trajectories: the first network, and in `last` the last one.
+
+    `last` is a column of whole networks, `net param`; other columns are of the last too.
+
+    Raises:
+        ValueError: if the zoo has no trajectories, or these do not begin at step 0.
+    """
+
+    def __init__(
+        self, zoo: Zoo, device: torch.device | str = "cpu", limit: int | None = None
+    ) -> None:
+        if "step" not in zoo.columns:
+            raise ValueError(
+                f"tickets needs trainings with their first network, as `wszoo fit-trajectories "
+                f"--checkpoints tenths` keeps them; {zoo.folder.name} has no steps"
+            )
+        steps, runs = zoo.column("step"), zoo.column("index")
+        order = np.lexsort((steps, runs))
+        starts = np.unique(runs[order], return_index=True)[1]
+        self._first = torch.from_numpy(order[starts])
+        self._last = torch.from_numpy(order[np.append(starts[1:], len(order)) - 1])
+        late = steps[self._first.numpy()]
+        if late.any():
+            raise ValueError(
+                f"tickets needs networks from before their training, and the runs of "
+                f"{zoo.folder.name} begin at step {late.max()}: make the zoo with --checkpoints "
+                "tenths"
+            )
+        super().__init__(zoo, device, limit)
+
+    def _total(self) -> int:
+        return len(self._first)
+
+    def column(self, name: str) -> Tensor:
+        """One column of the last networks."""
+        values = torch.from_numpy(self.zoo.column(name)[self._last.numpy()][: len(self)])
+        return values.float() if values.is_floating_point() else values
+
+    def _gather(self, rows: Tensor) -> Batch:
+        weights, _ = super()._gather(self._first[rows])
+        last, columns = super()._gather(self._last[rows])
+        return weights, {**columns, "last": last.flatten()}
+
+
+class TicketVAE(nn.Module, PyTorchModelHubMixin, library_name="wszoo", tags=["weight-space"]):
+    """Encoder and decoder of masks, each of NFN layers on the networks themselves.
+
+    Args:
+        spec: as `NetworkSpec.to_json` gives it.
+        symmetry: "np", "hnp" or "pointwise".
+        chan, layers: of encoder and decoder alike.
+        latent: channels of Z, for each entry of a network.
+        stats: of the initial networks.
+
+    Source: Zhou et al. 2023, App. D.2.
+    """
+
+    def __init__(
+        self,
+        spec: dict[str, Any],
+        symmetry: str,
+        chan: int = 64,
+        layers: int = 4,
+        latent: int = 5,
+        stats: Mapping[str, Tensor] | None = None,
+    ):
+        super().__init__()
+        self.spec, self.latent = NetworkSpec.from_json(spec), latent
+        self.normalise = Normalise(self.spec, stats)
+        hidden = [chan] * (layers - 1)
+
+        def make(inp: int, out: int) -> nn.Sequential:
+            features = Features(self.spec, symmetry, inp, hidden)
+            last = EquivariantLinear(self.spec, symmetry, features.chan, out)
+            return nn.Sequential(features, last)
+
+        self.encoder, self.decoder = make(2, 2 * latent), make(1 + latent, 1)
+
+    def encode(
+        self, weights: Weights, mask: Float[Tensor, "net param"]
+    ) -> tuple[Float[Tensor, "net latent"], Float[Tensor, "net latent"]]:
+        """Mean and logarithm of the variance of every latent number, all of a net in a row."""
+        own, masks = lift(self.normalise(weights)), lift(Weights.unflatten(mask, self.spec))
+        found: Weights = self.encoder(own.map(lambda *both: torch.cat(both, dim=-1), masks))
+        # Taps come after channels, so that halves of the channels are halves of them all.
+        halves = [found.map(lambda x, n=n: x.chunk(2, dim=-1)[n]) for n in (0, 1)]
+        mean, log_variance = (
+            torch.cat([x.flatten(1) for x in half.tensors().values()], dim=1) for half in halves
+        )
+        return mean, log_variance
+
+    def decode(
+        self, weights: Weights, latent: Float[Tensor, "net latent"]
+    ) -> Float[Tensor, "net param"]:
+        """The logit of every entry of the mask."""
+        own = lift(self.normalise(weights))
+        shapes = {
+            name: (*x.shape[1:-1], x.shape[-1] * self.latent) for name, x in own.tensors().items()
+        }
+        parts = latent.split([int(np.prod(shape)) for shape in shapes.values()], dim=1)
+        named = {
+            name: part.unflatten(1, shape)
+            for (name, shape), part in zip(shapes.items(), parts, strict=True)
+        }
+        joined = {name: torch.cat([x, named[name]], -1) for name, x in own.tensors().items()}
+        layers = range(len(self.spec.layers))
+        inputs = Weights(
+            tuple(joined[f"weight_{n}"] for n in layers), tuple(joined[f"bias_{n}"] for n in layers)
+        )
+        return drop_channel(self.decoder(inputs), self.spec).flatten()
+
+    def forward(
+        self, weights: Weights, mask: Float[Tensor, "net param"], noise: Tensor | None = None
+    ) -> Float[Tensor, " net"]:
+        """The evidence lower bound of each mask, nats an entry, by one draw of Z.
+
+        Args:
+            noise: standard normal, `net latent`; None draws it from torch's generators.
+        """
+        mean, log_variance = self.encode(weights, mask)
+        noise = torch.randn_like(mean) if noise is None else noise
+        logits = self.decode(weights, mean + noise * (log_variance / 2).exp())
+        likelihood = -binary_cross_entropy_with_logits(logits, mask, reduction="none").sum(dim=1)
+        return (likelihood - divergence(mean, log_variance)) / mask.shape[1]
+
+
+def divergence(
+    mean: Float[Tensor, "net latent"], log_variance: Float[Tensor, "net latent"]
+) -> Float[Tensor, " net"]:
+    """The Kullback-Leibler divergence of normal distributions from the standard one, nats."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1)
+
+
+def largest(values: Float[Tensor, "net param"], sparsity: float) -> Bool[Tensor, "net param"]:
+    """Where the largest values of each network lie, a share of 1 - sparsity of all entries."""
+    count = max(1, round((1 - sparsity) * values.shape[1]))
+    mask = torch.zeros_like(values, dtype=torch.bool)
+    return mask.scatter(1, values.topk(count, dim=1).indices, True)
+
+
+class Tickets(Task):
+    """Masks that leave a few of the entries, biases included, for initial networks.
+
+    Source: Zhou et al. 2023, Sec. 3.3 and App. D.2 (Table 5).
+    """
+
+    name = "tickets"
+    metric, higher, title = "agreement", True, "share of a ticket that is found"
+    out = None
+    options: TicketsOptions
+
+    def __init__(self, data: Mapping[str, Rows], options: TicketsOptions) -> None:
+        super().__init__(data, options)
+        if not 0 < options.sparsity < 1:
+            raise ValueError(f"sparsity must be between 0 and 1, got {options.sparsity}")
+        if options.retrain_steps < 0 or options.retrain_networks < 1:
+            raise ValueError("retrain_steps must not be negative, nor retrain_networks below 1")
+        if self.augment.names:
+            raise ValueError("tickets has no use for --augment: the mask would not change along")
+
+    @classmethod
+    def rows(cls, zoo: Zoo, device: torch.device | str, limit: int | None) -> Rows:
+        """Whole runs, not single networks."""
+        return Runs(zoo, device, limit)
+
+    def _auto(self) -> tuple[str, ...]:
+        return ()
+
+    def settings(self, model: str) -> Settings:
+        """As published: 200 epochs."""
+        if model not in SYMMETRIES:
+            raise ValueError(
+                f"tickets are predicted by NFN layers; known: {', '.join(SYMMETRIES)}, got {model}"
+            )
+        return papers.tickets(model)
+
+    def module(self, model: str, stats: Mapping[str, Tensor] | None, sizes: dict[str, Any]) -> Any:
+        """The autoencoder, with the statistics of initial networks alone."""
+        own = self.data["train"].stats() if "train" in self.data else stats
+        return TicketVAE(self.spec.to_json(), SYMMETRIES[model], **sizes, stats=own)
+
+    def processor(self, module: nn.Module) -> Any:
+        """The autoencoder itself, which is no `Processor`."""
+        return module
+
+    def restore(self, folder: Path) -> Any:
+        """The autoencoder of a run."""
+        model = TicketVAE.from_pretrained(folder)
+        if model.spec.tensors != self.spec.tensors:
+            raise ValueError(f"{folder.parent.name} is for networks of another architecture")
+        return model
+
+    def ticket(self, columns: Mapping[str, Tensor]) -> Bool[Tensor, "net param"]:
+        """The mask of one step of magnitude pruning: the largest entries after training."""
+        return largest(columns["last"].abs(), self.options.sparsity)
+
+    def loss(self, module: Any, weights: Weights, columns: dict[str, Tensor]) -> Tensor:
+        """The negative evidence lower bound, nats an entry."""
+        return -module(weights, self.ticket(columns).float()).mean()
+
+    @torch.no_grad()
+    def _predict(self, module: Any, split: str) -> dict[str, Tensor]:
+        """Of every network: bound, scores by a draw of the prior, ticket, initial entries."""
+        generator = torch.Generator().manual_seed(0)
+        latent = module.latent * self.spec.param_count
+        parts: dict[str, list[Tensor]] = {"elbo": [], "scores": [], "ticket": [], "initial": []}
+        for weights, columns in self.data[split].batches(16):
+            ticket = self.ticket(columns)
+            shape = (2, len(weights), latent)
+            # Drawn on the CPU, so that every device sees the same.
+            noise = torch.randn(shape, generator=generator).to(ticket.device)
+            parts["elbo"].append(module(weights, ticket.float(), noise[0]))
+            parts["scores"].append(module.decode(weights, noise[1]))
+            parts["ticket"].append(ticket)
+            parts["initial"].append(weights.flatten())
+        return {name: torch.cat(found) for name, found in parts.items()}
+
+    def evaluate(self, module: Any, split: str) -> Metrics:
+        """The bound, and how much of the tickets is found.
+
+        `agreement` is of the predicted ones, `agreement_magnitude` of the largest entries of
+        the initial networks. With --retrain-steps, for the test split: accuracies after
+        training with each mask kept.
+        """
+        found = self._predict(module, split)
+        sparsity = self.options.sparsity
+        predicted = largest(found["scores"], sparsity)
+        masks = {"": predicted, "_magnitude": largest(found["initial"].abs(), sparsity)}
+        kept = found["ticket"].sum().double()
+        metrics: Metrics = {"elbo": float(found["elbo"].double().mean())}
+        for name, mask in masks.items():
+            metrics[f"agreement{name}"] = float((mask & found["ticket"]).sum() / kept)
+        if self.options.retrain_steps and split == "test":
+            nets = self.options.retrain_networks
+            initial = found["initial"][:nets]
+            generator = torch.Generator().manual_seed(1)
+            chance = torch.rand(initial.shape, generator=generator).to(initial.device)
+            kinds = {
+                "imp": found["ticket"][:nets],
+                "predicted": predicted[:nets],
+                "random": chance < 1 - sparsity,
+                "dense": torch.ones_like(initial, dtype=torch.bool),
+            }
+            accuracies = self.retrain(
+                initial.repeat(len(kinds), 1), torch.cat(list(kinds.values()))
+            ).view(len(kinds), -1)
+            for name, accuracy in zip(kinds, accuracies.double().mean(dim=1), strict=True):
+                metrics[f"accuracy_{name}"] = float(accuracy)
+        return metrics
+
+    def retrain(
+        self, initial: Float[Tensor, "net param"], mask: Bool[Tensor, "net param"]
+    ) -> Float[Tensor, " net"]:
+        """Test accuracies after training from these entries with the rest at zero.
+
+        --retrain-steps updates of Adam, 1e-3, on 128 pictures of the zoo's source, the same
+        ones for all; accuracy on the first 2,000 of its test pictures.
+        """
+        source = source_of(self.zoo.index)
+        if source.labels is None:
+            raise ZooError(f"the source of {self.zoo.index.name} has no classes")
+        parts = split_items(source.train_items, len(source), "dws")
+        black, white = self.spec.pixel_range
+
+        def pictures(items: Any) -> tuple[Tensor, Tensor]:
+            chosen = torch.from_numpy(np.ascontiguousarray(source.images[items]))
+            x = chosen.permute(0, 3, 1, 2).float().mul_((white - black) / 255).add_(black)
+            x = x.flatten(1) if self.spec.layers[0].kind == "linear" else x
+            labels = torch.from_numpy(source.labels[items])
+            return x.to(initial.device), labels.to(initial.device)
+
+        generator = torch.Generator().manual_seed(2)
+        entries = (initial * mask).requires_grad_()
+        optimiser = torch.optim.Adam([entries], lr=_LR)
+        with torch.enable_grad():
+            for _ in range(self.options.retrain_steps):
+                # All but the test items: the networks of a zoo are trained on them too.
+                items = torch.randint(parts["test"].start, (_BATCH,), generator=generator)
+                x, labels = pictures(items.numpy())
+                weights = Weights.unflatten(entries * mask, self.spec)
+                logits = forward(self.spec, weights, x)
+                # A sum over networks, so that each is trained as if alone.
+                loss = cross_entropy(
+                    logits.flatten(0, 1), labels.repeat(len(entries)), reduction="sum"
+                )
+                optimiser.zero_grad()
+                (loss / _BATCH).backward()
+                optimiser.step()
+        with torch.no_grad():
+            weights = Weights.unflatten(entries * mask, self.spec)
+            right = torch.zeros(len(entries), device=initial.device)
+            tested = list(parts["test"])[:_TESTED]
+            for start in range(0, len(tested), 500):
+                x, labels = pictures(np.array(tested[start : start + 500]))
+                found = forward(self.spec, weights, x).argmax(dim=2)
+                right += (found == labels).sum(dim=1)
+        return right / len(tested)
+
+    def figures(self, module: Any, split: str, folder: Path) -> None:
+        """`shares.png`: what each tensor keeps, of the ticket and of the predicted mask."""
+        found = self._predict(module, split)
+        masks = {
+            "IMP": found["ticket"],
+            "predicted": largest(found["scores"], self.options.sparsity),
+        }
+        shares = {}
+        for name, mask in masks.items():
+            tensors = Weights.unflatten(mask.float(), self.spec).tensors()
+            shares[name] = [float(tensor.mean()) for tensor in tensors.values()]
+        figures.bars(shares, list(self.spec.tensors), "share kept", folder / "shares.png")

@@ -1,0 +1,146 @@
+import json
+
+import pytest
+import torch
+from helpers import line_of, run, write_zoo
+from torch.distributions import Independent, Normal, kl_divergence
+
+import zoo
+from processors.options import TicketsOptions
+from processors.tasks.tickets import Tickets, TicketVAE, divergence, largest
+from processors.train import evaluate
+
+SPECS = [
+    zoo.NetworkSpec.mlp([5, 4, 3], activation="relu"),
+    zoo.NetworkSpec.cnn([1, 4, 3], 2),
+]
+
+
+def fitted(folder, *words):
+    run("fit-trajectories", "digits", "--recipe", "nfn-mlp3", "--limit", 12, "--hidden", 6,
+        "--epochs", 10, "--validation-share", 0.25, "--test-share", 0.25, "--fraction", 0.25,
+        "--optimiser", "adam", "--out", folder, "--no-parquet", *words)  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return fitted(tmp_path_factory.mktemp("zoos") / "runs", "--checkpoints", "tenths")
+
+
+def task(folder, split="train", **options):
+    rows = Tickets.rows(zoo.open_zoo(folder, split), "cpu", None)
+    return Tickets({split: rows}, TicketsOptions(**options)), rows
+
+
+def networks(spec, count=4, dtype=torch.float64):
+    torch.manual_seed(0)
+    return zoo.Weights.unflatten(torch.randn(count, spec.param_count, dtype=dtype), spec)
+
+
+def test_a_row_is_a_run_with_its_first_and_last_network(runs):
+    made, rows = task(runs, sparsity=0.9)
+    assert len(rows) == len(rows.zoo.runs)
+    weights, columns = rows.batch(torch.tensor([2, 0]))
+    for net, place in enumerate((2, 0)):
+        all_of_it, steps = rows.zoo.run(rows.zoo.runs[place])
+        assert steps["step"][0] == 0
+        torch.testing.assert_close(weights.flatten()[net], all_of_it.flatten()[0])
+        torch.testing.assert_close(columns["last"][net], all_of_it.flatten()[-1])
+    accuracy = rows.column("test_accuracy")
+    torch.testing.assert_close(accuracy[[2, 0]], columns["test_accuracy"])
+    ticket = made.ticket(columns)
+    count = made.spec.param_count
+    assert ticket.sum(dim=1).tolist() == [round(0.1 * count)] * 2
+    for kept, last in zip(ticket, columns["last"].abs(), strict=True):
+        assert last[kept].min() >= last[~kept].max()
+
+
+def test_masks_have_the_right_count():
+    values = torch.randn(3, 200)
+    mask = largest(values, 0.95)
+    assert mask.sum(dim=1).tolist() == [10, 10, 10]
+    assert mask[0, values[0].argmax()]
+
+
+def test_divergence_and_bound_are_those_of_torch_distributions():
+    torch.manual_seed(0)
+    mean, log_variance = torch.randn(3, 7), torch.randn(3, 7)
+    own = Independent(Normal(mean, (log_variance / 2).exp()), 1)
+    standard = Independent(Normal(torch.zeros(3, 7), torch.ones(3, 7)), 1)
+    torch.testing.assert_close(divergence(mean, log_variance), kl_divergence(own, standard))
+    spec = SPECS[0]
+    model = TicketVAE(spec.to_json(), "np", chan=4, layers=2, latent=2).double()
+    weights = networks(spec)
+    mask = (torch.rand(4, spec.param_count) < 0.3).double()
+    mean, log_variance = model.encode(weights, mask)
+    noise = torch.randn_like(mean)
+    chance = model.decode(weights, mean + noise * (log_variance / 2).exp()).sigmoid()
+    likelihood = (mask * chance.log() + (1 - mask) * (1 - chance).log()).sum(dim=1)
+    expected = (likelihood - divergence(mean, log_variance)) / spec.param_count
+    torch.testing.assert_close(model(weights, mask, noise), expected)
+
+
+@pytest.mark.parametrize("symmetry", ["np", "hnp", "pointwise"])
+@pytest.mark.parametrize("spec", SPECS, ids=["mlp", "cnn"])
+def test_masks_move_with_the_neurons(spec, symmetry):
+    model = TicketVAE(spec.to_json(), symmetry, chan=4, layers=2, latent=1).double()
+    weights = networks(spec)
+    mask = (torch.rand(4, spec.param_count) < 0.3).double()
+    element = zoo.symmetry.sample(spec, 4, ("permutation",))
+
+    def moved(flat):
+        return zoo.symmetry.apply(element, zoo.Weights.unflatten(flat, spec)).flatten()
+
+    # With one latent number an entry, the latent is laid out as a network.
+    mean, log_variance = model.encode(weights, mask)
+    other = zoo.symmetry.apply(element, weights)
+    for found, expected in zip(model.encode(other, moved(mask)), (mean, log_variance), strict=True):
+        torch.testing.assert_close(found, moved(expected))
+    noise = torch.randn_like(mean)
+    torch.testing.assert_close(
+        model.decode(other, moved(noise)), moved(model.decode(weights, noise))
+    )
+
+
+def test_retraining_keeps_what_is_pruned_at_zero_and_learns(runs):
+    made, rows = task(runs, "test", retrain_steps=300)
+    initial = rows.batch(torch.arange(2))[0].flatten()
+    nothing, everything = torch.zeros_like(initial).bool(), torch.ones_like(initial).bool()
+    accuracy = made.retrain(initial.repeat(2, 1), torch.cat([nothing, everything]))
+    # A network of zeros answers one class for all.
+    assert (accuracy[:2] < 0.2).all()
+    assert (accuracy[2:] > 0.35).all()
+    # Whoever is trained beside it does not matter.
+    torch.testing.assert_close(made.retrain(initial[:1], everything[:1]), accuracy[2:3])
+
+
+def test_training_finds_tickets_and_its_model_is_found_again(runs, tmp_path):
+    result = run(
+        "train", "tickets", runs, "--model", "nfn-pt", "--out", tmp_path / "run", "--epochs", 100,
+        "--set", "chan=8", "--set", "layers=2", "--evaluations", 2, "--retrain-steps", 2,
+        "--retrain-networks", 2, "--sparsity", 0.8,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "run" / "summary.json").read_text())
+    # A ticket is a fifth of the entries, and so much is found by chance.
+    assert found["test"]["agreement"] > 0.3
+    for name in ("imp", "predicted", "random", "dense"):
+        assert 0 <= found["test"][f"accuracy_{name}"] <= 1
+    assert "accuracy_imp" not in found["validation"]
+    assert evaluate(tmp_path / "run", runs) == pytest.approx(found["test"], abs=1e-6)
+    assert (tmp_path / "run" / "figures" / "shares.png").is_file()
+
+
+def test_other_zoos_and_models_are_refused(runs, tmp_path):
+    words = ("--out", tmp_path / "run")
+    message = line_of(run("train", "tickets", runs, "--model", "dws", *words), 2)
+    assert "predicted by NFN layers; known: nfn-np, nfn-hnp, nfn-pt, got dws" in message
+    write_zoo(tmp_path / "inrs", parquet=False)
+    message = line_of(run("train", "tickets", tmp_path / "inrs", "--model", "nfn-np", *words), 2)
+    assert "inrs has no steps" in message
+    fitted(tmp_path / "late", "--checkpoints", "every", "--interval", 3, "--batch", 128)
+    message = line_of(run("train", "tickets", tmp_path / "late", "--model", "nfn-np", *words), 2)
+    assert "the runs of late begin at step 3: make the zoo with --checkpoints tenths" in message
+    flags = ("--model", "nfn-np", "--sparsity", 1, *words)
+    assert "sparsity must be between 0 and 1" in line_of(run("train", "tickets", runs, *flags), 2)
