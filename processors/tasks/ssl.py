@@ -56,7 +56,7 @@ def nt_xent(
 class Ssl(Task):
     """SimCLR on a zoo whose networks are of signals with known numbers.
 
-    Source: Navon et al. 2023, Sec. 7.3 and App. J (Table 4).
+    Source: Navon et al. 2023, Sec. 7.3 and App. J (Table 2).
     """
 
     name = "ssl"
