@@ -8,10 +8,11 @@ killed goes on from its last checkpoint to the weights it would have had (to the
 a CPU with the same number of threads).
 """
 
+import json
 import math
+import os
 import shlex
 import shutil
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -120,6 +121,34 @@ def parse_limit(text: str | None) -> dict[str, int]:
     return found
 
 
+def command(
+    task: str,
+    model: str,
+    zoo: str,
+    out: Path,
+    settings: Mapping[str, Any],
+    options: Mapping[str, Any],
+    sizes: Mapping[str, Any],
+    seed: int,
+    split_limit: str | None,
+    lr_grid: Sequence[float],
+) -> str:
+    """The command line that makes this run."""
+    words = ["wszoo", "train", task, zoo, "--model", model]
+    for name, value in {**settings, **options}.items():
+        if value is None or value is False:
+            continue
+        words.append(f"--{name.replace('_', '-')}")
+        words += [] if value is True else [f"{value}"]
+    for name, value in sizes.items():
+        plain = value if isinstance(value, str) else json.dumps(value).replace(" ", "")
+        words += ["--set", f"{name}={plain}"]
+    words += ["--seed", str(seed)] if seed else []
+    words += ["--split-limit", split_limit] if split_limit else []
+    words += ["--lr-grid", ",".join(f"{lr:g}" for lr in lr_grid)] if lr_grid else []
+    return shlex.join([*words, "--out", str(out)])
+
+
 def _accelerator(settings: Settings, device: str, log_with: str | None, out: Path) -> Any:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
@@ -209,7 +238,18 @@ def train(
         "split_limit": limits,
         "lr_grid": list(lr_grid),
         "versions": {name: version(name) for name in _PACKAGES},
-        "command": f"wszoo {shlex.join(sys.argv[1:])}" if len(sys.argv) > 1 else "processors.train",
+        "command": command(
+            task,
+            model,
+            str(zoo),
+            folder,
+            settings or {},
+            options or {},
+            sizes or {},
+            seed,
+            split_limit,
+            lr_grid,
+        ),
     }
     runs.begin(folder, config, overwrite)
     if (folder / runs.SUMMARY).is_file():
@@ -252,8 +292,6 @@ def _device(device: str) -> torch.device:
     if device == "auto":
         if torch.cuda.is_available():
             # Under accelerate launch every process has one of its own.
-            import os
-
             return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
@@ -380,14 +418,10 @@ class _Run:
             self._rewrite(kept)
 
     def _rewrite(self, records: Sequence[Mapping[str, Any]]) -> None:
-        import json
-
         text = "".join(json.dumps(record) + "\n" for record in records)
         runs.write_text(self.folder / runs.METRICS, text)
 
     def _log(self, record: dict[str, Any]) -> None:
-        import json
-
         if not self.main:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
