@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-
 from helpers import line_of, run
+
 from processors import published, report
 from processors.published import published_for, table_for
 from zoo import ZooError

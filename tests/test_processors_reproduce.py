@@ -3,9 +3,9 @@
 import json
 
 import pytest
+from helpers import line_of, run
 
 import zoo
-from helpers import line_of, run
 from processors import MODELS
 from processors.models import build
 from processors.options import OPTIONS
