@@ -12,6 +12,7 @@ a buffer, and its config.json has the networks' spec as it stands in a zoo's ind
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from functools import partial
+from inspect import signature
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,38 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 # Those that give networks for `out=None`.
 EDITORS = ("dws", "nfn-np", "nfn-hnp", "nfn-pt", "monomial")
+
+
+def known_model(name: str) -> str:
+    """The model's name.
+
+    Raises:
+        ValueError: if there is none of that name; lists those there are.
+    """
+    if name not in MODELS:
+        raise ValueError(f"unknown model {name!r}; known: {', '.join(MODELS)}")
+    return name
+
+
+def arguments(name: str) -> list[str]:
+    """What a model's class takes beside the spec, the length of its output and statistics.
+
+    >>> arguments("mlp-align")
+    ['hidden', 'width', 'params', 'dropout', 'statistics']
+    """
+    made: Any = MODELS[name]
+    # A partial has settled what it was given, and a subclass passes on what it does not name.
+    settled = getattr(made, "keywords", {})
+    found: dict[str, None] = {}
+    for kind in getattr(made, "func", made).__mro__:
+        if "__init__" not in vars(kind) or kind is nn.Module:
+            continue
+        parameters = signature(kind.__init__).parameters.values()
+        found |= dict.fromkeys(p.name for p in parameters if p.kind is not p.VAR_KEYWORD)
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    ours = {"self", "spec", "out", "stats", *settled}
+    return [each for each in found if each not in ours]
 
 
 class Processor(
@@ -82,11 +115,15 @@ class Processor(
         readout: dict[str, list[float]] | None = None,
     ):
         super().__init__()
-        if name not in MODELS:
-            raise ValueError(f"unknown model {name!r}; known: {', '.join(MODELS)}")
+        known_model(name)
         if out is None and name not in EDITORS:
             raise ValueError(f"model {name!r} cannot edit networks; known: {', '.join(EDITORS)}")
         self.name, self.out = name, out
+        wanted = arguments(name)
+        if unknown := [key for key in sizes or {} if key not in wanted]:
+            raise ValueError(
+                f"model {name!r} has no argument {unknown[0]!r}; known: {', '.join(wanted)}"
+            )
         self.spec = NetworkSpec.from_json(spec)
         self.model = MODELS[name](self.spec, out=out, stats=stats, **(sizes or {}))
         self.mean: Tensor
