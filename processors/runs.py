@@ -19,11 +19,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from processors.models import Processor, load
 from zoo import Zoo, ZooError
 
 CONFIG, METRICS, SUMMARY, CARD = "config.json", "metrics.jsonl", "summary.json", "README.md"
 MODEL, LAST, CHECKPOINT, FIGURES = "model", "last", "checkpoint", "figures"
+LOCK = ".lock"
+# What a run may go on with otherwise: where the zoo lies, as its hash says that it is the same.
+_FREE = ("command", "versions", "device", "zoo")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -70,6 +75,37 @@ def is_run(folder: Path) -> bool:
     return isinstance(plain, dict) and plain.get("wszoo") == "run"
 
 
+@contextmanager
+def one_writer(folder: Path) -> Iterator[None]:
+    """Hold the run's lock; the system releases it when the process dies.
+
+    Raises:
+        ValueError: if the folder is a file, or holds something that is no run.
+        ZooError: if another process is training there.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder; choose another --out")
+    if _names(folder) and not is_run(folder):
+        raise ValueError(f"{folder} holds something that is not a run; choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ZooError(
+            f"{folder} is being trained by another process; wait for it or stop it first"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _names(folder: Path) -> set[str]:
+    """What lies in a folder, less what a start that was cut leaves behind."""
+    return {p.name for p in folder.glob("*")} - {LOCK, f".{CONFIG}.new"}
+
+
 def begin(folder: Path, config: Mapping[str, Any], overwrite: bool) -> None:
     """Enter the folder of a run, a new one or one that is to go on.
 
@@ -77,20 +113,21 @@ def begin(folder: Path, config: Mapping[str, Any], overwrite: bool) -> None:
         ValueError: if it holds something else, or a run of another configuration; names
             what differs.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder; choose another --out")
     if overwrite and is_run(folder):
-        shutil.rmtree(folder)
-    if not folder.exists() or not any(folder.iterdir()):
+        # The configuration goes last: it says that the rest may go.
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == CONFIG):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != LOCK:
+                path.unlink()
+    if not _names(folder):
         write_json(folder / CONFIG, config)
         return
     if not is_run(folder):
         raise ValueError(f"{folder} holds something that is not a run; choose another --out")
     found = read_json(folder / CONFIG)
     changed = [
-        f"{name} is {was!r}, not {now!r}"
-        for name, was, now in _differences(found, dict(config))
-        if name not in ("command", "versions", "device")
+        f"{name} is {was!r}, not {now!r}" for name, was, now in _differences(found, dict(config))
     ]
     if changed:
         raise ValueError(
@@ -103,7 +140,7 @@ def _differences(was: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any,
     if isinstance(was, dict) and isinstance(now, dict):
         for key in sorted({*was, *now}):
             inner = f"{name}.{key}" if name else key
-            if inner in ("command", "versions", "device"):
+            if inner in _FREE:
                 continue
             yield from _differences(was.get(key), now.get(key), inner)
     elif was != now:
@@ -122,15 +159,27 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return records
 
 
+def model_folder(folder: Path) -> Path:
+    """Where the best model of a finished run lies.
+
+    Raises:
+        ZooError: if it is no run, or not finished.
+    """
+    if not is_run(folder):
+        raise ZooError(f"{folder} is no run: it has no {CONFIG} that wszoo wrote")
+    model = folder / MODEL
+    if not (folder / SUMMARY).is_file() or not (model / "model.safetensors").is_file():
+        raise ZooError(f"{folder} is not finished; run its command again")
+    return model
+
+
 def load_model(folder: Path) -> Processor:
     """The best model of a finished run.
 
     Raises:
-        ZooError: if the run has none.
+        ZooError: if it is no run, or not finished.
     """
-    if not (folder / MODEL / "model.safetensors").is_file():
-        raise ZooError(f"{folder} has no {MODEL}/: the run is not finished; run its command again")
-    return load(folder / MODEL)
+    return load(model_folder(folder))
 
 
 def card(config: Mapping[str, Any], summary: Mapping[str, Any], figures: list[str]) -> str:
@@ -191,8 +240,7 @@ def published(folder: Path) -> Iterator[Path]:
     Raises:
         ZooError: if the run is not finished.
     """
-    read_json(folder / SUMMARY)
-    load_model(folder)
+    model_folder(folder)
     with tempfile.TemporaryDirectory(prefix="wszoo-") as name:
         staged = Path(name) / folder.resolve().name
         shutil.copytree(folder / MODEL, staged)

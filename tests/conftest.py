@@ -52,6 +52,42 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session")
+def digits_zoo(tmp_path_factory) -> Path:
+    """80 tiny INRs of digits, hardly fitted."""
+    return _made(
+        tmp_path_factory, "digits", "fit-inrs", "digits", "--limit", 80, "--steps", 30,
+        "--hidden", 6, "--shard-rows", 25,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def waves_zoo(tmp_path_factory) -> Path:
+    """120 tiny INRs of sine waves, with amplitude and frequency."""
+    return _made(
+        tmp_path_factory, "waves", "fit-inrs", "sine", "--recipe", "sine-ssl", "--limit", 120,
+        "--steps", 100, "--points", 100, "--hidden", 6,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def trajectories_zoo(tmp_path_factory) -> Path:
+    """Checkpoints of 16 tiny classifiers of digits."""
+    return _made(
+        tmp_path_factory, "trajectories", "fit-trajectories", "digits", "--limit", 16,
+        "--hidden", 8, "--layers", 3, "--batch", 256, "--epochs", 4,
+    )  # fmt: skip
+
+
+def _made(homes: pytest.TempPathFactory, name: str, *words: object) -> Path:
+    from helpers import run
+
+    out = homes.mktemp("zoos") / name
+    result = run(*words, "--out", out)
+    assert result.exit_code == 0, result.output
+    return out
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if os.environ.get("WSZOO_DATA"):
         return
