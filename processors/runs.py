@@ -12,6 +12,8 @@ figures/  README.md
 import hashlib
 import json
 import os
+import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -27,6 +29,8 @@ from zoo import Zoo, ZooError
 CONFIG, METRICS, SUMMARY, CARD = "config.json", "metrics.jsonl", "summary.json", "README.md"
 MODEL, LAST, CHECKPOINT, FIGURES = "model", "last", "checkpoint", "figures"
 LOCK = ".lock"
+# Stands in a card until it is known where the model will lie.
+_HERE = "PATH or user/name"
 # What a run may go on with otherwise: where the zoo lies, as its hash says that it is the same.
 _FREE = ("command", "versions", "device", "zoo")
 
@@ -219,7 +223,7 @@ the sha256 `{config["zoo_sha256"][:16]}`. `model/` has the best weights on the v
 ```python
 import processors, zoo
 
-model = processors.load("PATH or user/name").eval()
+model = processors.load("{_HERE}").eval()
 weights, columns = zoo.open_zoo("{summary["zoo"]}", split="test").batch(range(8))
 model(weights)
 ```
@@ -231,23 +235,60 @@ Made by `{config["command"]}`.
 
 
 @contextmanager
-def published(folder: Path) -> Iterator[Path]:
-    """A folder laid out as a model repository: the model at the top, the run beside it.
+def published(folder: Path, repo_id: str) -> Iterator[Path]:
+    """A folder laid out as the model repository `repo_id`, the run beside the model.
 
     `processors.load("user/name")` wants `config.json` and `model.safetensors` at the top,
-    so the run's own configuration is called `run.json` there.
+    so the run's own configuration is called `run.json` there. Where the zoo and the run
+    lie on this machine is left out.
 
     Raises:
-        ZooError: if the run is not finished.
+        ZooError: if it is no run, or not finished.
     """
-    model_folder(folder)
+    model = model_folder(folder)
+    config, summary = read_json(folder / CONFIG), read_json(folder / SUMMARY)
+    names = _public_names(config)
     with tempfile.TemporaryDirectory(prefix="wszoo-") as name:
         staged = Path(name) / folder.resolve().name
-        shutil.copytree(folder / MODEL, staged)
-        shutil.copy(folder / CONFIG, staged / "run.json")
-        for part in (SUMMARY, METRICS, CARD):
+        shutil.copytree(model, staged)
+        write_json(staged / "run.json", _renamed(config, names))
+        write_json(staged / SUMMARY, _renamed(summary, names))
+        text = (folder / CARD).read_text(encoding="utf-8").replace(_HERE, repo_id)
+        for old, new in names.items():
+            for left, right in ("``", '""'):
+                text = text.replace(f"{left}{old}{right}", f"{left}{new}{right}")
+        write_text(staged / CARD, text.replace(f"`{MODEL}/`", "`model.safetensors`"))
+        for part in (METRICS, FIGURES):
             if (folder / part).is_file():
                 shutil.copy(folder / part, staged / part)
-        if (folder / FIGURES).is_dir():
-            shutil.copytree(folder / FIGURES, staged / FIGURES)
+            elif (folder / part).is_dir():
+                shutil.copytree(folder / part, staged / part)
         yield staged
+
+
+def _public_names(config: Mapping[str, Any]) -> dict[str, str]:
+    """What stands in a run's files and tells of the machine, and what to say instead."""
+    given, source, command = config["zoo"], config["source"], config["command"]
+    names = {}
+    if Path(given).exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", given):
+        names[given] = Path(given).resolve().name
+    kind, colon, place = source.partition(":")
+    if colon:
+        names[source] = f"{kind}:{Path(place).name}"
+    words = shlex.split(command)
+    short = [
+        names.get(word, Path(word).name if Path(word).is_absolute() else word) for word in words
+    ]
+    names[command] = shlex.join(short)
+    return names
+
+
+def _renamed(plain: Any, names: Mapping[str, str]) -> Any:
+    """JSON with some strings exchanged."""
+    if isinstance(plain, str):
+        return names.get(plain, plain)
+    if isinstance(plain, list):
+        return [_renamed(part, names) for part in plain]
+    if isinstance(plain, dict):
+        return {key: _renamed(part, names) for key, part in plain.items()}
+    return plain
