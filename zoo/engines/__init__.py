@@ -15,7 +15,6 @@ number of threads.
 """
 
 import os
-import platform
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -179,17 +178,6 @@ def devices(device: str) -> list[str]:
     import torch
 
     return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cuda"]
-
-
-def processor(device: str) -> str:
-    """The kind of processor that fits on a device, which the bytes of a fit depend on."""
-    if device.partition(":")[0] == "cuda":
-        import torch
-
-        return torch.cuda.get_device_name(device)
-    from llvmlite import binding
-
-    return f"{platform.machine()} {binding.get_host_cpu_name()}"
 
 
 def available_cores() -> int:

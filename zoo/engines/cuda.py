@@ -74,7 +74,7 @@ def _parts(x):
 
 @triton.jit
 def _product(a, b, total, PRECISION: tl.constexpr):
-    """total + a @ b.
+    """Total + a @ b.
 
     "tf32x3" is three products of parts, as Triton's own but for the replacing of NaN, which
     a network that diverges should keep: a sixth less instructions in the loop over tiles.
@@ -197,10 +197,7 @@ def _fit(
             last_weights += (tl.load(place, lane < LAST, 0.0),)
             last_biases += (tl.load(params + STARTS[HIDDEN] + OUT * LAST + o) + offset,)
 
-        if CARRY:
-            zero = nothing
-        else:
-            zero = tl.zeros((WIDTH,), tl.float32)
+        zero = nothing if CARRY else tl.zeros((WIDTH,), tl.float32)
         first_sums = ()
         for _ in tl.static_range(INP):
             first_sums += (zero,)
@@ -333,9 +330,10 @@ def _fit(
 
 @dataclass(frozen=True)
 class Plan:
-    """How a program is laid out; the upper-case arguments of `_fit` of the same names.
+    """How a program is laid out.
 
     Attributes:
+        tile, carry, stream, precision: the upper-case arguments of `_fit`.
         warps: of 32 threads, that share a network.
         registers: of a thread at most; None leaves it to the compiler.
     """
@@ -364,6 +362,30 @@ def plans(spec: NetworkSpec) -> list[Plan]:
         first = Plan(tile=32, warps=8, carry=False, stream=True)
     frugal = Plan(tile=16, warps=first.warps, carry=False, stream=True)
     return [first, frugal]
+
+
+def constants(spec: NetworkSpec, points: int, plan: Plan) -> dict[str, Any]:
+    """The upper-case arguments of `_fit`, which it is compiled for."""
+    sizes = np.cumsum([0, *(layer.out * (layer.inp + 1) for layer in spec.layers)]).tolist()
+    return {
+        "POINTS": points,
+        "WIDTHS": spec.widths,
+        "SCALES": tuple(layer.omega / np.pi for layer in spec.layers[:-1]),
+        "STARTS": tuple(sizes[:-1]),
+        "COUNT": sizes[-1],
+        "WIDTH": lanes(spec),
+        "TILE": plan.tile,
+        "CARRY": plan.carry,
+        "STREAM": plan.stream,
+        "PRECISION": plan.precision,
+    }
+
+
+def options(plan: Plan) -> dict[str, Any]:
+    """What Triton's compiler is told."""
+    # Fusing is Triton's default up to 3.9; asked for, it stays so.
+    found: dict[str, Any] = {"num_warps": plan.warps, "enable_fp_fusion": True}
+    return found if plan.registers is None else {**found, "maxnreg": plan.registers}
 
 
 class CudaEngine:
@@ -406,7 +428,7 @@ class CudaEngine:
         """
         if not cuda_can_fit(spec):
             raise ValueError(f"the cuda engine cannot fit {spec.widths} networks")
-        place = {"device": self.device, "dtype": torch.float32}
+        place: dict[str, Any] = {"device": self.device, "dtype": torch.float32}
         # Copies, contiguous: the parameters change in place.
         p = torch.tensor(params, **place)
         x, y = torch.tensor(inputs, **place), torch.tensor(targets, **place)
@@ -442,33 +464,13 @@ class CudaEngine:
     def _launch(
         self, spec: NetworkSpec, arrays: tuple[torch.Tensor, ...], numbers: tuple[float, ...]
     ) -> None:
-        hidden = spec.layers[:-1]
-        sizes = np.cumsum([0, *(layer.out * (layer.inp + 1) for layer in spec.layers)])
         here = torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
-        tried = plans(spec) if self.plan is None else [self.plan]
         reasons = []
-        for plan in tried:
-            # Fusing is Triton's default up to 3.9; asked for, it stays so.
-            options: dict[str, Any] = {"num_warps": plan.warps, "enable_fp_fusion": True}
-            if plan.registers is not None:
-                options["maxnreg"] = plan.registers
+        for plan in plans(spec) if self.plan is None else [self.plan]:
+            fixed = constants(spec, len(arrays[3]), plan)
             try:
                 with here:
-                    _fit[(len(arrays[0]),)](
-                        *arrays,
-                        *numbers,
-                        POINTS=len(arrays[3]),
-                        WIDTHS=spec.widths,
-                        SCALES=tuple(layer.omega / np.pi for layer in hidden),
-                        STARTS=tuple(int(start) for start in sizes[:-1]),
-                        COUNT=int(sizes[-1]),
-                        WIDTH=lanes(spec),
-                        TILE=plan.tile,
-                        CARRY=plan.carry,
-                        STREAM=plan.stream,
-                        PRECISION=plan.precision,
-                        **options,
-                    )
+                    _fit[(len(arrays[0]),)](*arrays, *numbers, **fixed, **options(plan))
                 return
             except OutOfResources as error:
                 reasons.append(str(error).splitlines()[0])
