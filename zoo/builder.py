@@ -131,7 +131,7 @@ def processor(device: str) -> str:
     if device.partition(":")[0] == "cuda":
         import torch
 
-        return torch.cuda.get_device_name(device)
+        return f"cuda {torch.cuda.get_device_name(device)}"
     return cpu_kind()
 
 

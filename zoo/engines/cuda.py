@@ -14,7 +14,7 @@ that the range reduction of the sine is one exact subtraction.
 
 Not yet run on hardware: tested under Triton's interpreter (`TRITON_INTERPRET=1`, where
 the engine takes the device "cpu"), and compiled for Hopper without a GPU. The figures
-beside `plans` come from that compiler; `benchmarks/cuda.py` takes those that need a GPU.
+beside `plans` come from that compiler; `benchmarks/gpu.py` takes those that need a GPU.
 """
 
 # Triton infers the types of what it compiles.
