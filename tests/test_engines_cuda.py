@@ -258,14 +258,17 @@ def test_a_zoo_of_another_machines_gpu_is_verified_by_quality(tmp_path, monkeypa
     from zoo import build, builder
 
     monkeypatch.setattr(engines, "choose", lambda name, device, spec: "cuda")
-    monkeypatch.setattr(builder, "processor", lambda device: "NVIDIA H200")
+    monkeypatch.setattr(builder, "processor", lambda device: "cuda NVIDIA H200")
     monkeypatch.setattr(CudaEngine, "__init__", lambda self, device: None)
     monkeypatch.setattr(CudaEngine, "device", torch.device(DEVICE), raising=False)
     monkeypatch.setattr(CudaEngine, "plan", None, raising=False)
     few = recipe("dws", "digits", steps=8, hidden=16, target_psnr_db=None)
     index = build(few, "digits", tmp_path / "zoo", limit=6, parquet=False)
     assert index.plan["engine"] == "cuda"
-    assert {shard.cpu for shard in index.shards} == {"NVIDIA H200"}
+    assert {shard.cpu for shard in index.shards} == {"cuda NVIDIA H200"}
+    card = (tmp_path / "zoo" / "README.md").read_text()
+    assert "| GPU | cuda" not in card
+    assert "| GPU | NVIDIA H200 | a refit gives the same quality, not the same bytes |" in card
     monkeypatch.undo()
     checks = list(verification.verify(tmp_path / "zoo", samples=6, refit=4))
     assert all(check.passed for check in checks), checks
@@ -276,7 +279,7 @@ def test_every_gpu_gets_a_worker_of_its_own(tmp_path, monkeypatch):
     from zoo import build, builder, workers
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    monkeypatch.setattr(builder, "processor", lambda device: "NVIDIA H200")
+    monkeypatch.setattr(builder, "processor", lambda device: "cuda NVIDIA H200")
     asked = []
 
     def run(prepare, arguments, tasks, count, threads, own):
@@ -297,6 +300,25 @@ def test_every_gpu_gets_a_worker_of_its_own(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             build(few, "digits", out, limit=4, device=device, workers=count)
         assert asked.pop() == (len(own), own)
+
+
+# --- the benchmark ----------------------------------------------------------------------------
+
+
+def test_the_benchmark_runs_with_tiny_sizes():
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--quick", "--interpret"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "FAILED" not in done.stdout, done.stdout
+    for section in ("machine", "correctness", "baselines", "variants", "mnist", "growth"):
+        assert f"## {section}\n" in done.stdout
+    assert "Bytes independent of neighbours: True." in done.stdout
+    assert done.stdout.count("zoo.build of 2 networks of digits") == 2
+    assert "| 1 networks | " in done.stdout
 
 
 # --- compiled, without a GPU ------------------------------------------------------------------

@@ -18,7 +18,7 @@ beside `plans` come from that compiler; `benchmarks/gpu.py` takes those that nee
 """
 
 # Triton infers the types of what it compiles.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc, assignment"
 
 from __future__ import annotations
 
