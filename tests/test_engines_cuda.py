@@ -317,7 +317,7 @@ def test_the_benchmark_runs_with_tiny_sizes():
     for section in ("machine", "correctness", "baselines", "variants", "mnist", "growth"):
         assert f"## {section}\n" in done.stdout
     assert "Bytes independent of neighbours: True." in done.stdout
-    assert done.stdout.count("zoo.build of 2 networks of digits") == 2
+    assert done.stdout.count("zoo.build of 2 networks of digits") == 3
     assert "| 1 networks | " in done.stdout
 
 

@@ -512,7 +512,8 @@ class _Build:
         self.processor = processor(device)
         engine = self.index.plan["engine"]
         threads = max(1, engines.available_cores() // count)
-        side_by_side = 1
+        # While a GPU fits one thread's chunk, another thread draws the next one's networks.
+        side_by_side = 2 if engine == "cuda" else 1
         if isinstance(self.goal, Classification):
             from zoo.engines import classifiers
 

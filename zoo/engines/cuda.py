@@ -22,6 +22,7 @@ beside `plans` come from that compiler; `benchmarks/gpu.py` takes those that nee
 
 from __future__ import annotations
 
+import threading
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -388,6 +389,10 @@ def options(plan: Plan) -> dict[str, Any]:
     return found if plan.registers is None else {**found, "maxnreg": plan.registers}
 
 
+# Threads may fit at once, but one of them compiles; launching itself does not wait.
+_launching = threading.Lock()
+
+
 class CudaEngine:
     """The engine contract of `zoo.engines` on `_fit`.
 
@@ -469,7 +474,7 @@ class CudaEngine:
         for plan in plans(spec) if self.plan is None else [self.plan]:
             fixed = constants(spec, len(arrays[3]), plan)
             try:
-                with here:
+                with here, _launching:
                     _fit[(len(arrays[0]),)](*arrays, *numbers, **fixed, **options(plan))
                 return
             except OutOfResources as error:
