@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
@@ -18,12 +19,19 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 for _name in ("HF_DATASETS_CACHE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
     os.environ.pop(_name, None)
 
+# The same tests run the CUDA engine's kernel on a GPU or, where there is none, in Triton's
+# interpreter, which Triton reads when it is imported.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 _ROOT = Path(__file__).parents[1]
 _UNCHECKED = {
     # A package takes its modules with it, so these two are left to their modules.
     *("zoo", "zoo.engines"),
     # Numba compiles its functions as they are written, so nothing may wrap them.
     *("zoo.engines.tiles", "zoo.engines.dense"),
+    # So does Triton.
+    "zoo.engines.cuda",
     # They read what others wrote and refuse wrong types by themselves, which is tested.
     *("zoo.shards", "zoo.spec"),
     # The same; and it resizes an array in place, whose shape is then another on return.
@@ -47,8 +55,6 @@ install_import_hook(sorted(_checked - _UNCHECKED), f"{__name__}.check")
 @pytest.fixture(autouse=True)
 def one_thread():
     """The tests share few cores; engines that set torch's threads do not last."""
-    import torch
-
     torch.set_num_threads(1)
 
 
