@@ -218,6 +218,8 @@ def test_devices_that_are_not_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(ValueError, match="'cuda:2' is not there: torch sees 2 GPUs"):
         engines.load("cuda", "cuda:2")
+    with pytest.raises(ValueError, match=r"^device 'cuda:one' cannot be used: .*cuda:one"):
+        engines.load("cuda", "cuda:one")
     assert engines.load("cuda", "cuda:1").device == torch.device("cuda:1")
     assert engines.devices("cuda") == ["cuda:0", "cuda:1"]
     assert engines.devices("cuda:1") == ["cuda:1"]

@@ -421,7 +421,11 @@ class CudaEngine:
     batch = 16_384
 
     def __init__(self, device: str = "cuda", plan: Plan | None = None):
-        self.device = torch.device(device)
+        try:
+            self.device = torch.device(device)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"device {device!r} cannot be used: {reason}") from None
         self.plan = plan
         interpreted = not isinstance(_fit, triton.JITFunction)
         if self.device.type != "cuda" and not interpreted:
