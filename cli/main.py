@@ -20,6 +20,8 @@ COMMANDS = {
     "show": ("cli.inspect", "Draw networks beside their originals, or their accuracy."),
     "train": ("cli.train", "Train a model that reads networks, for a task."),
     "eval": ("cli.train", "Measure a trained model on a zoo."),
+    "report": ("cli.report", "Tables of results, published ones beside ours."),
+    "reproduce": ("cli.report", "A paper's experiment: zoo, runs, report."),
     "push": ("cli.hub", "Send a zoo or a trained model to the Hugging Face Hub."),
     "pull": ("cli.hub", "Fetch a zoo from the Hugging Face Hub."),
 }
@@ -81,3 +83,8 @@ def wszoo() -> None:
 def main() -> None:
     """The entry point."""
     sys.exit(wszoo())
+
+
+# For `accelerate launch -m cli.main`.
+if __name__ == "__main__":
+    main()

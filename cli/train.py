@@ -149,7 +149,8 @@ def bars() -> Iterator[Callable[[Any], None]]:
             bar.close()
 
 
-def _stop(*_: object) -> NoReturn:
+def stop(*_: object) -> NoReturn:
+    """What a signal does that is to end the command like Ctrl-C."""
     raise KeyboardInterrupt
 
 
@@ -188,7 +189,7 @@ def _make(task: str) -> click.Command:
 
         name = f"{task}-{model}-{Path(zoo).name}-{seed}"
         folder = out or Path("runs") / name
-        signal.signal(signal.SIGTERM, _stop)
+        signal.signal(signal.SIGTERM, stop)
         try:
             with bars() as progress:
                 summary = start(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import partial
+from inspect import signature
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,38 @@ class Narrow(nn.Module):
         return weights.map(torch.add, Weights((first, *change.weights[1:]), change.biases))
 
 
+def known_model(name: str) -> str:
+    """The model's name.
+
+    Raises:
+        ValueError: if there is none of that name; lists those there are.
+    """
+    if name not in MODELS:
+        raise ValueError(f"unknown model {name!r}; known: {', '.join(MODELS)}")
+    return name
+
+
+def arguments(name: str) -> list[str]:
+    """What a model's class takes beside the spec, the length of its output and statistics.
+
+    >>> arguments("mlp-align")
+    ['hidden', 'width', 'params', 'dropout', 'statistics']
+    """
+    made: Any = MODELS[name]
+    # A partial has settled what it was given, and a subclass passes on what it does not name.
+    settled = getattr(made, "keywords", {})
+    found: dict[str, None] = {}
+    for kind in getattr(made, "func", made).__mro__:
+        if "__init__" not in vars(kind) or kind is nn.Module:
+            continue
+        parameters = signature(kind.__init__).parameters.values()
+        found |= dict.fromkeys(p.name for p in parameters if p.kind is not p.VAR_KEYWORD)
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    ours = {"self", "spec", "out", "stats", *settled}
+    return [each for each in found if each not in ours]
+
+
 class Processor(
     nn.Module,
     PyTorchModelHubMixin,
@@ -133,11 +166,15 @@ class Processor(
         narrow: int = 0,
     ):
         super().__init__()
-        if name not in MODELS:
-            raise ValueError(f"unknown model {name!r}; known: {', '.join(MODELS)}")
+        known_model(name)
         if out is None and name not in EDITORS:
             raise ValueError(f"model {name!r} cannot edit networks; known: {', '.join(EDITORS)}")
         self.name, self.out = name, out
+        wanted = arguments(name)
+        if unknown := [key for key in sizes or {} if key not in wanted]:
+            raise ValueError(
+                f"model {name!r} has no argument {unknown[0]!r}; known: {', '.join(wanted)}"
+            )
         self.spec = NetworkSpec.from_json(spec)
         if narrow and (out is not None or name not in EQUIVARIANT):
             raise ValueError(f"narrow is for editors; known: {', '.join(EQUIVARIANT)}")

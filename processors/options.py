@@ -57,6 +57,9 @@ class SslOptions(Options):
     dimension: int = describe(16, "Of the representation.")
     temperature: float = describe(0.1, "Of the NT-Xent loss.")
     projection: int = describe(0, "Width of a perceptron between representation and loss; 0: none.")
+    views: int = describe(
+        0, "Augmented views whose mean represents a network in evaluation; 0: the network itself."
+    )
     targets: str | None = describe(
         None, "Real columns for the probe, with commas.  [default: all targets]"
     )

@@ -18,6 +18,7 @@ ORDER = {
         "hub",
         *("sources", "recipes"),
         *("engines", "engines.tiles", "engines.cpu", "engines.reference"),
+        "engines.cuda",
         *("engines.dense", "engines.classifiers"),
         *("objectives", "stats", "cards", "writing", "compare", "workers", "fitting"),
         *("training", "builder"),
@@ -26,7 +27,7 @@ ORDER = {
         *("importers.dws", "importers.nfn", "importers.small_cnn_zoo"),
         *("importers.fit_a_nef", "importers.state_dicts", "importers"),
     ],
-    "cli": ["options", "fit", "hub", "importing", "inspect", "train", "main"],
+    "cli": ["options", "fit", "hub", "importing", "inspect", "train", "report", "main"],
 }
 # Packages that each one may use, itself aside.
 USES = {"zoo": set(), "processors": {"zoo"}, "cli": {"zoo", "processors"}}

@@ -126,6 +126,22 @@ def pictures(rows: Mapping[str, Sequence[NDArray[Any]]], path: Path) -> None:
 
 
 def bars(
+    rows: Sequence[tuple[str, NDArray[np.floating[Any]], float | None]], unit: str, path: Path
+) -> None:
+    """A bar for each name, a dot for each seed, and a line where a number was published."""
+    figure, (axes,) = _axes(7, 0.45 * len(rows) + 1.2)
+    for place, (_, values, beside) in enumerate(rows):
+        axes.barh(place, values.mean(), color="tab:blue", alpha=0.6)
+        axes.plot(values, [place] * len(values), "k.", markersize=4)
+        if beside is not None:
+            axes.plot([beside, beside], [place - 0.4, place + 0.4], color="tab:red", linewidth=2)
+    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows], fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xlabel(f"{unit} (bars: ours, with networks x epochs; red: published)", fontsize=8)
+    _save(figure, path)
+
+
+def shares(
     values: Mapping[str, Sequence[float]], names: Sequence[str], label: str, path: Path
 ) -> None:
     """Bars side by side for each name, a colour for each row of values."""

@@ -19,7 +19,7 @@ from zoo import Weights
 class Regress(Task):
     """A real column of a zoo, in its own unit; trained in deviations of the training split.
 
-    Source: Navon et al. 2023, Sec. 7.1 (Figure 4, sine waves).
+    Source: Navon et al. 2023, Sec. 7.1 (Figure 3).
     """
 
     name = "regress"

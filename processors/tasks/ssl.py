@@ -56,7 +56,7 @@ def nt_xent(
 class Ssl(Task):
     """SimCLR on a zoo whose networks are of signals with known numbers.
 
-    Source: Navon et al. 2023, Sec. 7.3 and App. J (Table 4).
+    Source: Navon et al. 2023, Sec. 7.3 and App. J (Table 2).
     """
 
     name = "ssl"
@@ -108,6 +108,23 @@ class Ssl(Task):
         found = module(both)
         return nt_xent(found[: len(weights)], found[len(weights) :], self.options.temperature)
 
+    @torch.no_grad()
+    def embed(self, module: Any, rows: Rows) -> Tensor:
+        """The representation of every row, `row feat`, float32 on the CPU.
+
+        With --views the mean over as many augmented views, the same in every evaluation:
+        what the model was trained on, where a clean network is not.
+        """
+        if not self.options.views:
+            return predict(module, rows)
+        found = []
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            for weights, _ in rows.batches(256):
+                views = [module(self.augment(weights)) for _ in range(self.options.views)]
+                found.append(torch.stack(views).float().mean(dim=0).cpu())
+        return torch.cat(found)
+
     def _wanted(self, rows: Rows) -> Tensor:
         return torch.stack([rows.column(name) for name in self.targets], dim=1).double()
 
@@ -122,10 +139,10 @@ class Ssl(Task):
 
         rows = self.data[split]
         wanted = self._wanted(rows).numpy()
-        features = predict(module, rows).double().numpy()
+        features = self.embed(module, rows).double().numpy()
         if "train" in self.data:
             train = self.data["train"]
-            seen = predict(module, train).double().numpy()
+            seen = self.embed(module, train).double().numpy()
             probe = LinearRegression().fit(seen, self._wanted(train).numpy())
             found = probe.predict(features)
         else:
@@ -139,6 +156,6 @@ class Ssl(Task):
     def figures(self, module: Any, split: str, folder: Path) -> None:
         """`tsne.png`: the representations in the plane, coloured by each target."""
         rows = self.data[split]
-        found = predict(module, rows).numpy()
+        found = self.embed(module, rows).numpy()
         wanted = dict(zip(self.targets, self._wanted(rows).T.numpy(), strict=True))
         figures.tsne(found, wanted, folder / "tsne.png")

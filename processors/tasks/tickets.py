@@ -342,4 +342,4 @@ class Tickets(Task):
         for name, mask in masks.items():
             tensors = Weights.unflatten(mask.float(), self.spec).tensors()
             shares[name] = [float(tensor.mean()) for tensor in tensors.values()]
-        figures.bars(shares, list(self.spec.tensors), "share kept", folder / "shares.png")
+        figures.shares(shares, list(self.spec.tensors), "share kept", folder / "shares.png")

@@ -1,0 +1,93 @@
+"""Commands that set results beside published ones: `report`, `reproduce`."""
+
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli.options import data_root
+from cli.train import bars, stop
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("report.md"), show_default=True,
+    help="The report, Markdown; its figures go beside it.",
+)  # fmt: skip
+@click.option(
+    "--keep", type=click.Path(path_type=Path),
+    help="Also keep what a report needs of the RUNS in this JSON file.",
+)  # fmt: skip
+def report(runs: tuple[Path, ...], out: Path, keep: Path | None) -> None:
+    """Tables and figures of RUNS, published numbers beside ours.
+
+    RUNS are folders of finished runs, or JSON files of --keep.
+    """
+    from processors import report as reports
+
+    reports.write(runs, out)
+    click.echo(f"{out}")
+    if keep is not None:
+        reports.keep(runs, keep)
+        click.echo(f"{keep}")
+
+
+@click.command()
+@click.argument("experiment", required=False)
+@click.option(
+    "--scale", type=click.Choice(["paper", "quick"]), default="quick", show_default=True,
+    help="As published, or some minutes on a laptop.",
+)  # fmt: skip
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("reproduced"), show_default=True,
+    help="Folder of zoos, runs and report.",
+)  # fmt: skip
+@click.option("--models", help="Only these of the experiment's, with commas.")
+@click.option("--seeds", help="Instead of the scale's, with commas.")
+@click.option("--limit", type=int, help="Networks (or runs) of the zoo, instead of the scale's.")
+@click.option("--epochs", type=int, help="Instead of the scale's.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+@data_root
+def reproduce(
+    experiment: str | None,
+    scale: str,
+    out: Path,
+    models: str | None,
+    seeds: str | None,
+    limit: int | None,
+    epochs: int | None,
+    device: str,
+    data_root: Path | None,
+) -> None:
+    """Make the zoo of a paper's EXPERIMENT, train on it, and report, in one go.
+
+    Without EXPERIMENT it lists them. Run the same command again after a stop of any kind:
+    it goes on where it was.
+    """
+    from processors import reproduce as papers
+
+    if experiment is None:
+        for name, each in papers.EXPERIMENTS.items():
+            click.echo(f"{name:<24} {each.identity:<3} {each.text}")
+        return
+    signal.signal(signal.SIGTERM, stop)
+    settings: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
+    try:
+        numbers = [int(word) for word in seeds.split(",")] if seeds else []
+    except ValueError:
+        raise ValueError(f"--seeds takes whole numbers with commas, got {seeds!r}") from None
+    try:
+        with bars() as progress:
+            path = papers.reproduce(
+                experiment, scale, out,
+                models=models.split(",") if models else (), seeds=numbers, limit=limit,
+                settings=settings, data_root=data_root, device=device, progress=progress,
+                tell=lambda line: click.echo(line, err=True),
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        click.echo(f"stopped; the same command goes on with what is in {out}", err=True)
+        sys.exit(1)
+    click.echo(f"{path}")

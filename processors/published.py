@@ -1,0 +1,167 @@
+"""Published numbers, with the experiment and the scale they belong to.
+
+Numbers as printed, in the unit of `Published.unit`; spreads where the papers give one.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Published:
+    """One number of a paper.
+
+    Attributes:
+        value, spread: as printed; the spread is over seeds.
+        scale: networks and updates it was trained with.
+        where: paper and table.
+    """
+
+    value: float
+    spread: float | None
+    scale: str
+    where: str
+
+    def __str__(self) -> str:
+        spread = "" if self.spread is None else f" ± {self.spread:g}"
+        return f"{self.value:g}{spread}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a paper, as far as it concerns one task on one kind of zoo.
+
+    Attributes:
+        task, recipe, source: of the runs it is set beside; a source of None means any.
+        options: that such runs must have, as in their `config.json`.
+        metric, factor: of our summary, and what turns it into the paper's unit.
+    """
+
+    experiment: str
+    task: str
+    recipe: str
+    source: str | None
+    metric: str
+    factor: float
+    unit: str
+    scale: str
+    where: str
+    values: dict[str, tuple[float, float | None]]
+    options: tuple[tuple[str, Any], ...] = ()
+
+
+_DWS, _NFN, _MONOMIAL = "Navon et al. 2023", "Zhou et al. 2023", "Tran et al. 2024"
+_INRS = "55,000 networks, 100 epochs"
+TABLES = (
+    Table(
+        "D2", "classify", "dws", "mnist", "accuracy", 100, "accuracy, %", _INRS,
+        f"{_DWS}, Table 1",
+        {
+            "mlp": (17.55, 0.01), "mlp-aug": (29.26, 0.18), "mlp-align": (58.98, 0.52),
+            "inr2vec": (23.69, 0.10), "transformer": (26.57, 0.18), "dws": (85.71, 0.57),
+        },
+    ),
+    Table(
+        "D2", "classify", "dws", "fashion-mnist", "accuracy", 100, "accuracy, %", _INRS,
+        f"{_DWS}, Table 1",
+        {
+            "mlp": (19.91, 0.47), "mlp-aug": (22.76, 0.13), "mlp-align": (47.79, 1.03),
+            "inr2vec": (22.33, 0.41), "transformer": (26.97, 0.33), "dws": (67.06, 0.29),
+        },
+    ),
+    Table(
+        "D3", "ssl", "sine-ssl", "sine", "mse", 1, "MSE of a linear probe",
+        "4,000 networks, 500 epochs", f"{_DWS}, Table 2",
+        {
+            "mlp": (7.39, 0.19), "mlp-aug": (5.65, 0.01), "mlp-align": (4.47, 0.15),
+            "inr2vec": (3.86, 0.32), "transformer": (5.11, 0.12), "dws": (1.39, 0.06),
+        },
+    ),
+    Table(
+        "D4", "adapt", "binary", None, "accuracy", 100, "accuracy after, %",
+        "4,000 networks, 10,000 updates", f"{_DWS}, Table 3",
+        {
+            "mlp": (64.33, 0.36), "mlp-aug": (64.69, 0.56), "mlp-align": (67.66, 0.90),
+            "inr2vec": (65.69, 0.41), "transformer": (61.37, 0.13), "dws": (71.36, 0.38),
+        },
+    ),
+    Table(
+        "N2", "classify", "nfn", "mnist", "accuracy", 100, "accuracy, %",
+        "450,000 networks, 200,000 updates", f"{_NFN}, Table 3",
+        {
+            "nfn-np": (92.9, 0.218), "nfn-hnp": (92.5, 0.071), "dws": (74.4, 0.143),
+            "mlp": (14.5, 0.035), "mlp-aug": (21.0, 0.172),
+        },
+    ),
+    Table(
+        "N2", "classify", "nfn", "fashion-mnist", "accuracy", 100, "accuracy, %",
+        "450,000 networks, 200,000 updates", f"{_NFN}, Table 3",
+        {
+            "nfn-np": (75.6, 1.07), "nfn-hnp": (72.7, 1.53), "dws": (64.8, 0.685),
+            "mlp": (12.5, 0.111), "mlp-aug": (15.9, 0.181),
+        },
+    ),
+    Table(
+        "N2", "classify", "nfn", "cifar10", "accuracy", 100, "accuracy, %",
+        "900,000 networks, 200,000 updates", f"{_NFN}, Table 3",
+        {
+            "nfn-np": (46.6, 0.072), "nfn-hnp": (44.1, 0.471), "dws": (41.5, 0.431),
+            "mlp": (16.9, 0.25), "mlp-aug": (18.9, 0.432),
+        },
+    ),
+    Table(
+        "N5", "edit", "nfn", "mnist", "mse", 1, "MSE on [-1, 1]",
+        "45,000 networks, 50,000 updates", f"{_NFN}, Table 6 (dilate)",
+        {
+            "nfn-np": (0.068, None), "nfn-hnp": (0.070, None), "nfn-pt": (0.197, None),
+            "mlp": (0.306, None), "mlp-aug": (0.307, None),
+        },
+        options=(("edit", "dilate"),),
+    ),
+    Table(
+        "N5", "edit", "nfn", "cifar10", "mse", 1, "MSE on [-1, 1]",
+        "45,000 networks, 50,000 updates", f"{_NFN}, Table 6 (contrast)",
+        {
+            "nfn-np": (0.020, None), "nfn-hnp": (0.021, None), "nfn-pt": (0.029, None),
+            "mlp": (0.031, None), "mlp-aug": (0.029, None),
+        },
+        options=(("edit", "contrast"),),
+    ),
+    Table(
+        "N1", "generalize", "small-cnn", None, "tau", 1, "Kendall's tau",
+        "Small CNN Zoo, CIFAR-10-GS, 50 epochs; another zoo than ours",
+        f"{_NFN}, Table 2; Monomial: {_MONOMIAL}, Table 2, ReLU half",
+        {
+            "nfn-hnp": (0.934, None), "nfn-np": (0.922, None), "statnn": (0.915, None),
+            "monomial": (0.922, None),
+        },
+    ),
+    Table(
+        "N7", "generalize", "nfn-mlp3", "mnist", "tau", 1, "Kendall's tau",
+        "2,000 runs, 20,000 networks, 50 epochs", f"{_NFN}, Table 19",
+        {"nfn-hnp": (0.876, None), "nfn-np": (0.859, None), "statnn": (0.854, None)},
+    ),
+)  # fmt: skip
+
+
+def table_for(config: dict[str, Any]) -> Table | None:
+    """The table that a run stands beside, or None; `config` is its `config.json`."""
+    for table in TABLES:
+        same = (
+            table.task == config["task"]
+            and table.recipe == config["recipe"].get("name")
+            and table.source in (None, config["source"])
+            and all(config["options"].get(name) == value for name, value in table.options)
+        )
+        if same:
+            return table
+    return None
+
+
+def published_for(config: dict[str, Any]) -> Published | None:
+    """The number for the run's model, or None where the papers have none."""
+    table = table_for(config)
+    if table is None or config["model"] not in table.values or config["sizes"]:
+        return None
+    value, spread = table.values[config["model"]]
+    return Published(value, spread, table.scale, table.where)

@@ -1,0 +1,243 @@
+"""Sets the results of runs side by side, and beside them what was published.
+
+Runs that differ in their seed alone become one row, mean and deviation over seeds; runs
+of different scale never do. Every row says its networks, epochs, seeds and device; the
+published number stands beside it with the scale that it belongs to.
+"""
+
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from processors import runs
+from processors.published import Published, published_for, table_for
+from processors.tasks import figures
+from zoo import ZooError
+
+# Figures of a run that are worth a place in a report, beside its curves.
+_SHOWN = ("tsne.png", "confusion.png", "predicted.png", "adapted.png", "edited.png", "masks.png")
+
+
+@dataclass(frozen=True)
+class Row:
+    """Runs that differ in their seed alone.
+
+    Attributes:
+        configs, summaries: of each, by seed.
+        folders: of each; None where only the summary was kept.
+    """
+
+    configs: tuple[dict[str, Any], ...]
+    summaries: tuple[dict[str, Any], ...]
+    folders: tuple[Path | None, ...]
+
+    @property
+    def model(self) -> str:
+        """The model's name, with what was changed of it."""
+        changes = {**self.configs[0]["sizes"], **self.configs[0]["options"]}
+        words = [f"{name}={_plain(value)}" for name, value in changes.items()]
+        return " ".join([self.configs[0]["model"], *words])
+
+    def values(self, metric: str, split: str = "test") -> list[float]:
+        """The metric of each seed."""
+        return [summary[split][metric] for summary in self.summaries]
+
+
+@dataclass(frozen=True)
+class Section:
+    """All rows for one task on one zoo.
+
+    Attributes:
+        metric, higher: by which rows are ordered; of the paper's table where there is one.
+        factor, unit: from our metric to what is shown.
+    """
+
+    title: str
+    metric: str
+    higher: bool
+    factor: float
+    unit: str
+    rows: tuple[Row, ...]
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value).replace(" ", "")
+
+
+def collect(folders: Iterable[str | Path]) -> list[tuple[Path | None, dict[str, Any]]]:
+    """(folder, {"config", "summary"}) of every finished run, and of every kept record.
+
+    Args:
+        folders: of runs; or JSON files that `keep` wrote.
+
+    Raises:
+        ZooError: for a folder that is no run, or a run that is not finished.
+    """
+    found: list[tuple[Path | None, dict[str, Any]]] = []
+    for name in folders:
+        path = Path(name)
+        if path.is_file():
+            found += [(None, record) for record in runs.read_json(path)]
+            continue
+        if not runs.is_run(path):
+            raise ZooError(f"{path} is no run: it has no {runs.CONFIG} that wszoo wrote")
+        config = runs.read_json(path / runs.CONFIG)
+        found.append((path, {"config": config, "summary": runs.read_json(path / runs.SUMMARY)}))
+    return found
+
+
+def keep(folders: Sequence[str | Path], path: Path) -> None:
+    """Keep what a report needs of these runs in one JSON file, one record a line."""
+    records = [record for _, record in collect(folders)]
+    lines = ",\n".join(json.dumps(record, sort_keys=True) for record in records)
+    runs.write_text(path, f"[\n{lines}\n]\n")
+
+
+def _scale(config: dict[str, Any], summary: dict[str, Any]) -> str:
+    """What runs must share to be one row, their seed aside."""
+    # The rate is chosen on one seed and given to the others, so it does not tell rows apart.
+    settings = {name: value for name, value in config["settings"].items() if name != "lr"}
+    same = [config[key] for key in ("model", "sizes", "options", "networks", "zoo_sha256")]
+    return json.dumps([*same, settings, summary["device"].split(",")[0]], sort_keys=True)
+
+
+def sections(found: Sequence[tuple[Path | None, dict[str, Any]]]) -> list[Section]:
+    """The runs by task and kind of zoo, best rows first."""
+    groups: dict[tuple[str, ...], list[tuple[Path | None, dict[str, Any]]]] = {}
+    for folder, record in found:
+        config, summary = record["config"], record["summary"]
+        table = table_for(config)
+        aim = table.experiment if table else ""
+        key = (config["task"], config["recipe"].get("name", ""), config["source"], aim,
+               summary["metric"])  # fmt: skip
+        groups.setdefault(key, []).append((folder, record))
+    made = []
+    for (task, recipe, source, aim, metric), members in groups.items():
+        byscale: dict[str, list[tuple[Path | None, dict[str, Any]]]] = {}
+        for folder, record in members:
+            scale = _scale(record["config"], record["summary"])
+            byscale.setdefault(scale, []).append((folder, record))
+        table = table_for(members[0][1]["config"])
+        summary = members[0][1]["summary"]
+        shown = table.metric if table else metric
+        higher = bool(summary["higher"]) if shown == summary["metric"] else True
+        rows = [
+            Row(
+                tuple(r["config"] for _, r in ordered),
+                tuple(r["summary"] for _, r in ordered),
+                tuple(f for f, _ in ordered),
+            )
+            for each in byscale.values()
+            for ordered in [sorted(each, key=lambda pair: pair[1]["summary"]["seed"])]
+        ]
+        sign = -1 if higher else 1
+        rows.sort(key=lambda row: sign * float(np.mean(row.values(shown))))
+        made.append(
+            Section(
+                title=f"{aim + ': ' if aim else ''}{task} on {source} (recipe {recipe})",
+                metric=shown,
+                higher=higher,
+                factor=table.factor if table else 1.0,
+                unit=table.unit if table else shown,
+                rows=tuple(rows),
+            )
+        )
+    return sorted(made, key=lambda section: section.title)
+
+
+def _number(values: Sequence[float], factor: float) -> str:
+    scaled = factor * np.asarray(values)
+    digits = 2 if factor == 100 else 4
+    text = f"{scaled.mean():.{digits}g}" if factor != 100 else f"{scaled.mean():.{digits}f}"
+    if len(scaled) > 1:
+        text += f" ± {scaled.std(ddof=1):.2g}"
+    return text
+
+
+def _others(row: Row, metric: str) -> str:
+    """The other test metrics, means over seeds."""
+    names = [name for name in row.summaries[0]["test"] if name != metric]
+    return ", ".join(f"{name} {np.mean(row.values(name)):.4g}" for name in names)
+
+
+def render(found: Sequence[tuple[Path | None, dict[str, Any]]], out: Path) -> str:
+    """The report as Markdown; its figures go into a folder beside `out`."""
+    pictures = out.with_name(f"{out.stem}_figures")
+    lines = [
+        "# Results",
+        "",
+        "Rows are means over seeds (± one deviation). Published numbers belong to the scale "
+        "beside them; only rows of that scale can be compared with them.",
+    ]
+    for number, section in enumerate(sections(found), 1):
+        arrow = "higher is better" if section.higher else "lower is better"
+        lines += ["", f"## {section.title}", "", f"{section.unit}, test split; {arrow}.", ""]
+        lines += [
+            "| model | test | published | of scale | networks | epochs | seeds | lr "
+            "| parameters | device | minutes | other metrics |",
+            "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        ]
+        for row in section.rows:
+            first = row.summaries[0]
+            beside: Published | None = published_for(row.configs[0])
+            cells = [
+                row.model,
+                f"**{_number(row.values(section.metric), section.factor)}**",
+                f"{beside}" if beside else "",
+                f"{beside.scale} ({beside.where})" if beside else "",
+                f"{first['networks']:,}",
+                f"{np.mean([s['epochs'] for s in row.summaries]):g}",
+                f"{len(row.summaries)}",
+                f"{first['lr']:g}",
+                f"{first['parameters']:,}",
+                first["device"],
+                f"{np.mean([s['minutes'] for s in row.summaries]):.1f}",
+                _others(row, section.metric),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+        lines += ["", "Commands:", ""]
+        lines += [f"    {row.configs[0]['command']}" for row in section.rows]
+        lines += _draw(section, number, pictures)
+    return "\n".join(lines) + "\n"
+
+
+def _draw(section: Section, number: int, folder: Path) -> list[str]:
+    """A figure of the section's rows, and of each model the best that its run has drawn."""
+    bars = []
+    for row in section.rows:
+        beside = published_for(row.configs[0])
+        values = section.factor * np.asarray(row.values(section.metric))
+        scale = f"{row.summaries[0]['networks']:,} x {row.summaries[0]['epochs']:g}"
+        name = f"{row.model}\n{scale}"
+        bars.append((name, values, beside.value if beside else None))
+    drawn = folder / f"{number}.png"
+    figures.bars(bars, section.unit, drawn)
+    lines = ["", f"![{section.title}]({folder.name}/{drawn.name})"]
+    for row in section.rows:
+        for name in _SHOWN:
+            source = row.folders[0] / runs.FIGURES / name if row.folders[0] else None
+            if source is None or not source.is_file():
+                continue
+            copy = folder / f"{number}-{row.folders[0].name}-{name}"  # type: ignore[union-attr]
+            shutil.copyfile(source, copy)
+            lines += ["", f"{row.model}, {Path(name).stem}:", "",
+                      f"![{row.model}]({folder.name}/{copy.name})"]  # fmt: skip
+    return lines
+
+
+def write(folders: Sequence[str | Path], out: str | Path) -> None:
+    """Write the report of these runs, and its figures.
+
+    Raises:
+        ZooError: if one of them is not a finished run.
+        ValueError: if there are none.
+    """
+    if not folders:
+        raise ValueError("a report needs at least one run")
+    found = collect(folders)
+    runs.write_text(Path(out), render(found, Path(out)))

@@ -1,0 +1,284 @@
+"""The papers' experiments from one name: zoo, then runs, then report.
+
+    reproduce("sine-ssl", "quick", "reproduced")
+
+makes `reproduced/zoos/...`, `reproduced/runs/...` and `reproduced/report.md`. "paper" is
+the published scale, "quick" some minutes on a laptop, whose numbers are not comparable.
+What is there already is kept, so a stopped reproduction goes on where it was.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import zoo as zoos
+from processors import report
+from processors.train import Report, train
+
+SCALES = ("paper", "quick")
+# By validation, on the first seed (Navon et al. 2023, App. J).
+RATES = (5e-3, 1e-3, 5e-4, 1e-4)
+BASELINES = ("mlp", "mlp-aug", "mlp-align", "inr2vec", "transformer")
+NFNS = ("nfn-np", "nfn-hnp", "nfn-pt")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of an experiment: a model, what is changed of it, of its task, of its training."""
+
+    model: str
+    sizes: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        changes = {**self.sizes, **self.options, **self.settings}
+        words = [f"{k}={v}" for k, v in changes.items()]
+        text = "-".join([self.model, *words])
+        return "".join(c if c.isalnum() or c in "-=." else "_" for c in text)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment of a paper.
+
+    Attributes:
+        identity: in the list of the papers' experiments, such as D3.
+        text: one line.
+        command, source, recipe: of the zoo, see `zoo.recipe`.
+        recipe_changes: of the recipe at paper scale.
+        variants: what is compared.
+        options: of the task, for all variants.
+        rates: tried on the first seed.
+        seeds: at paper scale.
+        limit, quick: networks (or runs) of the zoo, and settings, at quick scale.
+        quick_recipe: more changes of the recipe there.
+    """
+
+    identity: str
+    text: str
+    command: str
+    source: str
+    recipe: str
+    task: str
+    variants: tuple[Variant, ...]
+    recipe_changes: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    rates: tuple[float, ...] = RATES
+    seeds: tuple[int, ...] = (0, 1, 2)
+    limit: int = 700
+    quick: Mapping[str, Any] = field(default_factory=lambda: {"epochs": 5, "batch": 64})
+    quick_recipe: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _models(*names: str) -> tuple[Variant, ...]:
+    return tuple(Variant(name) for name in names)
+
+
+_STEPS = {"steps": 100, "batch": 32, "warmup": 0}
+EXPERIMENTS: dict[str, Experiment] = {
+    "sine-regression": Experiment(
+        "D1", "The frequency of sine waves (DWSNets, Figure 3).",
+        "fit-inrs", "sine", "sine-regression", "regress",
+        _models("dws", *NFNS, "monomial", *BASELINES, "statnn"),
+        options={"target": "frequency"}, limit=200,
+    ),
+    "mnist-classification": Experiment(
+        "D2", "The digit of an INR (DWSNets, Table 1).",
+        "fit-inrs", "mnist", "dws", "classify", _models("dws", *BASELINES),
+    ),
+    "fashion-classification": Experiment(
+        "D2", "The class of a Fashion-MNIST INR (DWSNets, Table 1).",
+        "fit-inrs", "fashion-mnist", "dws", "classify", _models("dws", *BASELINES), limit=300,
+    ),
+    "sine-ssl": Experiment(
+        "D3", "A dense representation of sine waves (DWSNets, Table 2).",
+        "fit-inrs", "sine", "sine-ssl", "ssl",
+        _models("dws", *NFNS, "monomial", *BASELINES), limit=300,
+    ),
+    "adaptation": Experiment(
+        "D4", "Classifiers adapted to corrupted pictures (DWSNets, Table 3).",
+        "fit-classifiers", "cifar10", "binary", "adapt", _models("dws", *BASELINES),
+        limit=40, quick={"steps": 20, "batch": 8},
+    ),
+    "views": Experiment(
+        "D5", "Several networks of each Fashion-MNIST picture (DWSNets, Table 4).",
+        "fit-inrs", "fashion-mnist", "dws", "classify", _models("dws"),
+        recipe_changes={"views": 10}, limit=600,
+    ),
+    "trajectories": Experiment(
+        "D6", "The accuracy of Fashion-MNIST classifiers (DWSNets, Figure 7).",
+        "fit-trajectories", "fashion-mnist", "fashion", "generalize",
+        _models("dws", "nfn-np", *BASELINES, "statnn"), limit=8, quick={"epochs": 1, "batch": 32},
+    ),
+    "blocks": Experiment(
+        "D7", "Parts of the DWSNets layer (DWSNets, Table 10).",
+        "fit-inrs", "mnist", "dws", "classify",
+        tuple(Variant("dws", sizes={"blocks": b}) for b in ("b2b", "w2w", "both", "diagonal"))
+        + _models("dws"),
+    ),
+    "augmentation": Experiment(
+        "D8", "Augmentation and batch norm (DWSNets, Table 11).",
+        "fit-inrs", "mnist", "dws", "classify",
+        (
+            Variant("dws", sizes={"norm": False}, options={"augment": "none"}),
+            Variant("dws", sizes={"norm": False}),
+            Variant("dws", options={"augment": "none"}),
+            Variant("dws"),
+        ),
+    ),
+    "cnn-generalization": Experiment(
+        "N1", "The accuracy of small CNNs (NFN, Table 2), on a zoo of our own.",
+        "fit-trajectories", "cifar10", "small-cnn", "generalize",
+        _models("nfn-hnp", "nfn-np", "monomial", "statnn"),
+        recipe_changes={"activation": "relu"}, rates=(), limit=12, quick={"epochs": 3, "batch": 8},
+        options={"rescale": 2.0}, quick_recipe={"epochs": 1},
+    ),
+    "mnist-nfn": Experiment(
+        "N2", "The digit of an INR of NFN's recipe, ten views (NFN, Table 3).",
+        "fit-inrs", "mnist", "nfn", "classify",
+        _models("nfn-np", "nfn-hnp", "dws", "mlp", "mlp-aug"),
+        recipe_changes={"views": 10}, rates=(), limit=300, quick=_STEPS,
+        quick_recipe={"views": 1},
+    ),
+    "tickets": Experiment(
+        "N4", "Winning tickets of MNIST MLPs (NFN, Table 5).",
+        "fit-trajectories", "mnist", "nfn-mlp3", "tickets", _models("nfn-np", "nfn-pt"),
+        rates=(), recipe_changes={"runs": 450, "checkpoints": "tenths"}, limit=10,
+        quick={"epochs": 3, "batch": 4}, quick_recipe={"epochs": 1},
+    ),
+    "dilate": Experiment(
+        "N5", "Digits made thicker in their weights (NFN, Table 6).",
+        "fit-inrs", "mnist", "nfn", "edit", _models(*NFNS, "monomial", "mlp"),
+        options={"edit": "dilate"}, rates=(), limit=200, quick=_STEPS,
+    ),
+    "contrast": Experiment(
+        "N5", "CIFAR-10 pictures with more contrast (NFN, Table 6).",
+        "fit-inrs", "cifar10", "nfn", "edit", _models(*NFNS, "monomial", "mlp"),
+        options={"edit": "contrast"}, rates=(), limit=100, quick=_STEPS,
+    ),
+    "io-encoding": Experiment(
+        "N6", "NFN with and without positions of inputs and outputs (NFN, Table 17).",
+        "fit-inrs", "mnist", "nfn", "classify",
+        (Variant("nfn-np"), Variant("nfn-np", sizes={"positions": "none"})),
+        recipe_changes={"views": 10}, rates=(), limit=300, quick=_STEPS,
+        quick_recipe={"views": 1},
+    ),
+    "mlp-generalization": Experiment(
+        "N7", "The accuracy of MNIST MLPs (NFN, Table 19).",
+        "fit-trajectories", "mnist", "nfn-mlp3", "generalize",
+        (
+            Variant("nfn-np"),
+            Variant("statnn"),
+        ),
+        rates=(), options={"loss": "bce"}, limit=12, quick={"epochs": 1, "batch": 8},
+        quick_recipe={"epochs": 1},
+    ),
+    "monomial-depth": Experiment(
+        "M5", "Depth of Monomial-NFN (Tran et al. 2024, Table 24).",
+        "fit-trajectories", "cifar10", "small-cnn", "generalize",
+        (
+            Variant("monomial"),
+            Variant("monomial", sizes={"channels": [16, 5]}),
+            Variant("monomial", sizes={"channels": [5]}),
+        ),
+        recipe_changes={"activation": "relu"}, rates=(), limit=12, quick={"epochs": 3, "batch": 8},
+        quick_recipe={"epochs": 1},
+    ),
+}  # fmt: skip
+
+
+def known(name: str) -> Experiment:
+    """The experiment of that name.
+
+    Raises:
+        ValueError: if there is none; lists those there are.
+    """
+    if name not in EXPERIMENTS:
+        raise ValueError(f"unknown experiment {name!r}; known: {', '.join(EXPERIMENTS)}")
+    return EXPERIMENTS[name]
+
+
+def reproduce(
+    name: str,
+    scale: str,
+    out: str | Path,
+    *,
+    models: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    limit: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    data_root: str | Path | None = None,
+    device: str = "auto",
+    fit_progress: Callable[[zoos.Progress], None] | None = None,
+    progress: Report | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Path:
+    """Run an experiment from the zoo to the report, or go on with it.
+
+    Args:
+        scale: "paper" or "quick".
+        out: folder of zoos, runs and report.
+        models: only these of the experiment's.
+        seeds: instead of the scale's.
+        limit: networks, or runs, of the zoo; instead of the scale's.
+        settings: over the scale's, see `Settings`.
+        tell: called with a line as each part begins.
+
+    Returns:
+        The report's path.
+
+    Raises:
+        ValueError: for an unknown experiment, scale or model.
+    """
+    experiment = known(name)
+    if scale not in SCALES:
+        raise ValueError(f"unknown scale {scale!r}; known: {', '.join(SCALES)}")
+    missing = sorted(set(models) - {v.model for v in experiment.variants})
+    if missing:
+        raise ValueError(
+            f"experiment {name!r} does not compare {missing[0]!r}, but "
+            f"{', '.join(dict.fromkeys(v.model for v in experiment.variants))}"
+        )
+    quick, tell = scale == "quick", tell or (lambda _: None)
+    folder = Path(out)
+    changes = {**experiment.recipe_changes, **(experiment.quick_recipe if quick else {})}
+    recipe = zoos.recipe(experiment.recipe, experiment.source, experiment.command, **changes)
+    count = limit if limit is not None else (experiment.limit if quick else None)
+    # Experiments on the same networks share them.
+    words = [experiment.source, experiment.recipe, *(f"{k}={v}" for k, v in changes.items())]
+    words += [str(count)] if count is not None else []
+    made = folder / "zoos" / "-".join(words)
+    tell(f"{experiment.identity} {name}, {scale} scale: zoo {made}")
+    on = "cuda" if device.startswith("cuda") else "cpu"
+    zoos.build(
+        recipe, experiment.source, made, data_root=data_root, limit=count, parquet=False,
+        device=on, progress=fit_progress,
+    )  # fmt: skip
+    chosen = tuple(seeds) or ((0,) if quick else experiment.seeds)
+    folders: list[str | Path] = []
+    for variant in experiment.variants:
+        if models and variant.model not in models:
+            continue
+        changed: dict[str, Any] = {
+            **variant.settings,
+            **(experiment.quick if quick else {}),
+            **(settings or {}),
+        }
+        rates = () if quick or "lr" in changed else experiment.rates
+        for number, seed in enumerate(chosen):
+            run = folder / "runs" / f"{name}-{scale}" / f"{variant.name}-{seed}"
+            tell(f"run {run}")
+            summary = train(
+                experiment.task, variant.model, made, run, settings=changed,
+                options={**experiment.options, **variant.options}, sizes=variant.sizes, seed=seed,
+                lr_grid=rates if number == 0 else (), device=device, progress=progress,
+            )  # fmt: skip
+            # The rate is chosen on the first seed and kept for the others.
+            changed["lr"] = summary["lr"]
+            folders.append(run)
+    path = folder / f"report-{name}-{scale}.md"
+    report.write(folders, path)
+    return path

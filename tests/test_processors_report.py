@@ -1,0 +1,181 @@
+"""Runs become rows by scale, and published numbers stand beside those they belong to."""
+
+import json
+from pathlib import Path
+
+import pytest
+from helpers import line_of, run
+
+from processors import published, report
+from processors.published import published_for, table_for
+from zoo import ZooError
+
+
+def config(**changes):
+    """What a run's config.json has that a report reads."""
+    return {
+        "wszoo": "run",
+        "task": "ssl",
+        "model": "dws",
+        "recipe": {"name": "sine-ssl"},
+        "source": "sine",
+        "networks": {"train": 4000, "validation": 500, "test": 500},
+        "zoo_sha256": "0" * 64,
+        "settings": {"epochs": 500, "batch": 512, "lr": 0.001},
+        "options": {},
+        "sizes": {},
+        "seed": 0,
+        "command": "wszoo train ssl zoos/sine-ssl --model dws",
+    } | changes
+
+
+def summary(mse: float, **changes):
+    return {
+        "task": "ssl",
+        "model": "dws",
+        "zoo": "zoos/sine-ssl",
+        "epochs": 500.0,
+        "networks": 4000,
+        "seed": 0,
+        "device": "cpu, 1 threads",
+        "validation": {"mse": mse},
+        "test": {"mse": mse, "mse_frequency": mse + 1},
+        "metric": "mse",
+        "higher": False,
+        "lr": 0.001,
+        "parameters": 100,
+        "minutes": 2.0,
+    } | changes
+
+
+def write_run(folder: Path, config, summary) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return folder
+
+
+def three_seeds(tmp_path: Path) -> list[Path]:
+    return [
+        write_run(
+            tmp_path / f"dws-{seed}",
+            config(seed=seed, settings={"epochs": 500, "batch": 512, "lr": 0.001 * (seed + 1)}),
+            summary(1.0 + seed, seed=seed),
+        )
+        for seed in range(3)
+    ]
+
+
+def test_seeds_are_one_row_whatever_their_rate(tmp_path):
+    folders = three_seeds(tmp_path)
+    (section,) = report.sections(report.collect(folders))
+    (row,) = section.rows
+    assert row.values("mse") == [1.0, 2.0, 3.0]
+    text = report.render(report.collect(folders), tmp_path / "report.md")
+    line = next(each for each in text.splitlines() if each.startswith("| dws"))
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[1] == "**2 ± 1**"
+    assert cells[2] == "1.39 ± 0.06"
+    assert "4,000 networks, 500 epochs" in cells[3]
+    assert cells[4:7] == ["4,000", "500", "3"]
+    assert cells[-1] == "mse_frequency 3"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"networks": {"train": 200, "validation": 50, "test": 50}},
+        {"settings": {"epochs": 5, "batch": 512, "lr": 0.001}},
+        {"sizes": {"chan": 8}},
+        {"options": {"noise": 0.5}},
+        {"zoo_sha256": "1" * 64},
+    ],
+)
+def test_scales_are_never_mixed(tmp_path, changes):
+    folders = [
+        write_run(tmp_path / "full", config(), summary(1.0)),
+        write_run(tmp_path / "other", config(seed=1, **changes), summary(2.0, seed=1)),
+    ]
+    (section,) = report.sections(report.collect(folders))
+    assert [len(row.summaries) for row in section.rows] == [1, 1]
+    assert [row.values("mse") for row in section.rows] == [[1.0], [2.0]]
+
+
+def test_better_rows_come_first(tmp_path):
+    accuracies = {"mlp": 0.2, "dws": 0.8, "nfn-np": 0.5}
+    folders = [
+        write_run(
+            tmp_path / model,
+            config(task="classify", model=model, recipe={"name": "dws"}, source="mnist"),
+            summary(0.0, metric="accuracy", higher=True, test={"accuracy": value}),
+        )
+        for model, value in accuracies.items()
+    ]
+    (section,) = report.sections(report.collect(folders))
+    assert [row.model for row in section.rows] == ["dws", "nfn-np", "mlp"]
+    text = report.render(report.collect(folders), tmp_path / "report.md")
+    assert "**80.00**" in text
+    assert "85.71 ± 0.57" in text
+
+
+def test_a_published_number_is_for_the_published_model_alone():
+    assert str(published_for(config())) == "1.39 ± 0.06"
+    assert published_for(config(sizes={"variant": "deepsets"})) is None
+    assert published_for(config(model="statnn")) is None
+    assert published_for(config(recipe={"name": "mine"})) is None
+    edit = config(task="edit", recipe={"name": "nfn"}, source="mnist", model="nfn-np")
+    assert published_for({**edit, "options": {"edit": "dilate"}}).value == 0.068
+    assert published_for({**edit, "options": {"edit": "other"}}) is None
+
+
+def test_tables_name_known_models_and_do_not_overlap():
+    from processors import MODELS
+
+    seen = set()
+    for table in published.TABLES:
+        assert set(table.values) <= set(MODELS)
+        key = (table.task, table.recipe, table.source, table.options)
+        assert key not in seen
+        seen.add(key)
+    assert table_for(config()).experiment == "D3"
+
+
+def test_records_are_kept_and_read_again(tmp_path):
+    folders = three_seeds(tmp_path)
+    kept = tmp_path / "kept.json"
+    report.keep(folders, kept)
+    plain = [record for _, record in report.collect(folders)]
+    assert [record for _, record in report.collect([kept])] == plain
+    with_kept = report.render(report.collect([kept]), tmp_path / "a.md").splitlines()
+    with_runs = report.render(report.collect(folders), tmp_path / "b.md").splitlines()
+    # Figures lie in folders of their own.
+    assert [x for x in with_kept if "_figures" not in x] == [
+        x for x in with_runs if "_figures" not in x
+    ]
+
+
+def test_the_command_writes_tables_and_figures(tmp_path):
+    folders = three_seeds(tmp_path)
+    (folders[0] / "figures").mkdir()
+    (folders[0] / "figures" / "tsne.png").write_bytes(b"png")
+    out = tmp_path / "made" / "report.md"
+    result = run("report", *folders, "--out", out, "--keep", tmp_path / "kept.json")
+    assert result.exit_code == 0, result.output
+    text = out.read_text()
+    for name in ("1.png", "1-dws-0-tsne.png"):
+        assert f"report_figures/{name}" in text
+        assert (out.parent / "report_figures" / name).is_file()
+    assert len(json.loads((tmp_path / "kept.json").read_text())) == 3
+
+
+def test_what_is_no_finished_run_is_named(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ZooError, match="empty is no run"):
+        report.collect([tmp_path / "empty"])
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    (unfinished / "config.json").write_text(json.dumps(config()))
+    assert "unfinished is no finished run" in line_of(run("report", unfinished), 1)
+    assert "does not exist" in run("report", tmp_path / "none").stderr
+    with pytest.raises(ValueError, match="at least one run"):
+        report.write([], tmp_path / "report.md")

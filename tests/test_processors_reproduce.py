@@ -1,0 +1,71 @@
+"""Experiments of the papers from one name, at quick scale, without any data set."""
+
+import json
+
+import pytest
+from helpers import line_of, run
+
+import zoo
+from processors import MODELS
+from processors.models import build
+from processors.options import OPTIONS
+from processors.reproduce import EXPERIMENTS, reproduce
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_names_what_exists(name):
+    """Its recipe, task, options, models and their arguments, at both scales."""
+    each = EXPERIMENTS[name]
+    for changes in ({}, each.quick_recipe):
+        zoo.recipe(each.recipe, each.source, each.command, **{**each.recipe_changes, **changes})
+    assert each.task in OPTIONS
+    spec = zoo.NetworkSpec.mlp([2, 8, 8, 1], coord_order="xy")
+    if each.recipe == "small-cnn":
+        spec = zoo.NetworkSpec.cnn([1, 4, 4], 10)
+    for variant in each.variants:
+        assert variant.model in MODELS
+        OPTIONS[each.task](**{**each.options, **variant.options})
+        if variant.sizes:
+            build(variant.model, spec, out=1, **variant.sizes)
+    names = [variant.name for variant in each.variants]
+    assert len(set(names)) == len(names)
+
+
+def test_a_reproduction_goes_from_zoo_to_report_and_on_from_what_is_there(tmp_path):
+    words = ("reproduce", "sine-regression", "--out", tmp_path, "--limit", 30, "--epochs", 1)
+    first = run(*words, "--models", "statnn")
+    assert first.exit_code == 0, first.output
+    path = tmp_path / "report-sine-regression-quick.md"
+    assert first.stdout.strip() == str(path)
+    assert "D1" not in path.read_text()  # no table of numbers was published
+    assert "regress on sine (recipe sine-regression)" in path.read_text()
+    (found,) = (tmp_path / "runs" / "sine-regression-quick").iterdir()
+    before = (found / "summary.json").stat().st_mtime_ns
+    index = next((tmp_path / "zoos").iterdir()) / "zoo.json"
+    made = index.stat().st_mtime_ns
+    second = run(*words, "--models", "statnn,mlp", "--seeds", "0,1")
+    assert second.exit_code == 0, second.output
+    assert (found / "summary.json").stat().st_mtime_ns == before
+    assert index.stat().st_mtime_ns == made
+    names = {each.name for each in found.parent.iterdir()}
+    assert names == {"statnn-0", "statnn-1", "mlp-0", "mlp-1"}
+    config = json.loads((found / "config.json").read_text())
+    assert config["command"].startswith("wszoo train regress ")
+    assert "--target frequency" in config["command"]
+
+
+def test_wrong_names_are_one_line_that_lists_the_known(tmp_path):
+    assert "known: sine-regression," in line_of(run("reproduce", "sines", "--out", tmp_path), 2)
+    words = ("reproduce", "sine-ssl", "--out", tmp_path)
+    assert "does not compare 'statnn', but dws," in line_of(run(*words, "--models", "statnn"), 2)
+    assert "whole numbers" in line_of(run(*words, "--seeds", "a"), 2)
+    with pytest.raises(ValueError, match="unknown scale 'large'; known: paper, quick"):
+        reproduce("sine-ssl", "large", tmp_path)
+    assert not (tmp_path / "zoos").exists()
+
+
+def test_without_a_name_the_experiments_are_listed():
+    result = run("reproduce")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == list(EXPERIMENTS)
