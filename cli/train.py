@@ -1,6 +1,7 @@
 """Commands that train and measure models: `train TASK`, `eval`."""
 
 import json
+import os
 import signal
 import sys
 import types
@@ -189,7 +190,7 @@ def _make(task: str) -> click.Command:
 
         name = f"{task}-{model}-{Path(zoo).name}-{seed}"
         folder = out or Path("runs") / name
-        signal.signal(signal.SIGTERM, stop)
+        before = signal.signal(signal.SIGTERM, stop)
         try:
             with bars() as progress:
                 summary = start(
@@ -205,7 +206,11 @@ def _make(task: str) -> click.Command:
                 err=True,
             )
             sys.exit(1)
-        print_summary(folder, summary)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        # Of several processes one speaks.
+        if os.environ.get("RANK", "0") == "0":
+            print_summary(folder, summary)
 
     command.__doc__ = (
         f"{TASK_HELP[task]}\n\nZOO is a folder, or the USER/NAME of a zoo on the Hub. Settings "

@@ -341,7 +341,8 @@ class StatNN(nn.Module):
     Has 1.06M parameters for the Small CNN Zoo with the default width and out = 1.
 
     Args:
-        width: of the hidden layers; with `params` it is solved for.
+        width: of the hidden layers, 1,000 by default; with `params` it is solved for,
+            unless it is given.
 
     Source: Unterthiner et al. 2020; head of NFN's released `StatNet`, without its
     sigmoid.
@@ -352,7 +353,7 @@ class StatNN(nn.Module):
         spec: NetworkSpec,
         out: int,
         hidden: int = 2,
-        width: int = 1000,
+        width: int | None = None,
         params: int | None = None,
         dropout: float = 0.0,
         stats: Mapping[str, Tensor] | None = None,
@@ -365,7 +366,7 @@ class StatNN(nn.Module):
         def make(width: int) -> nn.Module:
             return _perceptron(features, width, out, hidden, norm=False, dropout=dropout)
 
-        self.width = solve_width(make, params) if params else width
+        self.width = width or (solve_width(make, params) if params else 1000)
         self.layers = make(self.width)
 
     def forward(self, weights: Weights) -> Float[Tensor, "net out"]:

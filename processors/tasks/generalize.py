@@ -38,9 +38,20 @@ class Generalize(Task):
             raise ValueError(f"unknown loss {options.loss!r}; known: {', '.join(LOSSES)}")
         needs = "the accuracy of classifiers, as zoos of trajectories have (`test_accuracy`)"
         named = options.target
-        if named is None and "test_accuracy" in rows.zoo.columns:
+        if named is None:
             named = "test_accuracy"
+            if named not in rows.zoo.columns:
+                raise ValueError(
+                    f"{self.name} needs {needs}, and {rows.zoo.folder.name} has none; another "
+                    "column of fractions can be chosen with --target"
+                )
         self.target = target_column(rows, self.name, "quality", "real", named, needs)
+        values = rows.column(self.target)
+        if not bool(((values >= 0) & (values <= 1)).all()):
+            raise ValueError(
+                f"{self.name} predicts fractions, and {self.target} of {rows.zoo.folder.name} is "
+                f"from {values.min():g} to {values.max():g}"
+            )
         convolutional = any(layer.kind == "conv" for layer in self.spec.layers)
         auto = "bce" if convolutional else "mse"
         self.kind = auto if options.loss == "auto" else options.loss

@@ -1,0 +1,256 @@
+"""`wszoo train` and `eval`, as a user meets them: folders, one line for misuse, stops."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers import SINE, line_of, run, write_zoo
+from test_processors_train import environment, wait_for
+
+from cli.train import TASK_HELP, parse_grid, parse_sizes
+from processors import runs
+from processors.options import OPTIONS
+from processors.settings import Settings, texts
+from processors.tasks import TASKS
+
+WSZOO = [sys.executable, "-c", "from cli.main import main; main()"]
+# Folder and zoo of a run, by task.
+Trained = dict[str, tuple[Path, Path]]
+QUICK = ("--epochs", 3, "--device", "cpu", "--set", "width=8")
+
+
+@pytest.fixture(scope="module")
+def trained(digits_zoo, waves_zoo, trajectories_zoo, tmp_path_factory) -> "Trained":
+    """One quick run of every task, by the command."""
+    root = tmp_path_factory.mktemp("runs")
+    words = {
+        "classify": (digits_zoo, "--model", "mlp", "--batch", 16),
+        "regress": (waves_zoo, "--model", "mlp-aug", "--target", "frequency"),
+        "generalize": (
+            trajectories_zoo, "--model", "statnn", "--epochs", 60, "--lr", 0.01, "--rescale", 1,
+        ),
+        "ssl": (waves_zoo, "--model", "inr2vec", "--batch", 32, "--projection", 8),
+    }  # fmt: skip
+    found = {}
+    for task, (zoo, *more) in words.items():
+        result = run("train", task, zoo, *QUICK, *more, "--out", root / task)
+        assert result.exit_code == 0, result.output
+        assert re.search(rf"{task}: \S+ for {task}, \d+ networks, \d+ epochs", result.stdout)
+        found[task] = (root / task, zoo)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("task", "metrics", "figure"),
+    [
+        ("classify", ["accuracy", "loss"], "confusion"),
+        ("regress", ["mse", "r2"], "predicted"),
+        (
+            "generalize",
+            ["tau", "r2", "mse_x100", "tau_rescaled", "r2_rescaled", "mse_x100_rescaled"],
+            "predicted",
+        ),
+        ("ssl", ["mse", "mse_amplitude", "mse_frequency"], "tsne"),
+    ],
+)
+def test_every_task_from_end_to_end(trained, task, metrics, figure):
+    out, zoo = trained[task]
+    summary = runs.read_json(out / "summary.json")
+    assert summary["task"] == task
+    for split in ("validation", "test"):
+        assert list(summary[split]) == metrics
+    assert sorted(path.stem for path in (out / "figures").iterdir()) == sorted([figure, "curves"])
+    assert (out / "model" / "model.safetensors").is_file()
+    card = (out / "README.md").read_text()
+    for name in (f"figures/{figure}.png", "figures/curves.png"):
+        assert f"]({name})" in card
+    assert f"# {summary['model']} for {task}" in card
+    assert str(summary["parameters"]) in card.replace(",", "")
+    losses = [
+        record["loss"]
+        for record in map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+        if "loss" in record
+    ]
+    assert min(losses[1:]) < losses[0]
+    result = run("eval", out, zoo, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    found = {name: float(value) for name, value in map(str.split, result.stdout.splitlines())}
+    assert found == pytest.approx(summary["test"], rel=1e-4)
+
+
+def test_accuracy_is_told_from_statistics(trained):
+    """Weights grow as a classifier learns, which is easily seen."""
+    out, zoo = trained["generalize"]
+    result = run("eval", out, zoo, "--split", "train", "--device", "cpu")
+    assert float(dict(map(str.split, result.stdout.splitlines()))["tau"]) > 0.4
+
+
+def test_options_of_a_task_can_be_changed_when_measuring(trained):
+    out, zoo = trained["generalize"]
+    kept = runs.read_json(out / "summary.json")["test"]
+    result = run("eval", out, zoo, "--option", "rescale=3", "--device", "cpu")
+    found = dict(line.split() for line in result.stdout.splitlines())
+    assert float(found["tau"]) == pytest.approx(kept["tau"], rel=1e-4)
+    assert float(found["mse_x100_rescaled"]) != pytest.approx(kept["mse_x100_rescaled"], rel=1e-4)
+    train = run("eval", out, zoo, "--split", "train", "--split-limit", 10, "--device", "cpu")
+    assert train.exit_code == 0, train.output
+
+
+def test_the_command_of_a_run_makes_it_again(trained, monkeypatch, tmp_path):
+    import shlex
+
+    out, _ = trained["regress"]
+    words = shlex.split(runs.read_json(out / "config.json")["command"])
+    assert words[:3] == ["wszoo", "train", "regress"]
+    words[words.index("--out") + 1] = str(tmp_path / "again")
+    result = run(*words[1:], "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    ours, theirs = (runs.read_json(f / "summary.json") for f in (tmp_path / "again", out))
+    assert ours["test"] == theirs["test"]
+
+
+def test_a_finished_run_is_reported_again(trained):
+    out, zoo = trained["classify"]
+    words = ("train", "classify", zoo, *QUICK, "--model", "mlp", "--batch", 16, "--out", out)
+    before = (out / "metrics.jsonl").stat().st_mtime_ns
+    again = run(*words)
+    assert again.exit_code == 0
+    assert re.search(r"^test +accuracy", again.stdout, re.MULTILINE)
+    assert (out / "metrics.jsonl").stat().st_mtime_ns == before
+    line = line_of(run(*words, "--seed", 1), 2)
+    assert "holds another run: seed is 0, not 1; choose another --out, or --overwrite" in line
+    fresh = run(*words, "--overwrite")
+    assert fresh.exit_code == 0
+    assert (out / "metrics.jsonl").stat().st_mtime_ns != before
+
+
+def test_default_folder(digits_zoo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run("train", "classify", digits_zoo, "--model", "mlp", *QUICK, "--seed", 2)
+    assert result.exit_code == 0, result.output
+    assert runs.is_run(tmp_path / "runs" / "classify-mlp-digits-2")
+
+
+@pytest.mark.parametrize("others", [{}, {"validation": 0}])
+def test_a_zoo_without_a_split(others, tmp_path):
+    write_zoo(tmp_path / "z", rows={"train": 8, "test": 4, **others}, spec=SINE)
+    line = line_of(run("train", "classify", tmp_path / "z", "--model", "mlp"), 2)
+    assert "'validation'; this zoo has train, test; training needs train, validation" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ("train sort {digits} --model mlp", 2, None),
+        ("train classify {digits}", 2, None),
+        ("train classify {digits} --model mpl", 2, "unknown model 'mpl'; known: dws"),
+        ("train classify nowhere --model mlp", 1, "nowhere is not a zoo: it does not exist"),
+        ("train classify {tmp} --model mlp", 1, r"is not a zoo: it has no zoo\.json"),
+        ("train classify {half} --model mlp", 1, "half is not finished; run the command"),
+        ("train classify {waves} --model mlp", 2, r"needs one column of classes.*`label`.*none"),
+        ("train regress {digits} --model mlp", 2, r"needs a column of real numbers.*has none"),
+        ("train regress {waves} --model mlp", 2, "amplitude and frequency: choose .* --target"),
+        ("train regress {waves} --model mlp --target x", 2, "no column 'x'; its columns: index"),
+        ("train regress {digits} --model mlp --target label", 2, "'label' of digits is of kind"),
+        ("train generalize {digits} --model mlp", 2, "needs the accuracy of classifiers"),
+        ("train generalize {trajectories} --model mlp --loss x", 2, "unknown loss 'x'; known"),
+        ("train generalize {trajectories} --model mlp --augment move", 2, "'move' is for INRs"),
+        ("train ssl {digits} --model mlp", 2, "ssl needs real targets"),
+        ("train classify {digits} --model mlp --augment mix", 2, "unknown augmentation 'mix'"),
+        ("train classify {digits} --model mlp --set wdith=3", 2, "no argument 'wdith'; known: h"),
+        ("train classify {digits} --model mlp --set width", 2, "--set takes NAME=VALUE"),
+        ("train classify {digits} --model mlp --set width=ab", 2, "cannot be built with width="),
+        ("train classify {digits} --model mlp --lr-grid a,b", 2, "--lr-grid takes learning rates"),
+        ("train classify {digits} --model mlp --epochs 3 --steps 3", 2, "either epochs or steps"),
+        ("train classify {digits} --model mlp --drop 2", 2, r"probability in \[0, 1\), got 2"),
+        ("train classify {digits} --model mlp --batch many", 2, "'many' is not a valid integer"),
+        ("train classify {digits} --model mlp --precision int8", 2, "unknown precision 'int8'"),
+        ("train classify {digits} --model mlp --split-limit x", 2, "such as train=100,test=50"),
+        ("train classify {digits} --model mlp --device gpu", 2, "unknown device 'gpu'; known: a"),
+        ("train classify {digits} --model mlp --out {digits}", 2, "something that is not a run"),
+        ("train generalize {digits} --model mlp --target psnr_db", 2, "predicts fractions, and p"),
+        ("eval {run} {digits}", 2, "digits has no column 'frequency'; its columns: index"),
+        ("eval {classify} {waves}", 2, "needs one column of classes"),
+        ("eval {generalize} {trajectories} --option nois=1", 2, "has no option 'nois'"),
+        ("eval {generalize} {trajectories} --split x", 2, "unknown split 'x'"),
+        ("eval {tmp} {digits}", 1, "is no run: it has no config.json"),
+        ("eval {unfinished} {digits}", 1, "is not finished; run its command again"),
+    ],
+)  # fmt: skip
+def test_bad_input(
+    words, code, message, trained, digits_zoo, waves_zoo, trajectories_zoo, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "half" / ".build").mkdir(parents=True)
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "unfinished" / "config.json").write_text('{"wszoo": "run"}')
+    places = {
+        "digits": digits_zoo, "waves": waves_zoo, "trajectories": trajectories_zoo,
+        "tmp": tmp_path, "half": tmp_path / "half", "unfinished": tmp_path / "unfinished",
+        "run": trained["regress"][0], "classify": trained["classify"][0],
+        "generalize": trained["generalize"][0],
+    }  # fmt: skip
+    before = sorted(tmp_path.rglob("*"))
+    result = run(*(word.format(**places) for word in words.split()))
+    if message is None:  # click's own
+        assert result.exit_code == code
+    else:
+        assert re.search(message, line_of(result, code))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_networks_of_another_architecture(trained, tmp_path):
+    """A zoo with classes, but other networks than the model reads."""
+    write_zoo(tmp_path / "other", spec=SINE)
+    line = line_of(run("eval", trained["classify"][0], tmp_path / "other"), 2)
+    assert "classify reads networks 2-6-6-1, and those of other are 1-5-1" in line
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_says_how_to_go_on(kind, waves_zoo, tmp_path):
+    out = tmp_path / "run"
+    words = ["regress", waves_zoo, "--model", "mlp", "--target", "frequency", "--set", "width=8"]
+    more = ["--steps", 1_000_000, "--evaluations", 100_000, "--device", "cpu", "--out", out]
+    child = subprocess.Popen(
+        [*WSZOO, "train", *map(str, words + more)],
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(),
+    )  # fmt: skip
+    wait_for(child, out / "checkpoint" / "state.pt")
+    time.sleep(0.2)
+    child.send_signal(kind)
+    printed, errors = child.communicate(timeout=60)
+    assert child.returncode == 1, errors
+    (line,) = [line for line in errors.splitlines() if line.strip()]
+    assert line == f"stopped; the same command goes on from the last checkpoint in {out}"
+    assert printed == ""
+    assert not (out / "summary.json").exists()
+
+
+def test_every_setting_and_option_has_a_flag_with_help():
+    for task, kind in OPTIONS.items():
+        shown = run("train", task, "--help").stdout
+        for name, text in {**texts(kind), **texts(Settings)}.items():
+            assert text
+            assert f"--{name.replace('_', '-')}" in shown
+        assert TASK_HELP[task].split()[0] in shown
+
+
+def test_the_lists_of_tasks_agree():
+    assert list(OPTIONS) == list(TASKS) == list(TASK_HELP)
+    for name, kind in TASKS.items():
+        assert kind.name == name
+
+
+def test_words_of_the_command_line():
+    assert parse_sizes(["a=[1,2]", "b=x", "c=null", "d=1e-3"]) == {
+        "a": [1, 2], "b": "x", "c": None, "d": 1e-3,
+    }  # fmt: skip
+    assert parse_grid(None) == []
+    assert parse_grid("1e-3, 5") == [1e-3, 5]
+    with pytest.raises(ValueError, match="got '=3'"):
+        parse_sizes(["=3"])
