@@ -1,14 +1,17 @@
-"""Commands that make zoos: `fit-*`, and `recipes` that lists what they can make."""
+"""Commands that make zoos: `fit-*`, `merge`, and `recipes` that lists what they can make."""
 
 import signal
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from cli.options import INRS, TRAINED, fitting, given_fields, recipe_options, storage
+from cli.options import INRS, TRAINED, data_root, fitting, given_fields, recipe_options, storage
+
+if TYPE_CHECKING:
+    from zoo.shards import Index
 
 
 @click.command("fit-inrs")
@@ -69,6 +72,7 @@ def _fit(
     data_root: Path | None,
     overwrite: bool,
     no_parquet: bool,
+    part: str | None,
     dtype: str = "float32",
     **values: Any,
 ) -> None:
@@ -77,6 +81,8 @@ def _fit(
 
     chosen = recipes.recipe(recipe, source, command, **given_fields(values))
     folder = out or Path("zoos") / zoo_name(source, chosen.name)
+    if part is not None and out is None:
+        folder = folder.with_name(f"{folder.name}.parts") / part.replace("/", "-of-")
 
     from tqdm import tqdm
 
@@ -128,6 +134,7 @@ def _fit(
             overwrite=overwrite,
             parquet=not no_parquet,
             dtype=dtype,
+            part=part,
             progress=progress,
             warn=warn,
         )
@@ -140,6 +147,17 @@ def _fit(
         sys.exit(1)
     finally:
         close()
+    if part is not None:
+        click.echo(
+            f"{folder}: part {part}, {len(index.shards)} shards of {index.rows:,} networks; "
+            "`wszoo merge` joins the parts"
+        )
+        return
+    _report(folder, index)
+
+
+def _report(folder: Path, index: "Index") -> None:
+    """What was made, on stdout."""
     splits = ", ".join(f"{name} {rows:,}" for name, rows in index.splits.items())
     click.echo(f"{folder}: {index.rows:,} networks ({splits})")
     for column, text in (("psnr_db", "PSNR {:.2f} dB"), ("test_accuracy", "test accuracy {:.4f}")):
@@ -173,6 +191,31 @@ def zoo_name(source: str, recipe: str) -> str:
     command = command_of(recipe)
     what = f"{stem}-{command.removeprefix('fit-')}"
     return what if recipe == default_recipe(source, command) else f"{what}-{recipe}"
+
+
+@click.command()
+@click.argument("parts", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the zoo.")
+@click.option("--check", is_flag=True, help="Also compare the sha256 of files that are linked.")
+@click.option("--overwrite", is_flag=True, help="Throw away the zoo in --out first.")
+@data_root
+def merge(
+    parts: tuple[Path, ...], out: Path, check: bool, overwrite: bool, data_root: Path | None
+) -> None:
+    """Join PARTS, folders that fits with --shards made, into the zoo in --out.
+
+    The result equals that of one fit of everything. The parts are left as they are; their
+    files are linked, or copied from another file system.
+    """
+    from zoo.merging import merge as join
+
+    def warn(line: str) -> None:
+        click.echo(line, err=True)
+
+    index = join(
+        parts, out, data_root=data_root, check_hashes=check, overwrite=overwrite, warn=warn
+    )
+    _report(out, index)
 
 
 @click.command()

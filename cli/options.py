@@ -187,6 +187,10 @@ def fitting(command: Callable[..., Any]) -> Callable[..., Any]:
         data_root,
         click.option("--overwrite", is_flag=True, help="Throw away the zoo in --out first."),
         click.option("--no-parquet", is_flag=True, help="Leave out the view for load_dataset."),
+        click.option(
+            "--shards", "part", metavar="A-B/N",
+            help="Fit only parts A to B of N, from 0, of the list of shards; see `wszoo merge`.",
+        ),
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)

@@ -20,7 +20,7 @@ ORDER = {
         *("engines", "engines.tiles", "engines.cpu", "engines.reference"),
         *("engines.dense", "engines.classifiers"),
         *("objectives", "stats", "cards", "writing", "compare", "workers", "fitting"),
-        *("training", "builder"),
+        *("training", "builder", "merging"),
         "verification",
         *("importers.published", "importers.files", "importers.checking"),
         *("importers.dws", "importers.nfn", "importers.small_cnn_zoo"),

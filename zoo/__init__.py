@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # for editors and mypy; at run time __getattr__ does it
     from zoo.fitting import Networks, fit
     from zoo.hub import open_zoo, pull, push
     from zoo.importers import import_zoo
+    from zoo.merging import merge
     from zoo.nets import forward, render, to_module
     from zoo.reader import Row, Zoo, collate
     from zoo.recipes import ImageRecipe, SineRecipe, recipe
@@ -42,6 +43,7 @@ _HOMES = {
     "fit": "zoo.fitting",
     "forward": "zoo.nets",
     "import_zoo": "zoo.importers",
+    "merge": "zoo.merging",
     "open_zoo": "zoo.hub",
     "original": "zoo.compare",
     "pull": "zoo.hub",
