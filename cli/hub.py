@@ -9,11 +9,13 @@ from typing import Any, NoReturn
 
 import click
 
+from cli.options import zoo_path
+
 repo_id = click.argument("repo_id", metavar="USER/NAME")
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@zoo_path
 @repo_id
 @click.option("--public", is_flag=True, help="Make a new repository public.  [default: private]")
 @click.option("--revision", help="Branch that the commit goes onto.  [default: main]")
@@ -21,7 +23,7 @@ repo_id = click.argument("repo_id", metavar="USER/NAME")
 @click.option("--create-pr", is_flag=True, help="Propose the commit as a pull request.")
 @click.option("--dry-run", is_flag=True, help="Only print what would be sent.")
 def push(
-    path: Path,
+    path: Path | str,
     repo_id: str,
     public: bool,
     revision: str | None,
@@ -29,7 +31,7 @@ def push(
     create_pr: bool,
     dry_run: bool,
 ) -> None:
-    """Send the zoo at PATH to the Hub, as the dataset USER/NAME.
+    """Send the zoo at PATH, a folder or a URL, to the Hub, as the dataset USER/NAME.
 
     The zoo is verified first. What is there already is not sent again, and all of it
     appears in one commit; after a stop of any kind run the same command again.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # for editors and mypy; at run time __getattr__ does it
     from zoo import symmetry
     from zoo.builder import Progress, build
+    from zoo.cluster import Cluster, build_on_cluster
     from zoo.compare import original, source_of
     from zoo.errors import ZooError
     from zoo.fitting import Networks, fit
@@ -28,6 +29,7 @@ if TYPE_CHECKING:  # for editors and mypy; at run time __getattr__ does it
     from zoo.weights import Weights
 
 _HOMES = {
+    "Cluster": "zoo.cluster",
     "ImageRecipe": "zoo.recipes",
     "Layer": "zoo.spec",
     "NetworkSpec": "zoo.spec",
@@ -39,6 +41,7 @@ _HOMES = {
     "Zoo": "zoo.reader",
     "ZooError": "zoo.errors",
     "build": "zoo.builder",
+    "build_on_cluster": "zoo.cluster",
     "collate": "zoo.reader",
     "fit": "zoo.fitting",
     "forward": "zoo.nets",

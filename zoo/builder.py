@@ -17,7 +17,7 @@ import platform
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,8 @@ class Progress:
         fitted: networks that this run fitted itself.
         psnr_db: mean over the networks fitted so far, or None where there is none.
         accuracy: likewise the mean test accuracy of classifiers, a fraction.
+        nodes: of a cluster, networks fitted on each machine so far.
+        failures: tasks of a cluster that were lost, and run again.
     """
 
     done: int
@@ -67,6 +69,8 @@ class Progress:
     fitted: int
     psnr_db: float | None
     accuracy: float | None = None
+    nodes: Mapping[str, int] = field(default_factory=dict)
+    failures: int = 0
 
 
 def largest_remainder(total: int, sizes: Mapping[str, int]) -> dict[str, int]:
@@ -166,6 +170,24 @@ class _Trainer:
 
     def __call__(self, rows: Rows) -> Fitted:
         return self.goal.train(self.engine, self.seed, rows)
+
+
+def fitter_of(goal: Objective | Classification) -> type[_Fitter] | type[_Trainer]:
+    """What a worker prepares from (goal, seed, engine, device, threads)."""
+    return _Trainer if isinstance(goal, Classification) else _Fitter
+
+
+def chunk_size(
+    goal: Objective | Classification, engine: str, device: str, threads: int
+) -> tuple[int, int]:
+    """Units of a chunk, and how many chunks one process fits at once."""
+    if not isinstance(goal, Classification):
+        return engines.load(engine, device, threads).batch, 1
+    from zoo.engines import classifiers
+
+    trainer = classifiers.load(engine, device, threads)
+    rows = int(np.clip(CHUNK_BYTES // (4 * goal.spec.param_count * goal.unit_rows), 1, 64))
+    return max(rows, trainer.batch), trainer.threads
 
 
 def default_shard_rows(spec_bytes: int) -> int:
@@ -277,6 +299,13 @@ class Planned:
     def to_json(self) -> dict[str, Any]:
         """What stands in the folder while the zoo is made."""
         return {**self.index.to_json(), "planned": self.units, "unit_rows": self.unit_rows}
+
+    def task(self, rows: Rows) -> tuple[Any, ...]:
+        """What is handed to a fitter for these units: all that it needs of the source."""
+        if isinstance(self.goal, Classification):
+            return (rows,)
+        raw = raw_items(self.source, rows.index)
+        return rows, raw, target_columns(self.source, rows.index)
 
     def samples(self, arrays: Arrays) -> Samples | None:
         """The networks that the card shows beside their originals."""
@@ -483,21 +512,22 @@ def note_file(split: str, number: int) -> str:
 
 def join(
     folder: Path,
-    planned: Planned,
+    index: Index,
     split: str,
     number: int,
+    total: int,
     pieces: Sequence[tuple[Arrays, list[Any], str]],
     note: Path | None = None,
 ) -> tuple[Shard | None, list[dict[str, Any]]]:
     """Write a shard and its view from (arrays, excluded, cpu) in order.
 
     Args:
+        total: shards of this split.
         note: where to keep what `writing.finish` needs of the shard.
 
     Returns:
         The shard, None if nothing of it is left, and what was excluded.
     """
-    index = planned.index
     lost = [tuple(row) for _, excluded, _ in pieces for row in excluded]
     kinds = {cpu for _, _, cpu in pieces}
     arrays = {
@@ -509,25 +539,24 @@ def join(
     shard = None
     if len(arrays["index"]):
         cpus = ", ".join(sorted(kinds))
-        total = planned.totals[split]
         shard = writing.write_shard(folder, index, split, number, total, arrays, cpus)
         if note is not None:
             shards.write_tensors(note, writing.note_of(index, split, arrays))
     excluded = [
-        asdict(Excluded(split, index, view_number, reason))
-        for index, view_number, reason in sorted(lost)
+        asdict(Excluded(split, item, view_number, reason))
+        for item, view_number, reason in sorted(lost)
     ]
     return shard, excluded
 
 
 def record_of(
-    planned: Planned, split: str, number: int, shard: Shard | None, excluded: list[dict[str, Any]]
+    split: str, number: int, units: int, shard: Shard | None, excluded: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """What is known of a finished shard, as JSON."""
+    """What is known of a finished shard of so many units, as JSON."""
     return {
         "split": split,
         "number": number,
-        "planned": len(planned.parts[split, number]),
+        "planned": units,
         "shard": asdict(shard) if shard else None,
         "excluded": excluded,
     }
@@ -634,7 +663,7 @@ class _Build:
     def _write_record(
         self, split: str, number: int, shard: Shard | None, excluded: list[dict[str, Any]]
     ) -> None:
-        record = record_of(self.planned, split, number, shard, excluded)
+        record = record_of(split, number, len(self.parts[split, number]), shard, excluded)
         shards.write_json(self._record_path(split, number), record)
         self.records[split, number] = record
 
@@ -646,19 +675,9 @@ class _Build:
             return
         engine = self.index.plan["engine"]
         threads = max(1, engines.available_cores() // count)
-        side_by_side = 1
-        if isinstance(self.goal, Classification):
-            from zoo.engines import classifiers
-
-            trainer = classifiers.load(engine, device, threads)
-            side_by_side = trainer.threads
-            unit_bytes = 4 * self.goal.spec.param_count * self.unit_rows
-            self.chunk_rows = int(np.clip(CHUNK_BYTES // unit_bytes, 1, 64))
-            self.chunk_rows = max(self.chunk_rows, trainer.batch)
-        else:
-            self.chunk_rows = engines.load(engine, device, threads).batch
+        self.chunk_rows, side_by_side = chunk_size(self.goal, engine, device, threads)
         chunks = self._found_chunks()
-        tally = _Tally(self.planned.units * self.unit_rows, progress)
+        tally = Tally(self.planned.units * self.unit_rows, progress)
         for record in self.records.values():
             tally.add(record["planned"] * self.unit_rows, None)
         todo: list[tuple[str, int, int]] = []
@@ -680,19 +699,13 @@ class _Build:
 
         def tasks() -> Iterator[tuple[Any, ...]]:
             for split, number, start in todo:
-                rows = self.parts[split, number][start : start + self.chunk_rows]
-                if isinstance(self.goal, Classification):
-                    yield (rows,)
-                    continue
-                raw = raw_items(self.source, rows.index)
-                yield rows, raw, target_columns(self.source, rows.index)
+                yield self.planned.task(self.parts[split, number][start : start + self.chunk_rows])
 
         if not todo:
             return
         seed = self.index.plan["seed"]
         settings = (self.goal, seed, engine, device, threads)
-        prepare = _Trainer if isinstance(self.goal, Classification) else _Fitter
-        done = workers.run(prepare, settings, tasks(), count, side_by_side)
+        done = workers.run(fitter_of(self.goal), settings, tasks(), count, side_by_side)
         for task, fitted in done:
             split, number, start = todo[task]
             rows = len(self.parts[split, number][start : start + self.chunk_rows])
@@ -758,7 +771,9 @@ class _Build:
     ) -> None:
         """Write a shard, its view and its record from (arrays, excluded, cpu) in order."""
         note = self.folder / note_file(split, number) if "part" in self.index.plan else None
-        shard, excluded = join(self.folder, self.planned, split, number, pieces, note)
+        shard, excluded = join(
+            self.folder, self.index, split, number, self.planned.totals[split], pieces, note
+        )
         self._write_record(split, number, shard, excluded)
 
     # -- finishing ----------------------------------------------------------------------
@@ -792,13 +807,20 @@ def refuse_nothing(folder: object, made: Sequence[Shard], excluded: Sequence[Exc
         )
 
 
-class _Tally:
-    """Counts networks for the progress line."""
+class Tally:
+    """Counts networks for the progress line.
+
+    Attributes:
+        nodes: networks fitted by each machine of a cluster.
+        failures: tasks of a cluster that were lost.
+    """
 
     def __init__(self, total: int, report: Callable[[Progress], None]):
         self.total, self.report = total, report
         self.done = self.fitted = 0
         self.sums = {"psnr_db": (0, 0.0), "test_accuracy": (0, 0.0)}
+        self.nodes: dict[str, int] = {}
+        self.failures = 0
 
     def add(self, rows: int, fitted: Fitted | None) -> None:
         """Count rows that were there, or that were `fitted` just now."""
@@ -812,5 +834,13 @@ class _Tally:
             name: total / count if count else None for name, (count, total) in self.sums.items()
         }
         self.report(
-            Progress(self.done, self.total, self.fitted, means["psnr_db"], means["test_accuracy"])
+            Progress(
+                self.done,
+                self.total,
+                self.fitted,
+                means["psnr_db"],
+                means["test_accuracy"],
+                dict(self.nodes),
+                self.failures,
+            )
         )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from zoo import nets
+from zoo import nets, storage
 from zoo.cards import Samples, accuracy_figure, sample_grid, wave_grid
 from zoo.errors import ZooError
 from zoo.objectives import Objective, objective, open_source, raw_items
@@ -133,6 +133,7 @@ def draw(
     runs or by pair of classes.
 
     Args:
+        path: a folder or a URL.
         split: None takes the last one that the zoo has.
         count: networks.
 
@@ -142,7 +143,8 @@ def draw(
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
-    index = read_index(Path(path))
+    path = storage.local_copy(path, split)
+    index = read_index(path)
     _refuse_imported(index)
     networks = open_zoo(path, split or list(index.splits)[-1])
     recipe = recipe_from_json(index.recipe)

@@ -191,7 +191,8 @@ def _join(
                 _bring(part, folder, file, check_hashes)
         # So that a fit can go on here as well, and `wszoo info` counts the shard.
         shards.write_json(
-            folder / record_file(*key), record_of(planned, *key, shard, record["excluded"])
+            folder / record_file(*key),
+            record_of(*key, len(planned.parts[key]), shard, record["excluded"]),
         )
     return writing.finish(folder, index, made, excluded, planned.samples, _notes(planned, found))
 

@@ -152,7 +152,7 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def disk_message(folder: Path, error: OSError) -> str:
+def disk_message(folder: object, error: OSError) -> str:
     """One line about an error of the file system, and what to do."""
     what = error.strerror or str(error)
     where = error.filename or folder
