@@ -536,6 +536,10 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
         quiet["include_dashboard"] = False
     try:
         ray.init(address=cluster.address, **quiet)
+    except ImportError as error:
+        raise ValueError(
+            f"{cluster.address} needs Ray's client: pip install 'wszoo[ray]' ({error})"
+        ) from error
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         what = " ".join(str(error).split())[:200]
         raise ZooError(

@@ -143,10 +143,13 @@ def draw(
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
-    path = storage.local_copy(path, split)
-    index = read_index(path)
+    if storage.is_url(path):
+        index = storage.read_index(str(path))
+    else:
+        index = read_index(storage.folder_of(path))
     _refuse_imported(index)
-    networks = open_zoo(path, split or list(index.splits)[-1])
+    split = split or list(index.splits)[-1]
+    networks = open_zoo(storage.local_copy(path, split), split)
     recipe = recipe_from_json(index.recipe)
     if not isinstance(recipe, ImageRecipe | SineRecipe):
         wanted = ("index", "step", "class_a", "class_b", "test_accuracy")

@@ -2,9 +2,9 @@
 
 A `Place` is one of both, with the few things that a driver and its tasks do there. In a
 folder (or file://) writes are the durable ones of `zoo.shards`, and the driver holds its
-lock. Of a URL (s3://, gs://, ...) a file appears whole when its upload ends, and the
-driver is alone by an object `.lock` that says who it is and is written anew every half
-minute.
+lock, which a network file system has to pass on to other machines. Of a URL (s3://,
+gs://, ...) a file appears whole when its upload ends, and the driver is alone by an object
+`.lock` that says who it is and is written anew every half minute.
 
 What that object guarantees: it is created only if there is none, so of two drivers that
 start at once one goes on (S3 by If-None-Match; in a store that ignores that header, by
