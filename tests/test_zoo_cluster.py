@@ -100,7 +100,7 @@ def when(ready: Callable[[], Any], then: Callable[[Any], None]) -> threading.Thr
     """Do something as soon as something is there, beside the test."""
 
     def watch() -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while time.monotonic() < deadline:
             if found := ready():
                 then(found)
@@ -200,7 +200,7 @@ class Driver:
         )  # fmt: skip
 
     def after(self, ready: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while not ready():
             assert self.process.poll() is None, self.process.communicate()[1]
             assert time.monotonic() < deadline
@@ -208,7 +208,7 @@ class Driver:
 
     def end(self, kind: signal.Signals) -> str:
         self.process.send_signal(kind)
-        return self.process.communicate(timeout=60)[1]
+        return self.process.communicate(timeout=120)[1]
 
 
 @needs_ray
@@ -303,7 +303,7 @@ def test_runs_of_classifiers(nodes, digits, tmp_path):
     short = recipe("fashion", "digits", "fit-trajectories", epochs=1, hidden=6, batch="256")
     settings: dict[str, Any] = {"limit": 6, "shard_rows": 4}
     build(short, digits, tmp_path / "plain" / "zoo", **settings)
-    index = build_on_cluster(short, digits, tmp_path / "ray" / "zoo", "auto", **settings)
+    index = build_on_cluster(short, digits, f"file://{tmp_path}/ray/zoo", "auto", **settings)
     assert len(index.shards) > 3
     same_files(tmp_path / "plain" / "zoo", tmp_path / "ray" / "zoo")
 

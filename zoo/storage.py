@@ -13,7 +13,8 @@ for five minutes by the store's own clock, or at once if its process has ended o
 machine; a driver that finds it taken stops. What it cannot: stop a driver that was
 suspended for longer than that in the middle of one request. A shard's bytes are the same
 whoever fits it on one kind of CPU, so even then only shards from mixed CPUs may end up
-with another sha256 than the index says, which `wszoo verify` finds.
+with another sha256 than the index says, which `wszoo verify` finds. Two drivers that displace a
+dead one within the same second may both go on for half a minute, to the same effect.
 
 `local_copy` brings a zoo from a URL into a cache, each file held against its sha256.
 """
@@ -313,7 +314,7 @@ class _Owner:
 
     def __init__(self, where: Remote):
         self.where = where
-        self.me = {"id": uuid.uuid4().hex, "host": socket.gethostname(), "pid": os.getpid()}
+        self.me = {"id": uuid.uuid4().hex, "host": _host(), "pid": os.getpid()}
         self.content = json.dumps(self.me).encode()
         self.lost = ""
         self.seen = time.monotonic()
@@ -357,6 +358,8 @@ class _Owner:
             if age is not None and age < STALE_S:
                 wait = f", last seen {age:.0f} s ago: if it is dead, try in {STALE_S - age:.0f} s"
                 self._refuse(other, wait)
+        if self._read() != other:
+            return  # a third driver was faster; it is judged in its turn
         with contextlib.suppress(FileNotFoundError):
             self.where._call("rm_file", self.where._key(shards.LOCK_FILE))
 
@@ -409,6 +412,15 @@ class _Owner:
         with contextlib.suppress(ZooError, OSError):
             if self._read() == self.me:
                 self.where.remove(shards.LOCK_FILE)
+
+
+def _host() -> str:
+    """The name of this machine and of the container, since each numbers its processes."""
+    try:
+        space = os.readlink("/proc/self/ns/pid").strip("pid:[]")
+    except OSError:
+        return socket.gethostname()
+    return f"{socket.gethostname()} ({space})"
 
 
 def _runs(pid: int) -> bool:
