@@ -1,4 +1,4 @@
-"""Commands that move zoos to and from the Hugging Face Hub: `push`, `pull`."""
+"""Commands that move zoos and models to and from the Hugging Face Hub: `push`, `pull`."""
 
 import contextlib
 import signal
@@ -31,16 +31,19 @@ def push(
     create_pr: bool,
     dry_run: bool,
 ) -> None:
-    """Send the zoo at PATH, a folder or a URL, to the Hub, as the dataset USER/NAME.
+    """Send PATH to the Hub: a zoo as the dataset USER/NAME, a finished run as a model.
 
-    The zoo is verified first. What is there already is not sent again, and all of it
-    appears in one commit; after a stop of any kind run the same command again.
+    A zoo, which may lie at a URL such as s3://BUCKET/NAME, is verified first. Of a run
+    the best model goes to the top, where processors.load("USER/NAME") finds it, with
+    card, figures and metrics beside it.
+    What is there already is not sent again, and all of it appears in one commit; after
+    a stop of any kind run the same command again.
     """
     from zoo.hub import push as send
 
-    with _bar("sent") as progress:
+    with _bar("sent") as progress, _sendable(path, repo_id) as folder:
         done = send(
-            path,
+            folder,
             repo_id,
             public=public,
             revision=revision,
@@ -95,6 +98,22 @@ def pull(
     splits = {split: index.splits[split]} if split else index.splits
     words = ", ".join(f"{name} {rows:,}" for name, rows in splits.items())
     click.echo(f"{folder}: {sum(splits.values()):,} networks ({words}), every file verified")
+
+
+@contextlib.contextmanager
+def _sendable(path: Path | str, repo_id: str) -> Iterator[Path | str]:
+    """The folder or URL itself, or for a run one that is laid out as a model repository."""
+    if isinstance(path, str):  # a URL, where only zoos lie
+        yield path
+        return
+    if (path / "config.json").is_file() and not (path / "zoo.json").is_file():
+        from processors import runs
+
+        if runs.is_run(path):
+            with runs.published(path, repo_id) as staged:
+                yield staged
+            return
+    yield path
 
 
 @contextlib.contextmanager

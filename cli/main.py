@@ -84,3 +84,8 @@ def wszoo() -> None:
 def main() -> None:
     """The entry point."""
     sys.exit(wszoo())
+
+
+# For `accelerate launch -m cli.main`.
+if __name__ == "__main__":
+    main()

@@ -190,11 +190,11 @@ def fitting(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--engine", default="auto", show_default=True,
-            help="auto, cpu, reference; for classifiers also torch.",
+            help="auto, cpu, cuda, reference; for classifiers cpu, torch, reference.",
         ),
         click.option(
             "--device", default="cpu", show_default=True,
-            help="Torch device of the engines that run on torch.",
+            help="cpu, cuda (all GPUs, a process each), cuda:1 ..., for engines other than cpu.",
         ),
         data_root,
         click.option("--overwrite", is_flag=True, help="Throw away the zoo in --out first."),

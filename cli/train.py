@@ -22,6 +22,8 @@ TASK_HELP = {
     "regress": "A number that a network's signal was made with.",
     "generalize": "The test accuracy of a classifier, from its weights.",
     "ssl": "A dense representation without labels, by SimCLR.",
+    "adapt": "Classifiers changed so that they read corrupted pictures.",
+    "edit": "INRs changed so that their picture is dilated or has more contrast.",
 }
 
 

@@ -102,8 +102,16 @@ class MLP(nn.Module):
         self.width = width or solve_width(make, params)
         self.layers = make(self.width)
 
-    def forward(self, weights: Weights) -> Float[Tensor, "net out"]:
+    def order(self, weights: Weights) -> Weights:
+        """The networks with their neurons in the order that is read."""
+        return weights
+
+    def read(self, weights: Weights) -> Float[Tensor, "net out"]:
+        """The output for networks in that order."""
         return self.layers(self.normalise(weights).flatten())
+
+    def forward(self, weights: Weights) -> Float[Tensor, "net out"]:
+        return self.read(self.order(weights))
 
 
 class AugmentedMLP(MLP):
@@ -113,8 +121,9 @@ class AugmentedMLP(MLP):
         super().__init__(spec, out, **options)  # type: ignore[arg-type]
         self.augment = RandomSymmetry(spec, ("permutation",))
 
-    def forward(self, weights: Weights) -> Float[Tensor, "net out"]:
-        return super().forward(self.augment(weights))
+    def order(self, weights: Weights) -> Weights:
+        """A random one in training mode."""
+        return self.augment(weights)
 
 
 class AlignedMLP(MLP):
@@ -146,8 +155,9 @@ class AlignedMLP(MLP):
         reference = Weights.unflatten(self.reference, self.spec)
         return symmetry.apply(align.match(self.spec, weights, reference), weights)
 
-    def forward(self, weights: Weights) -> Float[Tensor, "net out"]:
-        return super().forward(weights if self.aligned else self._align(weights))
+    def order(self, weights: Weights) -> Weights:
+        """That of the reference."""
+        return weights if self.aligned else self._align(weights)
 
 
 def weight_rows(spec: NetworkSpec, weights: Weights) -> Float[Tensor, "net row feat"]:

@@ -65,10 +65,31 @@ class SslOptions(Options):
     )
 
 
+@dataclass(frozen=True)
+class AdaptOptions(Options):
+    """What `adapt` can be told."""
+
+    strength: float = describe(1.7, "Of the corruption; 0 leaves pictures as they are.")
+    variants: int = describe(2, "Corrupted copies of every training picture.")
+    images: int = describe(128, "Pictures a network in an update.")
+    eval_images: int = describe(400, "Pictures a network at most in an evaluation.")
+
+
+@dataclass(frozen=True)
+class EditOptions(Options):
+    """What `edit` can be told."""
+
+    augment: str = describe("auto", "As of other tasks, without move; auto: none.")
+    edit: str = describe("dilate", "dilate (3 x 3) or contrast (in colour only).")
+    points: int | None = describe(None, "Pixels of an update, drawn anew.  [default: all]")
+
+
 # The names are those of `tasks.TASKS`.
 OPTIONS: dict[str, type[Options]] = {
     "classify": ClassifyOptions,
     "regress": RegressOptions,
     "generalize": GeneralizeOptions,
     "ssl": SslOptions,
+    "adapt": AdaptOptions,
+    "edit": EditOptions,
 }

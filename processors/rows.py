@@ -8,7 +8,7 @@ shards by a thread, one batch ahead of the model.
         ...
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count, islice
 from typing import TypeAlias
@@ -22,6 +22,8 @@ from zoo import Weights, Zoo
 Batch: TypeAlias = tuple[Weights, dict[str, Tensor]]
 # Of a split that is held on the device whole.
 HELD_BYTES = 2e9
+# Seeds are from 0 to here.
+SEEDS = 1 << 32
 
 
 class Rows:
@@ -114,7 +116,7 @@ class Rows:
         """Every row once, in order; the last batch may be smaller."""
         return self.stream(torch.arange(len(self)).split(size))
 
-    def stream(self, orders: Iterable[Tensor]) -> Iterator[Batch]:
+    def stream(self, orders: Iterable[Tensor]) -> Generator[Batch, None, None]:
         """One batch for each tensor of row numbers, gathered one batch ahead."""
         if self._held is not None:
             yield from map(self.batch, orders)
@@ -138,6 +140,27 @@ def steps_per_epoch(rows: int, batch: int) -> int:
     return max(1, round(rows / batch))
 
 
+def mixed(seed: int, number: int) -> int:
+    """A seed of its own for every number and seed.
+
+    32 bits, as torch's generator on the CPU silently drops the others. Numbers of one seed
+    are far from those of another (Knuth's multiplicative hashing).
+    """
+    return (seed * 2_654_435_761 + number) % SEEDS
+
+
+def batch_rows(rows: int, batch: int, step: int) -> int:
+    """How many rows batch `step` has, over all processes.
+
+    >>> [batch_rows(10, 4, step) for step in range(3)]
+    [5, 5, 5]
+    >>> [batch_rows(11, 4, step) for step in range(3)]
+    [4, 4, 3]
+    """
+    length = steps_per_epoch(rows, batch)
+    return rows // length + (step % length < rows % length)
+
+
 def orders(
     rows: int, batch: int, seed: int, start: int = 0, rank: int = 0, world: int = 1
 ) -> Iterator[Tensor]:
@@ -151,7 +174,7 @@ def orders(
     """
     length = steps_per_epoch(rows, batch)
     for epoch in count(start // length):
-        generator = torch.Generator().manual_seed((seed << 32) + epoch)
+        generator = torch.Generator().manual_seed(mixed(seed, epoch))
         order = torch.randperm(rows, generator=generator)
         skipped = start % length if epoch == start // length else 0
         for chosen in order.tensor_split(length)[skipped:]:

@@ -12,6 +12,8 @@ figures/  README.md
 import hashlib
 import json
 import os
+import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -19,11 +21,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from processors.models import Processor, load
 from zoo import Zoo, ZooError
 
 CONFIG, METRICS, SUMMARY, CARD = "config.json", "metrics.jsonl", "summary.json", "README.md"
 MODEL, LAST, CHECKPOINT, FIGURES = "model", "last", "checkpoint", "figures"
+LOCK = ".lock"
+# Stands in a card until it is known where the model will lie.
+_HERE = "PATH or user/name"
+# What a run may go on with otherwise: where the zoo lies, as its hash says that it is the same.
+_FREE = ("command", "versions", "device", "zoo")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -70,6 +79,37 @@ def is_run(folder: Path) -> bool:
     return isinstance(plain, dict) and plain.get("wszoo") == "run"
 
 
+@contextmanager
+def one_writer(folder: Path) -> Iterator[None]:
+    """Hold the run's lock; the system releases it when the process dies.
+
+    Raises:
+        ValueError: if the folder is a file, or holds something that is no run.
+        ZooError: if another process is training there.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder; choose another --out")
+    if _names(folder) and not is_run(folder):
+        raise ValueError(f"{folder} holds something that is not a run; choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ZooError(
+            f"{folder} is being trained by another process; wait for it or stop it first"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _names(folder: Path) -> set[str]:
+    """What lies in a folder, less what a start that was cut leaves behind."""
+    return {p.name for p in folder.glob("*")} - {LOCK, f".{CONFIG}.new"}
+
+
 def begin(folder: Path, config: Mapping[str, Any], overwrite: bool) -> None:
     """Enter the folder of a run, a new one or one that is to go on.
 
@@ -77,20 +117,21 @@ def begin(folder: Path, config: Mapping[str, Any], overwrite: bool) -> None:
         ValueError: if it holds something else, or a run of another configuration; names
             what differs.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder; choose another --out")
     if overwrite and is_run(folder):
-        shutil.rmtree(folder)
-    if not folder.exists() or not any(folder.iterdir()):
+        # The configuration goes last: it says that the rest may go.
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == CONFIG):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != LOCK:
+                path.unlink()
+    if not _names(folder):
         write_json(folder / CONFIG, config)
         return
     if not is_run(folder):
         raise ValueError(f"{folder} holds something that is not a run; choose another --out")
     found = read_json(folder / CONFIG)
     changed = [
-        f"{name} is {was!r}, not {now!r}"
-        for name, was, now in _differences(found, dict(config))
-        if name not in ("command", "versions", "device")
+        f"{name} is {was!r}, not {now!r}" for name, was, now in _differences(found, dict(config))
     ]
     if changed:
         raise ValueError(
@@ -103,7 +144,7 @@ def _differences(was: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any,
     if isinstance(was, dict) and isinstance(now, dict):
         for key in sorted({*was, *now}):
             inner = f"{name}.{key}" if name else key
-            if inner in ("command", "versions", "device"):
+            if inner in _FREE:
                 continue
             yield from _differences(was.get(key), now.get(key), inner)
     elif was != now:
@@ -122,15 +163,27 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return records
 
 
+def model_folder(folder: Path) -> Path:
+    """Where the best model of a finished run lies.
+
+    Raises:
+        ZooError: if it is no run, or not finished.
+    """
+    if not is_run(folder):
+        raise ZooError(f"{folder} is no run: it has no {CONFIG} that wszoo wrote")
+    model = folder / MODEL
+    if not (folder / SUMMARY).is_file() or not (model / "model.safetensors").is_file():
+        raise ZooError(f"{folder} is not finished; run its command again")
+    return model
+
+
 def load_model(folder: Path) -> Processor:
     """The best model of a finished run.
 
     Raises:
-        ZooError: if the run has none.
+        ZooError: if it is no run, or not finished.
     """
-    if not (folder / MODEL / "model.safetensors").is_file():
-        raise ZooError(f"{folder} has no {MODEL}/: the run is not finished; run its command again")
-    return load(folder / MODEL)
+    return load(model_folder(folder))
 
 
 def card(config: Mapping[str, Any], summary: Mapping[str, Any], figures: list[str]) -> str:
@@ -170,7 +223,7 @@ the sha256 `{config["zoo_sha256"][:16]}`. `model/` has the best weights on the v
 ```python
 import processors, zoo
 
-model = processors.load("PATH or user/name").eval()
+model = processors.load("{_HERE}").eval()
 weights, columns = zoo.open_zoo("{summary["zoo"]}", split="test").batch(range(8))
 model(weights)
 ```
@@ -182,24 +235,60 @@ Made by `{config["command"]}`.
 
 
 @contextmanager
-def published(folder: Path) -> Iterator[Path]:
-    """A folder laid out as a model repository: the model at the top, the run beside it.
+def published(folder: Path, repo_id: str) -> Iterator[Path]:
+    """A folder laid out as the model repository `repo_id`, the run beside the model.
 
     `processors.load("user/name")` wants `config.json` and `model.safetensors` at the top,
-    so the run's own configuration is called `run.json` there.
+    so the run's own configuration is called `run.json` there. Where the zoo and the run
+    lie on this machine is left out.
 
     Raises:
-        ZooError: if the run is not finished.
+        ZooError: if it is no run, or not finished.
     """
-    read_json(folder / SUMMARY)
-    load_model(folder)
+    model = model_folder(folder)
+    config, summary = read_json(folder / CONFIG), read_json(folder / SUMMARY)
+    names = _public_names(config)
     with tempfile.TemporaryDirectory(prefix="wszoo-") as name:
         staged = Path(name) / folder.resolve().name
-        shutil.copytree(folder / MODEL, staged)
-        shutil.copy(folder / CONFIG, staged / "run.json")
-        for part in (SUMMARY, METRICS, CARD):
+        shutil.copytree(model, staged)
+        write_json(staged / "run.json", _renamed(config, names))
+        write_json(staged / SUMMARY, _renamed(summary, names))
+        text = (folder / CARD).read_text(encoding="utf-8").replace(_HERE, repo_id)
+        for old, new in names.items():
+            for left, right in ("``", '""'):
+                text = text.replace(f"{left}{old}{right}", f"{left}{new}{right}")
+        write_text(staged / CARD, text.replace(f"`{MODEL}/`", "`model.safetensors`"))
+        for part in (METRICS, FIGURES):
             if (folder / part).is_file():
                 shutil.copy(folder / part, staged / part)
-        if (folder / FIGURES).is_dir():
-            shutil.copytree(folder / FIGURES, staged / FIGURES)
+            elif (folder / part).is_dir():
+                shutil.copytree(folder / part, staged / part)
         yield staged
+
+
+def _public_names(config: Mapping[str, Any]) -> dict[str, str]:
+    """What stands in a run's files and tells of the machine, and what to say instead."""
+    given, source, command = config["zoo"], config["source"], config["command"]
+    names = {}
+    if Path(given).exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", given):
+        names[given] = Path(given).resolve().name
+    kind, colon, place = source.partition(":")
+    if colon:
+        names[source] = f"{kind}:{Path(place).name}"
+    words = shlex.split(command)
+    short = [
+        names.get(word, Path(word).name if Path(word).is_absolute() else word) for word in words
+    ]
+    names[command] = shlex.join(short)
+    return names
+
+
+def _renamed(plain: Any, names: Mapping[str, str]) -> Any:
+    """JSON with some strings exchanged."""
+    if isinstance(plain, str):
+        return names.get(plain, plain)
+    if isinstance(plain, list):
+        return [_renamed(part, names) for part in plain]
+    if isinstance(plain, dict):
+        return {key: _renamed(part, names) for key, part in plain.items()}
+    return plain

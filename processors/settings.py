@@ -3,6 +3,7 @@
 Every field is a flag of `wszoo train`; `describe` gives a field its line of help.
 """
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -55,10 +56,14 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        if self.lr <= 0:
-            raise ValueError(f"lr must be positive, got {self.lr}")
-        if self.warmup < 0 or self.weight_decay < 0:
-            raise ValueError("warmup and weight_decay must not be negative")
+        for name in ("lr", "clip"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} must be a positive number, got {value}")
+        for name in ("warmup", "weight_decay"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} must not be negative, got {value}")
 
     def total(self, per_epoch: int) -> int:
         """Updates in all, of epochs of so many."""

@@ -8,17 +8,19 @@ killed goes on from its last checkpoint to the weights it would have had (to the
 a CPU with the same number of threads).
 """
 
+import contextlib
 import json
 import math
 import os
 import shlex
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -26,13 +28,16 @@ from torch import nn
 
 import zoo as zoos
 from processors import runs
+from processors.models import known_model
 from processors.options import OPTIONS
-from processors.rows import Rows, orders, steps_per_epoch
+from processors.rows import SEEDS, Rows, batch_rows, mixed, orders, steps_per_epoch
 from processors.settings import Settings
 from processors.tasks import TASKS, Task, figures
-from zoo import Zoo, ZooError
+from zoo import Weights, Zoo, ZooError
 
 SPLITS = ("train", "validation", "test")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+# Between checkpoints; one more is made at every validation.
 CHECKPOINT_SECONDS = 60.0
 _STATE, _BEST = "state.pt", "best.safetensors"
 _PACKAGES = ("wszoo", "torch", "accelerate", "numpy")
@@ -60,6 +65,10 @@ class Progress:
 Report = Callable[[Progress], None]
 
 
+class Diverged(ZooError):
+    """A training whose numbers are no longer finite."""
+
+
 def settings_of(task: str, model: str, splits: Mapping[str, Rows], changes: Mapping[str, Any],
                 options: Mapping[str, Any]) -> tuple[Task, Settings]:  # fmt: skip
     """The task on these splits, and its settings for a model with changes.
@@ -67,20 +76,38 @@ def settings_of(task: str, model: str, splits: Mapping[str, Rows], changes: Mapp
     Raises:
         ValueError: for an unknown task, option or setting, or a zoo that does not fit.
     """
-    kind = TASKS[known(task)]
-    names = {each.name for each in fields(OPTIONS[task])}
-    unknown = set(options) - names
-    if unknown:
-        raise ValueError(
-            f"task {task!r} has no option {sorted(unknown)[0]!r}; known: {', '.join(sorted(names))}"
-        )
-    made = kind(splits, OPTIONS[task](**options))
+    made = make(task, splits, options)
     given = dict(changes)
+    names = [each.name for each in fields(Settings)]
+    if unknown := sorted(set(given) - set(names)):
+        raise ValueError(f"unknown setting {unknown[0]!r}; known: {', '.join(names)}")
     if given.get("steps") is not None:
         given.setdefault("epochs", None)
     if given.get("epochs") is not None:
         given.setdefault("steps", None)
     return made, replace(made.settings(model), **given)
+
+
+def make(task: str, splits: Mapping[str, Rows], options: Mapping[str, Any]) -> Task:
+    """A task on these splits.
+
+    Raises:
+        ValueError: for an unknown task or option, or a zoo that does not fit.
+    """
+    kind = TASKS[known(task)]
+    names = [each.name for each in fields(OPTIONS[task])]
+    if unknown := sorted(set(options) - set(names)):
+        raise ValueError(f"task {task!r} has no option {unknown[0]!r}; known: {', '.join(names)}")
+    hints = get_type_hints(OPTIONS[task])
+    for name, value in options.items():
+        # JSON and Python have whole numbers where fractions would do.
+        wanted = hints[name] | int if hints[name] is float else hints[name]
+        if not isinstance(value, wanted):
+            raise ValueError(
+                f"option {name} of task {task!r} must be of type "
+                f"{getattr(hints[name], '__name__', hints[name])}, got {value!r}"
+            )
+    return kind(splits, OPTIONS[task](**options))
 
 
 def known(task: str) -> str:
@@ -153,23 +180,27 @@ def _accelerator(settings: Settings, device: str, log_with: str | None, out: Pat
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    if device not in ("auto", "cpu") and not device.startswith(("cuda", "mps")):
-        raise ValueError(f"unknown device {device!r}; known: auto, cpu, cuda, mps")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device {device!r} is not there: torch sees no GPU; use --device cpu")
     # Another run of this process may have asked for another precision.
     AcceleratorState._reset_state(reset_partial_state=True)
     mixed = {"float32": "no", "bf16": "bf16"}[settings.precision]
     try:
-        return Accelerator(
-            cpu=device == "cpu",
-            mixed_precision=mixed,
-            gradient_accumulation_steps=settings.accumulate,
-            log_with=log_with,
-            project_dir=str(out),
-        )
+        with warnings.catch_warnings():
+            # That there is no such tracker is an error here.
+            warnings.simplefilter("ignore", UserWarning)
+            found = Accelerator(
+                cpu=device == "cpu",
+                mixed_precision=mixed,
+                log_with=log_with,
+                project_dir=str(out),
+            )
     except (ImportError, ValueError) as error:
         raise ValueError(f"accelerate cannot do this: {error}") from error
+    if log_with and not found.log_with:
+        raise ValueError(
+            f"tracker {log_with!r} is not installed here; install its package, or leave --log-with "
+            "out: metrics.jsonl has all of it"
+        )
+    return found
 
 
 def train(
@@ -212,14 +243,25 @@ def train(
         ZooError: if the zoo is damaged, or the loss is no longer finite.
     """
     folder = Path(out)
+    known(task)
+    known_model(model)
+    if not 0 <= seed < SEEDS:
+        raise ValueError(f"seed must be from 0 to {SEEDS - 1}, got {seed}")
     limits = parse_limit(split_limit)
-    opened = {split: zoos.open_zoo(str(zoo), split) for split in SPLITS}
-    empty = [split for split, each in opened.items() if not len(each)]
-    if empty:
-        raise ZooError(f"{zoo} has no networks in its {' and '.join(empty)} split")
     first = _device(device)
+    opened = _open(str(zoo))
     data = {s: Rows(each, first, limits.get(s)) for s, each in opened.items()}
-    _, chosen = settings_of(task, model, data, settings or {}, options or {})
+    made, chosen = settings_of(task, model, data, settings or {}, options or {})
+    for lr in lr_grid:
+        _tenth(replace(chosen, lr=lr))
+    _check_sizes(made, model, sizes or {})
+    accelerator = _accelerator(chosen, device, log_with, folder)
+    per_epoch = steps_per_epoch(len(data["train"]), chosen.batch)
+    if len(data["train"]) // per_epoch < accelerator.num_processes:
+        raise ValueError(
+            f"{len(data['train'])} networks in {per_epoch} batches are too few for "
+            f"{accelerator.num_processes} processes; raise --batch"
+        )
     # The grid is part of what the run depends on; its answer is not yet known.
     config = {
         "wszoo": "run",
@@ -251,53 +293,132 @@ def train(
             lr_grid,
         ),
     }
-    runs.begin(folder, config, overwrite)
-    if (folder / runs.SUMMARY).is_file():
-        found: dict[str, Any] = runs.read_json(folder / runs.SUMMARY)
-        return found
-    accelerator = _accelerator(chosen, device, log_with, folder)
-    for rows in data.values():
-        assert rows.device.type == accelerator.device.type
-    stats: Mapping[str, Any] = opened["train"].stats()
+    # As it comes back from the file.
+    config = json.loads(json.dumps(config))
+    main = accelerator.is_main_process
+    with runs.one_writer(folder) if main else contextlib.nullcontext():
+        if main:
+            runs.begin(folder, config, overwrite)
+        accelerator.wait_for_everyone()
+        if (folder / runs.SUMMARY).is_file():
+            found: dict[str, Any] = runs.read_json(folder / runs.SUMMARY)
+            return found
+        try:
+            return _work(
+                task, model, data, opened["train"], folder, config, chosen, dict(options or {}),
+                dict(sizes or {}), seed, lr_grid, accelerator, log_with, progress,
+            )  # fmt: skip
+        except torch.OutOfMemoryError as error:
+            raise ZooError(
+                f"{accelerator.device} has no memory left: {str(error).partition('.')[0]}; try "
+                "--accumulate 2, or a smaller --batch"
+            ) from error
+
+
+def _open(zoo: str) -> dict[str, Zoo]:
+    """The splits of a zoo.
+
+    Raises:
+        ZooError: if there is nothing in one of them.
+    """
+    opened = {}
+    for split in SPLITS:
+        try:
+            opened[split] = zoos.open_zoo(zoo, split)
+        except ValueError as error:
+            raise ValueError(f"{error}; training needs train, validation and test") from error
+    if len({each.index.shards for each in opened.values()}) > 1:
+        raise ZooError(f"{zoo} changed while it was opened; run the same command again")
+    empty = [split for split, each in opened.items() if not len(each)]
+    if empty:
+        raise ZooError(f"{zoo} has no networks in its {' and '.join(empty)} split")
+    return opened
+
+
+def _check_sizes(task: Task, model: str, sizes: Mapping[str, Any]) -> None:
+    """ValueError unless the model can be built, before anything is written."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            task.module(model, None, dict(sizes))
+    except (TypeError, RuntimeError, ArithmeticError, LookupError) as error:
+        if not sizes:
+            raise
+        given = ", ".join(f"{name}={value!r}" for name, value in sizes.items())
+        line = " ".join(str(error).split())
+        raise ValueError(f"{model} cannot be built with {given}: {line:.300}") from error
+
+
+def _work(
+    task: str,
+    model: str,
+    data: Mapping[str, Rows],
+    zoo: Zoo,
+    folder: Path,
+    config: dict[str, Any],
+    chosen: Settings,
+    options: dict[str, Any],
+    sizes: dict[str, Any],
+    seed: int,
+    lr_grid: Sequence[float],
+    accelerator: Any,
+    log_with: str | None,
+    progress: Report | None,
+) -> dict[str, Any]:
+    """Everything that takes time, in a folder of one's own."""
+    stats: Mapping[str, Any] = zoo.stats()
     if model == "mlp-align":
         stats = _align(data, seed)
-    given = dict(sizes or {})
-    found_grid: dict[str, float] = {}
+    found_grid: dict[str, float | None] = {}
     if lr_grid:
         tried = {}
         for lr in lr_grid:
             trial = _tenth(replace(chosen, lr=lr))
             tried[lr] = _Run(
-                task, model, data, stats, trial, dict(options or {}), given, seed,
-                folder / "grid" / f"{lr:g}", accelerator, progress, f"{model} lr {lr:g}",
+                task, model, data, stats, trial, options, sizes, seed, folder / "grid" / f"{lr:g}",
+                accelerator, progress, f"{model} lr {lr:g}",
             ).trial()  # fmt: skip
-        made = TASKS[task](data, OPTIONS[task](**(options or {})))
-        best = max(tried, key=lambda lr: tried[lr] if made.higher else -tried[lr])
+        higher = TASKS[task](data, OPTIONS[task](**options)).higher
+        sound = {lr: value for lr, value in tried.items() if value is not None}
+        if not sound:
+            raise Diverged(
+                "the loss is no longer finite with any rate of --lr-grid; try lower ones"
+            )
+        best = max(sound, key=lambda lr: sound[lr] if higher else -sound[lr])
         chosen = replace(chosen, lr=best)
-        config["settings"] = asdict(chosen)
+        config = {**config, "settings": asdict(chosen)}
         found_grid = {f"{lr:g}": value for lr, value in tried.items()}
     run = _Run(
-        task, model, data, stats, chosen, dict(options or {}), given, seed, folder, accelerator,
-        progress, model,
-    )  # fmt: skip
+        task, model, data, stats, chosen, options, sizes, seed, folder, accelerator, progress, model
+    )
     if log_with:
         accelerator.init_trackers("wszoo", config=_flat(config))
-    summary = run.finish(config, str(zoo), found_grid)
+    summary = run.finish(config, found_grid)
     if log_with:
         accelerator.end_training()
     return summary
 
 
 def _device(device: str) -> torch.device:
-    if device == "auto":
-        if torch.cuda.is_available():
-            # Under accelerate launch every process has one of its own.
-            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        return torch.device(device)
-    except RuntimeError:
-        raise ValueError(f"unknown device {device!r}; known: auto, cpu, cuda, mps") from None
+    """Where the networks are held.
+
+    Raises:
+        ValueError: for an unknown device, or one that is not there.
+    """
+    if device not in DEVICES:
+        raise ValueError(f"unknown device {device!r}; known: {', '.join(DEVICES)}")
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if (device == "cuda" and not cuda) or (device == "mps" and not mps):
+        raise ValueError(f"device {device!r} is not there: torch sees no GPU; use --device cpu")
+    # What `accelerate launch --cpu` says to its processes.
+    forced = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on")
+    if device == "cpu" or forced or not (cuda or mps):
+        return torch.device("cpu")
+    # Under accelerate launch every process has a GPU of its own.
+    return (
+        torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        if cuda
+        else torch.device("mps")
+    )
 
 
 def _flat(config: Mapping[str, Any], name: str = "") -> dict[str, Any]:
@@ -376,6 +497,8 @@ class _Run:
         self.best: float | None = None
         self.best_step = 0
         self.last_loss: float | None = None
+        # Of the updates since the last record.
+        self.losses: list[torch.Tensor] = []
 
     def _inner(self) -> Any:
         processor = self.task.processor(self.module)
@@ -397,6 +520,7 @@ class _Run:
             "seconds": self.seconds,
             "best": self.best,
             "best_step": self.best_step,
+            "losses": self.losses,
         }
         fresh = path.with_name("state.new.pt")
         torch.save(state, fresh)
@@ -405,13 +529,15 @@ class _Run:
     def _resume(self, optimiser: Any) -> None:
         path = self.folder / runs.CHECKPOINT / _STATE
         if not path.is_file():
-            (self.folder / runs.METRICS).unlink(missing_ok=True)
+            if self.main:
+                (self.folder / runs.METRICS).unlink(missing_ok=True)
             return
         state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
         self.module.load_state_dict(state["module"])
         optimiser.load_state_dict(state["optimiser"])
         self.step, self.waited, self.seconds = state["step"], state["waited"], state["seconds"]
         self.best, self.best_step = state["best"], state["best_step"]
+        self.losses = state.get("losses", [])
         if self.main:
             # What was logged after the checkpoint will be logged again.
             kept = [r for r in runs.read_metrics(self.folder) if r["step"] <= self.step]
@@ -461,8 +587,41 @@ class _Run:
             return s.lr * 0.5 * (1 + math.cos(math.pi * done))
         return s.lr
 
+    def _exhausted(self) -> bool:
+        """Whether patience has run out."""
+        return self.settings.patience is not None and self.waited >= self.settings.patience
+
+    def _update(self, module: Any, weights: Weights, columns: dict[str, torch.Tensor]) -> Any:
+        """Gradients of a batch, in as many parts as settings say; its loss."""
+        parts = [
+            part
+            for part in torch.arange(len(weights)).tensor_split(self.settings.accumulate)
+            if len(part)
+        ]
+        processes = self.accelerator.num_processes
+        if len(parts) == processes == 1:
+            loss = self.task.loss(module, weights, columns)
+            self.accelerator.backward(loss)
+            return loss.detach()
+        # So that every network counts alike, in parts and processes of any size.
+        whole = batch_rows(len(self.data["train"]), self.settings.batch, self.step)
+        total: Any = 0.0
+        for part in parts:
+            last = part is parts[-1]
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(module):
+                values = {name: column[part] for name, column in columns.items()}
+                loss = self.task.loss(module, weights[part], values)
+                loss = loss * (len(part) * processes / whole)
+                self.accelerator.backward(loss)
+            total = total + loss.detach()
+        return total
+
     def loop(self) -> None:
-        """Train from the last checkpoint to the end."""
+        """Train from the last checkpoint to the end.
+
+        Raises:
+            Diverged: if the loss or the metric is no longer finite.
+        """
         accelerator, settings = self.accelerator, self.settings
         self.module.to(accelerator.device)
         plain = self._optimiser()
@@ -478,43 +637,26 @@ class _Run:
         self.module.train()
         began = saved = time.perf_counter()
         every = max(1, min(50, self.total // 20))
-        losses: list[torch.Tensor] = []
-        # However a run was cut, the validation that was due is not left out.
-        while self.step < self.total:
+        while self.step < self.total and not self._exhausted():
             weights, columns = next(stream)
             # Every random number of an update follows from the seed and its number.
-            torch.manual_seed((self.seed << 40) + (self.step << 8) + accelerator.process_index + 1)
+            number = (self.step << 8) + accelerator.process_index + 1
+            _seed(accelerator.device, mixed(self.seed, number))
             for group in plain.param_groups:
                 group["lr"] = self._lr(self.step)
-            chunks = torch.arange(len(weights)).tensor_split(settings.accumulate)
-            total: Any = 0.0
-            for chunk in chunks:
-                if settings.accumulate == 1:
-                    part, values = weights, columns
-                else:
-                    part = weights[chunk]
-                    values = {name: column[chunk] for name, column in columns.items()}
-                with accelerator.accumulate(module):
-                    loss = self.task.loss(module, part, values)
-                    accelerator.backward(loss)
-                    if settings.clip is not None and accelerator.sync_gradients:
-                        accelerator.clip_grad_norm_(self.module.parameters(), settings.clip)
-                    optimiser.step()
-                    optimiser.zero_grad(set_to_none=True)
-                total = total + loss.detach() / len(chunks)
+            self.losses.append(self._update(module, weights, columns))
+            if settings.clip is not None:
+                accelerator.clip_grad_norm_(self.module.parameters(), settings.clip)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
             self.step += 1
-            losses.append(total)
             due = self.step % self.interval == 0 or self.step == self.total
             if self.step % every == 0 or due:
-                self.last_loss = float(torch.stack(losses).mean())
-                losses.clear()
+                self.last_loss = self._mean_loss()
                 now = time.perf_counter()
                 self.seconds, began = self.seconds + now - began, now
                 if not math.isfinite(self.last_loss):
-                    raise ZooError(
-                        f"the loss of {self.label} is no longer finite at update {self.step:,}; "
-                        f"try a lower --lr than {settings.lr:g}, or --clip 1"
-                    )
+                    raise self._diverged("loss")
                 epoch = self.step / self.per_epoch
                 self._log(
                     {"step": self.step, "epoch": round(epoch, 3), "loss": self.last_loss,
@@ -522,23 +664,51 @@ class _Run:
                 )  # fmt: skip
                 self._tell()
             if due:
-                stop = self._validate()
-                self._save(plain)
-                began = saved = time.perf_counter()
-                if stop:
-                    break
-            elif time.perf_counter() - saved > CHECKPOINT_SECONDS:
+                self._validate()
+            if due or time.perf_counter() - saved > CHECKPOINT_SECONDS:
                 self._save(plain)
                 saved = time.perf_counter()
+            if due:
+                began = time.perf_counter()
+        stream.close()
         accelerator.wait_for_everyone()
         accelerator.free_memory()
 
-    def _validate(self) -> bool:
-        """Measure the validation split; whether patience has run out."""
-        self.module.eval()
-        metrics = self.task.evaluate(self.module, "validation")
-        self.module.train()
+    def _mean_loss(self) -> float:
+        """Of the updates since the last call, over all processes."""
+        loss = torch.stack(self.losses).mean()
+        self.losses.clear()
+        if self.accelerator.num_processes > 1:
+            loss = self.accelerator.reduce(loss, reduction="mean")
+        return float(loss)
+
+    def _diverged(self, what: str) -> Diverged:
+        return Diverged(
+            f"the {what} of {self.label} is no longer finite at update {self.step:,}; try a lower "
+            f"--lr than {self.settings.lr:g}, or --clip 1"
+        )
+
+    def _shared(self, value: Any) -> Any:
+        """What the main process has, on all."""
+        if self.accelerator.num_processes == 1:
+            return value
+        from accelerate.utils import broadcast_object_list
+
+        (found,) = broadcast_object_list([value])
+        return found
+
+    def _validate(self) -> None:
+        """Measure the validation split, and keep the weights if they are the best so far."""
+        metrics: dict[str, float] = {}
+        if self.main:
+            self.module.eval()
+            metrics = self.task.evaluate(self.module, "validation")
+            self.module.train()
+        # The others' batch statistics are those of their own networks.
+        metrics = self._shared(metrics)
         value = metrics[self.task.metric]
+        if not math.isfinite(value):
+            raise self._diverged(f"validation {self.task.metric}")
         self._log({"step": self.step, "validation": metrics})
         better = self.best is None or (value > self.best if self.task.higher else value < self.best)
         self.waited = 0 if better else self.waited + 1
@@ -549,32 +719,35 @@ class _Run:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 _write_weights(self.module, path)
         self._tell()
-        return self.settings.patience is not None and self.waited >= self.settings.patience
 
-    def trial(self) -> float:
-        """The best validation metric of this training; of one that diverged, the worst."""
+    def trial(self) -> float | None:
+        """The best validation metric of this training; None if it diverged."""
         path = self.folder / runs.SUMMARY
-        if path.is_file():
-            return float(runs.read_json(path)["best"])
+        found = self._shared(runs.read_json(path) if self.main and path.is_file() else None)
+        if found is not None:
+            return found["best"]
         try:
             self.loop()
-            assert self.best is not None
-            value = self.best
-        except ZooError:
-            value = -math.inf if self.task.higher else math.inf
-        if not math.isfinite(value):
-            value = -1e30 if self.task.higher else 1e30
+        except Diverged:
+            self.best = None
         if self.main:
-            runs.write_json(path, {"best": value})
+            runs.write_json(path, {"best": self.best})
             shutil.rmtree(self.folder / runs.CHECKPOINT, ignore_errors=True)
-        return value
+        return self.best
 
-    def finish(
-        self, config: dict[str, Any], zoo: str, lr_grid: Mapping[str, float]
-    ) -> dict[str, Any]:
+    def finish(self, config: dict[str, Any], lr_grid: Mapping[str, float | None]) -> dict[str, Any]:
         """Train to the end, measure the best weights on the test split, and write it all."""
         self.loop()
+        summary = self._conclude(config, lr_grid) if self.main else None
+        found: dict[str, Any] = self._shared(summary)
+        return found
+
+    def _conclude(
+        self, config: dict[str, Any], lr_grid: Mapping[str, float | None]
+    ) -> dict[str, Any]:
         folder, task = self.folder, self.task
+        # Autocast was for training; what is saved is measured as `evaluate` will.
+        self.accelerator.unwrap_model(self.module, keep_fp32_wrapper=False)
         last = {name: value.clone() for name, value in self.module.state_dict().items()}
         best = folder / runs.CHECKPOINT / _BEST
         self.module.load_state_dict(_read_weights(self.module, best))
@@ -584,7 +757,7 @@ class _Run:
         summary = {
             "task": config["task"],
             "model": config["model"],
-            "zoo": zoo,
+            "zoo": config["zoo"],
             "epochs": round(self.step / self.per_epoch, 2),
             "networks": len(self.data["train"]),
             "seed": self.seed,
@@ -603,8 +776,6 @@ class _Run:
             "parameters": parameters,
             "minutes": round(self.seconds / 60, 3),
         }
-        if not self.main:
-            return summary
         processor = task.processor(self.module)
         if processor is not None:
             if self.model == "mlp-align":
@@ -636,6 +807,18 @@ def _read_weights(module: nn.Module, path: Path) -> dict[str, Any]:
     return load_file(path, device=str(next(module.parameters()).device))
 
 
+def _seed(device: torch.device, number: int) -> None:
+    """What `torch.manual_seed` does, for this device alone.
+
+    Without a GPU that one notes the whole stack at every call, in case there will be one.
+    """
+    torch.default_generator.manual_seed(number)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(number)
+    elif device.type == "mps":
+        torch.mps.manual_seed(number)
+
+
 def device_name(device: torch.device) -> str:
     """Such as "cpu, 2 threads" or "NVIDIA H200"."""
     if device.type == "cuda":
@@ -663,15 +846,14 @@ def evaluate(
         ValueError: if the zoo's networks are of another architecture than the model's.
         ZooError: if the run is not finished.
     """
-    folder = Path(run)
-    config = runs.read_json(folder / runs.CONFIG)
-    opened: Zoo = zoos.open_zoo(str(zoo), split)
+    folder, where = Path(run), _device(device)
     limits = parse_limit(split_limit)
+    best = runs.model_folder(folder)
+    config = runs.read_json(folder / runs.CONFIG)
     kind = TASKS[known(config["task"])]
-    data = {split: Rows(opened, _device(device), limits.get(split))}
+    data = {split: Rows(zoos.open_zoo(str(zoo), split), where, limits.get(split))}
     if kind.probes and split != "train":
-        train = zoos.open_zoo(str(zoo), "train")
-        data["train"] = Rows(train, _device(device), limits.get("train"))
-    task = kind(data, OPTIONS[config["task"]](**{**config["options"], **(options or {})}))
-    model = task.restore(folder / runs.MODEL).to(_device(device)).eval()
+        data["train"] = Rows(zoos.open_zoo(str(zoo), "train"), where, limits.get("train"))
+    task = make(config["task"], data, {**config["options"], **(options or {})})
+    model = task.restore(best).to(where).eval()
     return task.evaluate(model, split)

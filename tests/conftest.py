@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
@@ -18,12 +19,19 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 for _name in ("HF_DATASETS_CACHE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
     os.environ.pop(_name, None)
 
+# The same tests run the CUDA engine's kernel on a GPU or, where there is none, in Triton's
+# interpreter, which Triton reads when it is imported.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 _ROOT = Path(__file__).parents[1]
 _UNCHECKED = {
     # A package takes its modules with it, so these two are left to their modules.
     *("zoo", "zoo.engines"),
     # Numba compiles its functions as they are written, so nothing may wrap them.
     *("zoo.engines.tiles", "zoo.engines.dense"),
+    # So does Triton.
+    "zoo.engines.cuda",
     # They read what others wrote and refuse wrong types by themselves, which is tested.
     *("zoo.shards", "zoo.spec"),
     # The same; and it resizes an array in place, whose shape is then another on return.
@@ -47,9 +55,43 @@ install_import_hook(sorted(_checked - _UNCHECKED), f"{__name__}.check")
 @pytest.fixture(autouse=True)
 def one_thread():
     """The tests share few cores; engines that set torch's threads do not last."""
-    import torch
-
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def digits_zoo(tmp_path_factory) -> Path:
+    """80 tiny INRs of digits, hardly fitted."""
+    return _made(
+        tmp_path_factory, "digits", "fit-inrs", "digits", "--limit", 80, "--steps", 30,
+        "--hidden", 6, "--shard-rows", 25,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def waves_zoo(tmp_path_factory) -> Path:
+    """120 tiny INRs of sine waves, with amplitude and frequency."""
+    return _made(
+        tmp_path_factory, "waves", "fit-inrs", "sine", "--recipe", "sine-ssl", "--limit", 120,
+        "--steps", 100, "--points", 100, "--hidden", 6,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def trajectories_zoo(tmp_path_factory) -> Path:
+    """Checkpoints of 16 tiny classifiers of digits."""
+    return _made(
+        tmp_path_factory, "trajectories", "fit-trajectories", "digits", "--limit", 16,
+        "--hidden", 8, "--layers", 3, "--batch", 256, "--epochs", 4,
+    )  # fmt: skip
+
+
+def _made(homes: pytest.TempPathFactory, name: str, *words: object) -> Path:
+    from helpers import run
+
+    out = homes.mktemp("zoos") / name
+    result = run(*words, "--out", out)
+    assert result.exit_code == 0, result.output
+    return out
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

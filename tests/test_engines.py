@@ -418,7 +418,7 @@ def test_bytes_at_the_size_of_mnist():
 
 def test_auto_takes_the_cpu_engine_where_it_can():
     assert engines.choose("auto", "cpu", OWN) == "cpu"
-    assert engines.choose("auto", "cuda", OWN) == "reference"
+    assert engines.choose("auto", "mps", OWN) == "reference"
     for other in (
         NetworkSpec.mlp([5, 8, 1]),
         NetworkSpec.mlp([2, 8, 5]),

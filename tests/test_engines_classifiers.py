@@ -160,6 +160,22 @@ def test_bytes_do_not_depend_on_neighbours(engine):
     assert not np.isfinite(beside[0].train_loss).all()
 
 
+def test_a_compiled_update_is_the_same():
+    """As engines on a GPU compile it: without breaks, and with the roots as tensors."""
+    draw = torch.Generator().manual_seed(0)
+    p, grad, mean, square = torch.rand((4, 3, 7), generator=draw)
+    one = torch.ones(3, 1)
+    kinds = torch.tensor([[True], [False], [False]]), torch.tensor([[False], [True], [False]])
+    rest = (0.1 * one, 0.01 * one, *kinds), (0.9, 0.999, 1e-8)
+    plain = [tensor.clone() for tensor in (p, grad, mean, square)]
+    classifiers.adjust(*plain, *rest, (0.19, 0.04))
+    assert (plain[0] != p).any(dim=1).all()
+    compiled = torch.compile(classifiers.adjust, backend="aot_eager", fullgraph=True)
+    compiled(p, grad, mean, square, *rest, tuple(torch.tensor([0.19, 0.04])))
+    for found, expected in zip((p, grad, mean, square), plain, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+
+
 def test_checkpoints_do_not_change_the_training():
     spec, shape = CNN
     pictures = data(shape, spec.out)

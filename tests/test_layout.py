@@ -18,6 +18,7 @@ ORDER = {
         *("reader", "hub"),
         *("sources", "recipes"),
         *("engines", "engines.tiles", "engines.cpu", "engines.reference"),
+        "engines.cuda",
         *("engines.dense", "engines.classifiers"),
         *("objectives", "stats", "cards", "writing", "compare", "workers", "fitting"),
         *("training", "builder", "merging", "cluster"),

@@ -129,8 +129,8 @@ def test_models_compile():
 def test_unknown_names_list_the_known():
     with pytest.raises(ValueError, match=r"unknown model 'gnn'; known: dws, nfn-np, .*statnn"):
         processors.build("gnn", SPEC)
-    with pytest.raises(ValueError, match="'mlp' cannot edit networks; known: dws, nfn-np"):
-        processors.build("mlp", SPEC, out=None)
+    with pytest.raises(ValueError, match="'statnn' cannot edit networks; known: dws, nfn-np"):
+        processors.build("statnn", SPEC, out=None)
     with pytest.raises(AttributeError, match="no attribute 'gnn'"):
         processors.gnn  # noqa: B018
 

@@ -410,6 +410,7 @@ def test_other_zoos_and_other_things_are_left_alone(digits, slow, tmp_path, monk
              "--gpus-per-task", "0"],
             r"tasks on device 'cuda' need a part of a GPU",
         ),
+        (["--cluster", "local", "--device", "cuda:1"], r"Ray gives each task its GPU, ask for"),
     ],
 )  # fmt: skip
 def test_misuse_is_one_line(words, message, tmp_path, monkeypatch):

@@ -44,6 +44,14 @@ def prepare_slow():
     return lambda value: time.sleep(0 if value == 0 else 30)
 
 
+def prepare_own(shared: str, own: str):
+    def job() -> str:
+        time.sleep(0.05)  # so that both workers get tasks
+        return shared + own
+
+    return job
+
+
 def prepare_pid():
     return os.getpid
 
@@ -63,6 +71,13 @@ def test_no_tasks_no_results(count):
 def test_one_worker_is_this_process_and_more_are_others():
     assert [pid for _, pid in workers.run(prepare_pid, (), [()] * 3, 1)] == [os.getpid()] * 3
     assert os.getpid() not in {pid for _, pid in workers.run(prepare_pid, (), [()] * 3, 2)}
+
+
+def test_workers_have_arguments_of_their_own():
+    found = workers.run(prepare_own, ("cuda:",), [()] * 20, 2, own=["0", "1"])
+    assert {text for _, text in found} == {"cuda:0", "cuda:1"}
+    alone = workers.run(prepare_own, ("cuda:",), [()] * 2, 1, own=["0"])
+    assert {text for _, text in alone} == {"cuda:0"}
 
 
 @MODES

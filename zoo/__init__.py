@@ -21,9 +21,10 @@ if TYPE_CHECKING:  # for editors and mypy; at run time __getattr__ does it
     from zoo.hub import open_zoo, pull, push
     from zoo.importers import import_zoo
     from zoo.merging import merge
-    from zoo.nets import forward, render, to_module
+    from zoo.nets import coordinates, forward, render, to_module
     from zoo.reader import Row, Zoo, collate
     from zoo.recipes import ImageRecipe, SineRecipe, recipe
+    from zoo.sources import split_items
     from zoo.spec import Layer, NetworkSpec
     from zoo.verification import verify
     from zoo.weights import Weights
@@ -43,6 +44,7 @@ _HOMES = {
     "build": "zoo.builder",
     "build_on_cluster": "zoo.cluster",
     "collate": "zoo.reader",
+    "coordinates": "zoo.nets",
     "fit": "zoo.fitting",
     "forward": "zoo.nets",
     "import_zoo": "zoo.importers",
@@ -54,6 +56,7 @@ _HOMES = {
     "recipe": "zoo.recipes",
     "render": "zoo.nets",
     "source_of": "zoo.compare",
+    "split_items": "zoo.sources",
     "symmetry": "zoo",
     "to_module": "zoo.nets",
     "verify": "zoo.verification",

@@ -134,6 +134,15 @@ def cpu_kind() -> str:
     return f"{platform.machine()} {binding.get_host_cpu_name()}"
 
 
+def processor(device: str) -> str:
+    """The kind of processor that computes on a torch device, as the index records it."""
+    if device.partition(":")[0] == "cuda":
+        import torch
+
+        return f"cuda {torch.cuda.get_device_name(device)}"
+    return cpu_kind()
+
+
 def package_versions() -> dict[str, str]:
     """Versions of what the bytes of a zoo depend on, where installed."""
     found = {"python": platform.python_version()}
@@ -148,7 +157,7 @@ def package_versions() -> dict[str, str]:
 class _Fitter:
     """What a worker holds: the engine and the objective, so tasks carry only their rows."""
 
-    def __init__(self, objective: Objective, seed: int, engine: str, device: str, threads: int):
+    def __init__(self, objective: Objective, seed: int, engine: str, threads: int, device: str):
         self.objective = objective
         self.seed = seed
         self.engine = engines.load(engine, device, threads)
@@ -161,7 +170,7 @@ class _Fitter:
 class _Trainer:
     """What a worker of a zoo of classifiers holds; tasks carry only their units."""
 
-    def __init__(self, goal: Classification, seed: int, engine: str, device: str, threads: int):
+    def __init__(self, goal: Classification, seed: int, engine: str, threads: int, device: str):
         from zoo.engines import classifiers
 
         self.goal = goal
@@ -173,7 +182,7 @@ class _Trainer:
 
 
 def fitter_of(goal: Objective | Classification) -> type[_Fitter] | type[_Trainer]:
-    """What a worker prepares from (goal, seed, engine, device, threads)."""
+    """What a worker prepares from (goal, seed, engine, threads, device)."""
     return _Trainer if isinstance(goal, Classification) else _Fitter
 
 
@@ -182,7 +191,8 @@ def chunk_size(
 ) -> tuple[int, int]:
     """Units of a chunk, and how many chunks one process fits at once."""
     if not isinstance(goal, Classification):
-        return engines.load(engine, device, threads).batch, 1
+        # While a GPU fits one thread's chunk, another thread draws the next one's networks.
+        return engines.load(engine, device, threads).batch, 2 if engine == "cuda" else 1
     from zoo.engines import classifiers
 
     trainer = classifiers.load(engine, device, threads)
@@ -226,10 +236,12 @@ def build(
         seed: of every random number; below 2**32.
         shard_rows: networks of a shard; None chooses about 24 MB. Runs are not cut: a
             shard holds as many whole ones as fit, at least one.
-        workers: processes that fit; 1 fits in a thread of this one. A script that asks
-            for more must guard its main code by `if __name__ == "__main__"`.
-        engine: "auto", "cpu", "reference", or for classifiers "torch".
-        device: a torch device for the engines that run on torch.
+        workers: processes that fit; 1 fits in a thread of this one. Device "cuda" on a
+            machine of several GPUs takes at least one for each. A script that has more
+            than one must guard its main code by `if __name__ == "__main__"`.
+        engine: "auto", "cpu", "cuda", "reference", or for classifiers "torch".
+        device: a torch device for the engines that do not run on the CPU alone; "cuda" is
+            all GPUs, "cuda:1" is one of them.
         overwrite: throw away a zoo that is already there.
         parquet: also write the view that `datasets.load_dataset` reads.
         dtype: "float32" is exact; classifiers may be kept as "float16" or "bfloat16".
@@ -267,7 +279,10 @@ def build(
         with shards.one_writer(folder):
             build = _Build(folder, planned, warn or (lambda line: None))
             build.open(overwrite)
-            build.fit(workers, device, progress or (lambda state: None))
+            places = engines.devices(device)
+            count = max(workers, len(places))
+            own = [places[number % len(places)] for number in range(count)]
+            build.fit(own, progress or (lambda state: None))
             return build.finish()
     except OSError as error:
         raise ZooError(writing.disk_message(folder, error)) from error
@@ -575,6 +590,7 @@ class _Build:
         self.parts = planned.parts
         self.unit_rows = planned.unit_rows
         self.warn = warn
+        self.processor = ""
         self.chunk_rows = 128  # like all that is planned in units
         self.records: dict[tuple[str, int], dict[str, Any]] = {}
 
@@ -669,10 +685,16 @@ class _Build:
 
     # -- fitting ------------------------------------------------------------------------
 
-    def fit(self, count: int, device: str, progress: Callable[[Progress], None]) -> None:
-        """Fit every row that is on disk neither in a shard nor in a chunk."""
+    def fit(self, devices: Sequence[str], progress: Callable[[Progress], None]) -> None:
+        """Fit every row that is on disk neither in a shard nor in a chunk.
+
+        Args:
+            devices: of each worker.
+        """
         if self.index.shards:
             return
+        count, device = len(devices), devices[0]
+        self.processor = processor(device)
         engine = self.index.plan["engine"]
         threads = max(1, engines.available_cores() // count)
         self.chunk_rows, side_by_side = chunk_size(self.goal, engine, device, threads)
@@ -704,14 +726,14 @@ class _Build:
         if not todo:
             return
         seed = self.index.plan["seed"]
-        settings = (self.goal, seed, engine, device, threads)
-        done = workers.run(fitter_of(self.goal), settings, tasks(), count, side_by_side)
+        settings = (self.goal, seed, engine, threads)
+        done = workers.run(fitter_of(self.goal), settings, tasks(), count, side_by_side, devices)
         for task, fitted in done:
             split, number, start = todo[task]
             rows = len(self.parts[split, number][start : start + self.chunk_rows])
             if rows == len(self.parts[split, number]):
                 # The chunk is the whole shard: a long run is not written twice.
-                self._join(split, number, [(fitted.arrays, fitted.excluded, cpu_kind())])
+                self._join(split, number, [(fitted.arrays, fitted.excluded, self.processor)])
             else:
                 chunks[split, number, start] = self._write_chunk(split, number, start, fitted)
                 missing[split, number] -= 1
@@ -741,7 +763,7 @@ class _Build:
     def _write_chunk(self, split: str, number: int, start: int, fitted: Fitted) -> Path:
         """Keep a chunk; its name says what it holds and part of its sha256."""
         whole = {name: np.ascontiguousarray(array) for name, array in fitted.arrays.items()}
-        note = {"excluded": json.dumps(fitted.excluded), "cpu": cpu_kind()}
+        note = {"excluded": json.dumps(fitted.excluded), "cpu": self.processor}
         content = safetensors.numpy.save(whole, note)
         rows = len(fitted.arrays["index"]) // self.unit_rows + len(fitted.excluded)
         digest = hashlib.sha256(content).hexdigest()[:16]

@@ -766,7 +766,11 @@ def _making(index: Index) -> str:
         "engine": "what fitted the networks",
     }
     rows = [[name, _value(index.plan.get(name)), what] for name, what in plan.items()]
-    rows.append(["CPU", _plain(cpus), "same engine and CPU give the same bytes"])
+    if cpus.startswith("cuda "):
+        gpus = cpus.removeprefix("cuda ")
+        rows.append(["GPU", _plain(gpus), "a refit gives the same quality, not the same bytes"])
+    else:
+        rows.append(["CPU", _plain(cpus), "same engine and CPU give the same bytes"])
     rows += [[_plain(name), _plain(version), "version"] for name, version in index.packages.items()]
     parts += [_table(["made with", "value", "meaning"], rows)]
     recipe = [

@@ -35,13 +35,13 @@ from zoo.builder import (
     Progress,
     Tally,
     chunk_size,
-    cpu_kind,
     fitter_of,
     gathered,
     join,
     note_file,
     package_versions,
     plan_zoo,
+    processor,
     record_file,
     record_of,
     refuse_nothing,
@@ -145,6 +145,8 @@ def build_on_cluster(
     on_gpu = device.partition(":")[0] == "cuda"
     if cluster.gpus is None:
         cluster = replace(cluster, gpus=1.0 if on_gpu else 0.0)
+    if on_gpu and device != "cuda":
+        raise ValueError(f"device {device!r}: Ray gives each task its GPU, ask for 'cuda'")
     if on_gpu and not cluster.gpus:
         raise ValueError(f"tasks on device {device!r} need a part of a GPU: gpus per task above 0")
     _ray()
@@ -219,11 +221,13 @@ def _fit_shard(
             ]
             yield rows[part], *raw
 
-    settings = (job.goal, plan["seed"], plan["engine"], job.device, job.threads)
+    settings = (job.goal, plan["seed"], plan["engine"], job.threads)
     pieces: dict[int, Fitted] = dict(
-        workers.run(fitter_of(job.goal), settings, tasks(), 1, side_by_side)
+        workers.run(fitter_of(job.goal), settings, tasks(), 1, side_by_side, [job.device])
     )
-    ordered = [(pieces[n].arrays, pieces[n].excluded, cpu_kind()) for n in range(len(starts))]
+    ordered = [
+        (pieces[n].arrays, pieces[n].excluded, processor(job.device)) for n in range(len(starts))
+    ]
     with job.where.staged(f"{TASKS}/{name}") as folder:
         note = folder / note_file(*key)
         shard, excluded = join(folder, index, *key, total, ordered, note)

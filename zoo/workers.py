@@ -11,7 +11,7 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
@@ -28,6 +28,7 @@ def run(
     tasks: Iterable[tuple[Any, ...]],
     workers: int,
     threads: int = 1,
+    own: Sequence[Any] = (),
 ) -> Iterator[tuple[int, Any]]:
     """Yield (number of the task, its result) as tasks end, in any order.
 
@@ -37,15 +38,17 @@ def run(
         tasks: consumed little by little, a few ahead of the workers.
         workers: 1 is this process, more are processes of their own.
         threads: of this process that call the function at once, if it is the only one.
+        own: one more argument of `prepare` for each worker, such as its device; the one
+            worker that is this process takes the first.
 
     Raises:
         ZooError: if a worker process died.
         Exception: whatever the function raised.
     """
     if workers == 1:
-        yield from _in_threads(prepare, arguments, tasks, threads)
+        yield from _in_threads(prepare, (*arguments, *own[:1]), tasks, threads)
     else:
-        yield from _in_processes(prepare, arguments, tasks, workers)
+        yield from _in_processes(prepare, arguments, tasks, workers, own)
 
 
 def _in_threads(
@@ -98,12 +101,18 @@ def _in_processes(
     arguments: tuple[Any, ...],
     tasks: Iterable[tuple[Any, ...]],
     workers: int,
+    own: Sequence[Any],
 ) -> Iterator[tuple[int, Any]]:
+    context = multiprocessing.get_context("spawn")
+    # Workers start alike, so each takes what is its own from a queue.
+    queued = context.SimpleQueue()
+    for item in own:
+        queued.put((item,))
     pool = ProcessPoolExecutor(
         workers,
-        mp_context=multiprocessing.get_context("spawn"),
+        mp_context=context,
         initializer=_start_worker,
-        initargs=(os.getpid(), prepare, arguments),
+        initargs=(os.getpid(), prepare, arguments, queued if own else None),
     )
     numbered = enumerate(tasks)
     waiting: dict[Future[Any], int] = {}
@@ -132,12 +141,15 @@ def _in_processes(
 _jobs: list[Job] = []
 
 
-def _start_worker(parent: int, prepare: Callable[..., Job], arguments: tuple[Any, ...]) -> None:
+def _start_worker(
+    parent: int, prepare: Callable[..., Job], arguments: tuple[Any, ...], queued: Any
+) -> None:
     # Ctrl-C reaches the whole process group; the parent decides what happens then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
-    _jobs.append(prepare(*arguments))
+    own = queued.get() if queued else ()
+    _jobs.append(prepare(*arguments, *own))
 
 
 def _call(task: tuple[Any, ...]) -> Any:

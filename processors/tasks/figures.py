@@ -43,18 +43,27 @@ def confusion(counts: NDArray[np.int64], names: Sequence[str], path: Path) -> No
 
 
 def predicted(
-    found: NDArray[np.floating[Any]], wanted: NDArray[np.floating[Any]], name: str, path: Path
+    found: NDArray[np.floating[Any]],
+    wanted: NDArray[np.floating[Any]],
+    name: str,
+    path: Path,
+    labels: tuple[str, str, str] = ("actual", "predicted", "perfect"),
 ) -> None:
-    """Predictions against the truth, with the diagonal and a fitted line."""
+    """Predictions against the truth, with the diagonal and a fitted line.
+
+    Args:
+        labels: what stands before the name of both axes, and the diagonal's name.
+    """
+    across, up, diagonal = labels
     figure, (axes,) = _axes(4.5, 4.2)
     axes.scatter(wanted, found, s=4, alpha=0.4, linewidths=0)
     ends = np.array([wanted.min(), wanted.max()])
-    axes.plot(ends, ends, color="grey", linewidth=1, linestyle="--", label="perfect")
+    axes.plot(ends, ends, color="grey", linewidth=1, linestyle="--", label=diagonal)
     if ends[0] < ends[1]:
         slope, offset = np.polyfit(wanted, found, 1)
         axes.plot(ends, slope * ends + offset, color="black", linewidth=1, label="linear fit")
-    axes.set_xlabel(f"actual {name}")
-    axes.set_ylabel(f"predicted {name}")
+    axes.set_xlabel(f"{across} {name}")
+    axes.set_ylabel(f"{up} {name}")
     axes.legend(fontsize=8)
     _save(figure, path)
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from zoo.spec import NetworkSpec
 
 CAP, TARGET = 0, 1
-ENGINES = ("cpu", "reference")
+ENGINES = ("cpu", "reference", "cuda")
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ class Engine(Protocol):
         ...
 
 
-def cpu_can_fit(spec: NetworkSpec) -> bool:
-    """Whether the cpu engine knows this kind of network."""
+def is_siren(spec: NetworkSpec) -> bool:
+    """Whether it is hidden sine layers and a linear one, with 1-4 inputs and outputs."""
     hidden, last = spec.layers[:-1], spec.layers[-1]
     return (
         bool(hidden)
@@ -98,6 +98,20 @@ def cpu_can_fit(spec: NetworkSpec) -> bool:
     )
 
 
+def cuda_can_fit(spec: NetworkSpec) -> bool:
+    """Whether the cuda engine knows this kind of network: 1-3 hidden layers of at most 128."""
+    return is_siren(spec) and len(spec.layers) <= 4 and max(spec.widths[1:-1]) <= 128
+
+
+def triton_problem() -> str | None:
+    """Why Triton cannot be used here, in one line, or None."""
+    try:
+        import triton  # noqa: F401
+    except Exception as error:  # a broken installation raises all kinds
+        return (str(error) or type(error).__name__).splitlines()[0]
+    return None
+
+
 def choose(name: str, device: str, spec: NetworkSpec) -> str:
     """The engine that "auto" stands for; other names are checked and handed back.
 
@@ -106,14 +120,26 @@ def choose(name: str, device: str, spec: NetworkSpec) -> str:
     """
     if name not in ("auto", *ENGINES):
         raise ValueError(f"unknown engine {name!r}; known: auto, {', '.join(ENGINES)}")
+    on_gpu = device.partition(":")[0] == "cuda"
     if name == "auto":
-        return "cpu" if device == "cpu" and cpu_can_fit(spec) else "reference"
+        if device == "cpu" and is_siren(spec):
+            return "cpu"
+        return "cuda" if on_gpu and cuda_can_fit(spec) and not triton_problem() else "reference"
     if name == "cpu" and device != "cpu":
         raise ValueError(f"engine 'cpu' does not run on device {device!r}; use --engine reference")
-    if name == "cpu" and not cpu_can_fit(spec):
+    if name == "cpu" and not is_siren(spec):
         raise ValueError(
             "engine 'cpu' fits SIRENs of 1-4 inputs and outputs only; use --engine reference"
         )
+    if name == "cuda" and not on_gpu:
+        raise ValueError(f"engine 'cuda' does not run on device {device!r}; give --device cuda")
+    if name == "cuda" and not cuda_can_fit(spec):
+        raise ValueError(
+            "engine 'cuda' fits SIRENs of 1-4 inputs and outputs and 1-3 hidden layers of at "
+            "most 128 neurons only; use --engine reference"
+        )
+    if name == "cuda" and (problem := triton_problem()):
+        raise ValueError(f"engine 'cuda' needs Triton: {problem}; use --engine reference")
     return name
 
 
@@ -136,7 +162,22 @@ def load(name: str, device: str = "cpu", threads: int | None = None) -> Engine:
         from zoo.engines.reference import ReferenceEngine
 
         return ReferenceEngine(device, threads)
+    if name == "cuda":
+        if problem := triton_problem():
+            raise ValueError(f"engine 'cuda' needs Triton: {problem}; use --engine reference")
+        from zoo.engines.cuda import CudaEngine
+
+        return CudaEngine(device)
     raise ValueError(f"unknown engine {name!r}; known: {', '.join(ENGINES)}")
+
+
+def devices(device: str) -> list[str]:
+    """The devices that a build works on: all GPUs for "cuda", else the one that is named."""
+    if device != "cuda":
+        return [device]
+    import torch
+
+    return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cuda"]
 
 
 def available_cores() -> int:

@@ -18,7 +18,7 @@ called from several; `BatchedEngine` ("torch") trains many side by side on any t
 `ReferenceEngine` ("reference") is torch.nn and torch.optim, one at a time.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -553,8 +553,40 @@ class ReferenceEngine:
 # ---- torch, side by side
 
 
+def adjust(
+    p: Tensor,
+    grad: Tensor,
+    mean: Tensor,
+    square: Tensor,
+    settings: tuple[Tensor, Tensor, Tensor, Tensor],
+    betas: tuple[float, float, float],
+    roots: tuple[Any, ...],
+) -> None:
+    """One optimiser's update of every run, in place; all tensors are `net param`.
+
+    Args:
+        mean, square: the moments of Adam; RMSprop's mean of squares is in `square`.
+        settings: `net 1` each: learning rate, weight decay, whether Adam, whether SGD.
+        betas: beta1, beta2 and epsilon of all runs.
+        roots: 1 - beta1^t and the root of 1 - beta2^t, numbers or tensors.
+    """
+    lr, decay, is_adam, is_sgd = settings
+    beta1, beta2, eps = betas
+    grad = grad + decay * p
+    mean.copy_(torch.where(is_adam, mean + (1 - beta1) * (grad - mean), mean))
+    gain = torch.where(is_adam, 1 - beta2, 0.01)
+    square.copy_(square + gain * (grad * grad - square))
+    adam = mean / roots[0] / (square.sqrt() / roots[1] + eps)
+    other = torch.where(is_sgd, grad, grad / (square.sqrt() + eps))
+    p -= lr * torch.where(is_adam, adam, other)
+
+
 class BatchedEngine:
     """Many runs side by side on any torch device.
+
+    On a GPU an update is recorded once as a CUDA graph and replayed, since launching its
+    hundred small kernels takes longer than they do, and `adjust` is compiled into one pass
+    over the parameters; where either fails, it runs as on CPUs. Not yet run on hardware.
 
     Runs of equal batch and data sizes share tensors, each with its own order, optimiser
     and settings. Batches have one fixed size, padded, because torch picks its kernels by
@@ -571,8 +603,14 @@ class BatchedEngine:
     def __init__(self, device: str = "cpu", threads: int = 1, dtype: torch.dtype = torch.float32):
         self.device = _torch_device(device)
         self.dtype = dtype
+        self.compiled: Callable[..., None] | None = None
         if self.device.type == "cpu":
             torch.set_num_threads(threads)
+        if self.device.type == "cuda":
+            # More would fill the GPU better, but chunks of 32 runs of trajectories already
+            # take gigabytes on their way to the disk.
+            self.batch = 32
+            self.compiled = torch.compile(adjust, dynamic=False)
 
     def train(
         self, spec: NetworkSpec, data: Data, params: NDArray[np.float32], runs: Sequence[Run]
@@ -608,7 +646,7 @@ class BatchedEngine:
     ) -> list[Trained]:
         place: dict[str, Any] = {"device": self.device, "dtype": self.dtype}
         p = torch.from_numpy(params).to(**place).clone().requires_grad_()
-        mean, square = torch.zeros_like(p), torch.zeros_like(p)
+        mean, square = (torch.zeros_like(p, requires_grad=False) for _ in range(2))
 
         def column(values: list[float]) -> Tensor:
             return torch.tensor(values, **place)[:, None]
@@ -617,12 +655,24 @@ class BatchedEngine:
         is_adam, is_sgd = (
             column([float(r.optimiser == name) for r in runs]).bool() for name in ("adam", "sgd")
         )
+        settings = lr, decay, is_adam, is_sgd
         beta1, beta2, eps = runs[0].beta1, runs[0].beta2, runs[0].eps
         kept: list[list[tuple[NDArray[np.float32], float, float, float]]] = [[] for _ in runs]
         wanted = [set(run.steps) for run in runs]
         per_epoch, count = runs[0].epoch_steps, len(runs[0].train_items)
         dropout = any(run.dropout for run in runs)
         orders = torch.empty(0)
+
+        def update(items: Tensor, roots: tuple[Any, ...], factors: list[Tensor] | None) -> None:
+            outputs = self._forward(spec, data, images, p, items, factors)
+            losses = nn.functional.cross_entropy(
+                outputs.flatten(0, 1), labels[items].flatten(), reduction="none"
+            )
+            (grad,) = torch.autograd.grad(losses.sum() / items.shape[1], p)
+            with torch.no_grad():
+                self._adjust(p, grad, mean, square, settings, (beta1, beta2, eps), roots)
+
+        replay: Callable[..., None] | None = None
         for step in range(max(run.steps[-1] for run in runs) + 1):
             if any(step in steps for steps in wanted):
                 stored = p.detach().float().cpu().numpy().copy()  # p changes in place
@@ -648,22 +698,65 @@ class BatchedEngine:
             if dropout:
                 each = [dropout_factors(run, spec, step, items.shape[1]) for run in runs]
                 factors = [torch.stack(same).to(**place) for same in zip(*each, strict=True)]
-            outputs = self._forward(spec, data, images, p, items, factors)
-            losses = nn.functional.cross_entropy(
-                outputs.flatten(0, 1), labels[items].flatten(), reduction="none"
-            )
-            (grad,) = torch.autograd.grad(losses.sum() / items.shape[1], p)
-            with torch.no_grad():
-                grad = grad + decay * p
-                mean = torch.where(is_adam, mean + (1 - beta1) * (grad - mean), mean)
-                gain = torch.where(is_adam, 1 - beta2, 0.01)
-                square = square + gain * (grad * grad - square)
-                root1 = 1 - beta1 ** (step + 1)
-                root2 = (1 - beta2 ** (step + 1)) ** 0.5
-                adam = mean / root1 / (square.sqrt() / root2 + eps)
-                other = torch.where(is_sgd, grad, grad / (square.sqrt() + eps))
-                p -= lr * torch.where(is_adam, adam, other)
+            roots = 1 - beta1 ** (step + 1), (1 - beta2 ** (step + 1)) ** 0.5
+            whole = items.shape[1] == runs[0].batch and factors is None
+            if step == 0 and whole and self.device.type == "cuda":
+                replay = self._recorded(update, items, [p, mean, square])
+            if replay is not None and whole:
+                replay(items, roots)
+            elif self.compiled is not None:
+                # Numbers would be compiled in, anew at every step.
+                update(items, tuple(torch.tensor(roots, **place)), factors)
+            else:
+                update(items, roots, factors)
         return [Trained(*(np.array(values) for values in zip(*rows, strict=True))) for rows in kept]
+
+    def _adjust(self, *arguments: Any) -> None:
+        """`adjust`, compiled where that works."""
+        if self.compiled is not None:
+            try:
+                self.compiled(*arguments)
+                return
+            except Exception:  # the compiler's are of many kinds, and it is not needed
+                self.compiled = None
+        adjust(*arguments)
+
+    def _recorded(
+        self, update: Callable[..., None], items: Tensor, state: list[Tensor]
+    ) -> Callable[[Tensor, tuple[float, float]], None] | None:
+        """`update` as a CUDA graph, called with items and roots; None where that fails.
+
+        Args:
+            items: of any minibatch of the size to be replayed.
+            state: what `update` changes; as it was when this returns.
+        """
+        given = items.clone()
+        roots = torch.ones(2, dtype=self.dtype, device=self.device)
+        before = [tensor.detach().clone() for tensor in state]
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # Run it first, on a stream of its own: torch and Triton set things up then.
+            stream = torch.cuda.Stream(self.device)
+            stream.wait_stream(torch.cuda.current_stream(self.device))
+            with torch.cuda.stream(stream):
+                for _ in range(3):
+                    update(given, (roots[0], roots[1]), None)
+            torch.cuda.current_stream(self.device).wait_stream(stream)
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                update(given, (roots[0], roots[1]), None)
+        except RuntimeError:
+            return None
+        finally:
+            with torch.no_grad():
+                for tensor, old in zip(state, before, strict=True):
+                    tensor.copy_(old)
+
+        def replay(items: Tensor, values: tuple[float, float]) -> None:
+            given.copy_(items)
+            roots[0], roots[1] = values
+            graph.replay()
+
+        return replay
 
     def _forward(
         self,

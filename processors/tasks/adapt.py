@@ -1,0 +1,205 @@
+"""Classifiers of clean pictures, changed so that they read corrupted ones.
+
+A model gives each classifier its change, v - dv; the loss is that of the changed one on
+corrupted training pictures of its own two classes. Neither the pictures nor the
+classifiers that it is measured on were there in training.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from processors.options import AdaptOptions
+from processors.rows import Rows
+from processors.settings import Settings
+from processors.tasks import figures, papers
+from processors.tasks.corruptions import corrupt
+from processors.tasks.task import Metrics, Task
+from zoo import Weights, ZooError, forward, source_of, split_items
+
+# Classifiers that are changed at once in an evaluation, and pictures in memory with them.
+_NETS, _PICTURES = 32, 20_000
+# Opening tens of thousands of files takes longer than all else before the first update.
+_BANKS: dict[tuple[Any, ...], "Bank"] = {}
+
+
+class Bank:
+    """Corrupted pictures of one part of a source, by class.
+
+    Attributes:
+        pixels: 0..255, `variant item chan row column`, items ordered by class.
+        starts, counts: where the items of each class lie.
+        clean: one picture of each class as it was, `label row column chan`, for figures.
+    """
+
+    def __init__(
+        self, images: Tensor, labels: Tensor, classes: int, strength: float, seeds: Sequence[int]
+    ) -> None:
+        images = images[labels.argsort(stable=True)]
+        self.pixels = torch.stack([corrupt(images, strength, seed) for seed in seeds])
+        self.counts = labels.bincount(minlength=classes)
+        self.starts = self.counts.cumsum(0) - self.counts
+        self.clean = images[self.starts.clamp(max=len(images) - 1)]
+
+    def to(self, device: torch.device) -> "Bank":
+        """Itself, with its pictures on the device."""
+        self.pixels = self.pixels.to(device)
+        self.counts, self.starts = self.counts.to(device), self.starts.to(device)
+        return self
+
+    def drawn(
+        self, pairs: Int64[Tensor, "net 2"], count: int
+    ) -> tuple[Tensor, Int64[Tensor, "net item"]]:
+        """Random pictures of each network's classes, `net item ...`, and their classes."""
+        counts = self.counts[pairs]
+        place = torch.rand(len(pairs), count, device=pairs.device) * counts.sum(1, keepdim=True)
+        place = place.long().clamp(max=counts.sum(1, keepdim=True) - 1)
+        second = (place >= counts[:, :1]).long()
+        item = place - second * counts[:, :1] + self.starts[pairs].gather(1, second)
+        variant = torch.randint(len(self.pixels), item.shape, device=pairs.device)
+        return self.pixels[variant, item], pairs.gather(1, second)
+
+    def first(
+        self, pairs: Int64[Tensor, "net 2"], count: int
+    ) -> tuple[Tensor, Int64[Tensor, "net item"]]:
+        """The first pictures of each network's classes, as many of the one as of the other."""
+        each = min(count // 2, int(self.counts.min()))
+        item = self.starts[pairs][..., None] + torch.arange(each, device=pairs.device)
+        return self.pixels[0, item.flatten(1)], pairs.repeat_interleave(each, dim=1)
+
+
+class Adapt(Task):
+    """Classifiers of two classes each, on pictures that are rotated, flipped and so on.
+
+    How strong the published corruption was is not said; that of --strength leaves the
+    classifiers as accurate as the published ones, 60.9%.
+
+    Source: Navon et al. 2023, Sec. 7.2 and App. J (Table 3).
+    """
+
+    name = "adapt"
+    metric, higher, title = "accuracy", True, "accuracy on corrupted pictures"
+    out = None
+    options: AdaptOptions
+
+    def __init__(self, data: Mapping[str, Rows], options: AdaptOptions) -> None:
+        super().__init__(data, options)
+        lacking = {"class_a", "class_b"} - set(self.zoo.columns)
+        if lacking:
+            raise ValueError(
+                f"adapt needs classifiers of two classes each (columns class_a and class_b), as "
+                f"`wszoo fit-classifiers` makes them; {self.zoo.folder.name} has none"
+            )
+        if options.strength < 0:
+            raise ValueError(f"strength must not be negative, got {options.strength}")
+        for name, least in (("variants", 1), ("images", 1), ("eval_images", 2)):
+            if getattr(options, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(options, name)}")
+        self._before: dict[str, Tensor] = {}
+
+    def _auto(self) -> tuple[str, ...]:
+        return ("noise", "dropout")
+
+    def settings(self, model: str) -> Settings:
+        """As published: 10,000 updates of 32 networks."""
+        return papers.adapters(model)
+
+    def sizes(self, model: str) -> dict[str, Any]:
+        """About 4M parameters, as published."""
+        return papers.adapter_sizes(model, self.spec.inp)
+
+    def bank(self, part: str) -> Bank:
+        """The corrupted pictures of training, validation or test, made when first wanted.
+
+        Those of validation are the last of the source's training pictures and not trained
+        on here, though the classifiers have seen them clean.
+        """
+        index, options = self.zoo.index, self.options
+        key = (index.source["sha256"], options.strength, options.variants)
+        if (*key, part) not in _BANKS:
+            _BANKS.clear()
+            source = source_of(index)
+            if source.labels is None:
+                raise ZooError(f"the source of {index.name} has no classes")
+            images, labels = torch.from_numpy(source.images), torch.from_numpy(source.labels)
+            classes = len(source.class_names)
+            for name, items in split_items(source.train_items, len(source), "dws").items():
+                chosen = slice(items.start, items.stop)
+                if not len(items) or not labels[chosen].bincount(minlength=classes).min():
+                    raise ZooError(
+                        f"{source.name} has too few pictures: its {name} part lacks a class"
+                    )
+                _BANKS[*key, name] = Bank(
+                    images[chosen], labels[chosen], classes, options.strength,
+                    {"test": (0,), "validation": (1,)}.get(name, range(2, 2 + options.variants)),
+                )  # fmt: skip
+        device = next(iter(self.data.values())).device
+        return _BANKS[*key, part].to(device)
+
+    def _logits(self, weights: Weights, pixels: Tensor) -> Float[Tensor, "net item label"]:
+        """What every network says about its pictures, 0..255, `net item chan row column`."""
+        black, white = self.spec.pixel_range
+        x = pixels.to(weights.dtype).mul_((white - black) / 255).add_(black)
+        if self.spec.layers[0].kind == "linear":
+            x = x.flatten(2)
+        return forward(self.spec, weights, x)
+
+    def loss(self, module: Any, weights: Weights, columns: dict[str, Tensor]) -> Tensor:
+        """Cross-entropy over all classes, as the classifiers were trained."""
+        changed = module(self.augment(weights))
+        pixels, labels = self.bank("train").drawn(_pairs(columns), self.options.images)
+        return cross_entropy(self._logits(changed, pixels).flatten(0, 1), labels.flatten())
+
+    @torch.no_grad()
+    def accuracies(self, module: Any, split: str) -> Float[Tensor, " net"]:
+        """Of every changed network of a split, on corrupted pictures; `None` changes nothing."""
+        bank = self.bank(split)
+        found = []
+        for weights, columns in self.data[split].batches(_NETS):
+            changed = weights if module is None else module(weights)
+            pairs = _pairs(columns)
+            for nets in torch.arange(len(pairs)).split(
+                max(1, _PICTURES // self.options.eval_images)
+            ):
+                pixels, labels = bank.first(pairs[nets], self.options.eval_images)
+                right = self._logits(changed[nets], pixels).argmax(dim=2) == labels
+                found.append(right.float().mean(dim=1).cpu())
+        return torch.cat(found)
+
+    def before(self, split: str) -> Float[Tensor, " net"]:
+        """Of the networks as they are."""
+        if split not in self._before:
+            self._before[split] = self.accuracies(None, split)
+        return self._before[split]
+
+    def evaluate(self, module: Any, split: str) -> Metrics:
+        """Mean accuracy, that of the networks as they are, and how much there is between."""
+        after = float(self.accuracies(module, split).double().mean())
+        before = float(self.before(split).double().mean())
+        return {"accuracy": after, "accuracy_before": before, "gain": after - before}
+
+    def figures(self, module: Any, split: str, folder: Path) -> None:
+        """`before_after.png`: each network; `pictures.png`: clean and corrupted ones."""
+        after, before = self.accuracies(module, split).numpy(), self.before(split).numpy()
+        figures.predicted(
+            after, before, "accuracy", folder / "before_after.png",
+            labels=("before", "after", "no change"),
+        )  # fmt: skip
+        bank = self.bank(split)
+        shown = bank.counts.cpu().nonzero()[:, 0][:10]
+        starts = bank.starts.cpu()[shown]
+        corrupted = bank.pixels[0].cpu()[starts].permute(0, 2, 3, 1)
+        rows = {"clean": bank.clean[shown], "corrupted": corrupted}
+        figures.pictures(
+            {name: list((images.float() / 255).numpy()) for name, images in rows.items()},
+            folder / "pictures.png",
+        )
+
+
+def _pairs(columns: Mapping[str, Tensor]) -> Int64[Tensor, "net 2"]:
+    return torch.stack([columns["class_a"], columns["class_b"]], dim=1)

@@ -1,0 +1,213 @@
+"""The folder of a run, and the model repository that it becomes on the Hub."""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from helpers import run
+from local_hub import TOKEN, Client, Hub
+
+import processors
+import zoo
+from processors import runs
+from zoo import ZooError
+
+
+@pytest.fixture(scope="module")
+def finished(digits_zoo, tmp_path_factory) -> Path:
+    """A small run, by the command."""
+    out = tmp_path_factory.mktemp("runs") / "mlp-digits"
+    words = ["--model", "mlp", "--set", "width=8", "--epochs", 2, "--batch", 16, "--device", "cpu"]
+    result = run("train", "classify", digits_zoo, *words, "--out", out)
+    assert result.exit_code == 0, result.output
+    return out
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[Hub]:
+    with Hub() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(hub, tmp_path_factory) -> Iterator[Client]:
+    with hub.client(tmp_path_factory.mktemp("home")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def published(hub, client, finished, digits_zoo) -> str:
+    """The run as user/model, and the zoo it was trained on as user/digits."""
+    assert client.run("push", digits_zoo, "user/digits").code == 0
+    ran = client.run("push", finished, "user/model")
+    assert ran.code == 0, ran.stderr
+    assert re.search(r"sent \d+ files, [\d,]+ bytes; 0 there already", ran.stdout)
+    assert f"{hub.endpoint}/user/model (private)" in ran.stdout
+    return "user/model"
+
+
+def files(hub: Hub, name: str) -> dict[str, bytes]:
+    return hub.files(name, kind="model")
+
+
+def test_a_run_becomes_a_model_repository(hub, published, finished):
+    found = files(hub, published)
+    assert sorted(found) == [
+        "README.md", "config.json", "figures/confusion.png", "figures/curves.png",
+        "metrics.jsonl", "model.safetensors", "run.json", "summary.json",
+    ]  # fmt: skip
+    assert found["model.safetensors"] == (finished / "model/model.safetensors").read_bytes()
+    assert found["config.json"] == (finished / "model/config.json").read_bytes()
+    summary = runs.read_json(finished / "summary.json")
+    assert json.loads(found["summary.json"]) == {**summary, "zoo": "digits"}
+
+
+def test_the_card_names_the_repository(hub, published):
+    card = files(hub, published)["README.md"].decode()
+    _, header, text = card.split("---", 2)
+    assert yaml.safe_load(header) == {
+        "library_name": "wszoo",
+        "tags": ["weight-space", "classify", "mlp"],
+        "license": "mit",
+    }
+    assert 'processors.load("user/model")' in text
+    assert 'zoo.open_zoo("digits", split="test")' in text
+    assert "`model.safetensors` has the best weights" in text
+    assert "Made by `wszoo train classify digits --model mlp " in text
+    assert "](figures/confusion.png)" in text
+
+
+def test_neither_token_nor_this_machine_is_published(hub, published, finished, digits_zoo):
+    for name, content in files(hub, published).items():
+        for secret in (TOKEN, str(digits_zoo), str(finished), str(finished.parent)):
+            assert secret.encode() not in content, name
+    for path in finished.rglob("*"):
+        assert path.is_dir() or TOKEN.encode() not in path.read_bytes()
+
+
+def test_the_same_run_again_sends_nothing(hub, client, published, finished):
+    before = len(hub.repo(published, "model").branches["main"])
+    hub.seen.clear()
+    ran = client.run("push", finished, published)
+    assert ran.code == 0, ran.stderr
+    assert "sent 0 files, 0 bytes; 8 there already, 0 removed" in ran.stdout
+    assert hub.uploads() == []
+    assert len(hub.repo(published, "model").branches["main"]) == before
+
+
+def test_a_dry_run_tells_what_would_be_sent(hub, client, finished):
+    ran = client.run("push", finished, "user/other", "--dry-run")
+    assert ran.code == 0, ran.stderr
+    assert re.search(r"send +[\d,]+  model\.safetensors", ran.stdout)
+    assert ("model", "user/other") not in hub.repos
+
+
+def test_a_published_model_reads_networks(client, published, finished, digits_zoo):
+    weights, _ = zoo.open_zoo(digits_zoo, "test").batch(range(8))
+    with torch.no_grad():
+        expected = processors.load(finished / "model").eval()(weights)
+    for load in ("processors.load", "processors.Processor.from_pretrained"):
+        found = client.ask(
+            "import torch, processors, zoo\n"
+            f"model = {load}({published!r}).eval()\n"
+            "weights, _ = zoo.open_zoo('user/digits', 'test').batch(range(8))\n"
+            "with torch.no_grad(): result = model(weights).tolist()"
+        )
+        torch.testing.assert_close(torch.tensor(found), expected)
+
+
+def test_training_and_measuring_by_the_name_of_a_zoo(hub, client, published, finished, tmp_path):
+    out = tmp_path / "run"
+    words = ["--model", "mlp", "--set", "width=8", "--epochs", "2", "--batch", "16"]
+    hub.seen.clear()
+    ran = client.run("train", "classify", "user/digits", *words, "--device", "cpu", "--out", out)
+    assert ran.code == 0, ran.stderr
+    # Every file once at most, however many splits there are.
+    fetched = [s.path for s in hub.seen if s.method == "GET" and "/resolve/" in s.path]
+    assert len(fetched) == len(set(fetched))
+    ours, theirs = (runs.read_json(folder / "summary.json") for folder in (out, finished))
+    assert ours["zoo"] == "user/digits"
+    assert ours["test"] == theirs["test"]
+    shas = [runs.read_json(folder / "config.json")["zoo_sha256"] for folder in (out, finished)]
+    assert shas[0] == shas[1]
+    hub.seen.clear()
+    ran = client.run("eval", finished, "user/digits", "--device", "cpu")
+    assert ran.code == 0, ran.stderr
+    found = dict(line.split() for line in ran.stdout.splitlines())
+    assert float(found["accuracy"]) == pytest.approx(theirs["test"]["accuracy"], rel=1e-5)
+    assert [s.path for s in hub.seen if s.method == "GET"] == []
+    # Published, the model's card leads to the zoo's repository.
+    assert client.run("push", out, "user/second").code == 0
+    card = files(hub, "user/second")["README.md"].decode()
+    assert 'zoo.open_zoo("user/digits", split="test")' in card
+
+
+def test_what_is_not_finished_is_not_published(hub, client, finished, tmp_path):
+    half = tmp_path / "half"
+    subprocess.run(["cp", "-r", str(finished), str(half)], check=True)
+    (half / "summary.json").unlink()
+    ran = client.run("push", half, "user/half")
+    assert ran.code == 1
+    assert ran.line == f"Error: {half} is not finished; run its command again"
+    assert ("model", "user/half") not in hub.repos
+
+
+def test_an_unfinished_run_has_no_model(finished, tmp_path):
+    (tmp_path / "config.json").write_text('{"wszoo": "run"}')
+    with pytest.raises(ZooError, match="is not finished; run its command again"):
+        runs.load_model(tmp_path)
+    (tmp_path / "config.json").write_text('{"name": "mlp"}')
+    with pytest.raises(ZooError, match=r"is no run: it has no config\.json that wszoo wrote"):
+        runs.load_model(tmp_path)
+    assert runs.load_model(finished).name == "mlp"
+
+
+def test_folders_of_runs_are_known(finished, tmp_path):
+    assert runs.is_run(finished)
+    assert not runs.is_run(finished / "model")
+    assert not runs.is_run(tmp_path)
+    for text in ("{", "[]", "\0"):
+        (tmp_path / "config.json").write_text(text)
+        assert not runs.is_run(tmp_path)
+
+
+def test_a_line_that_was_cut_is_left_out(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
+    assert runs.read_metrics(tmp_path) == [{"step": 1, "loss": 2.0}]
+    assert runs.read_metrics(tmp_path / "nowhere") == []
+
+
+def test_files_are_replaced_in_one_step(tmp_path, monkeypatch):
+    path = tmp_path / "deep" / "x.json"
+    runs.write_json(path, {"a": 1})
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs.os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        runs.write_json(path, {"a": 2})
+    assert runs.read_json(path) == {"a": 1}
+    path.write_text("{")
+    with pytest.raises(ZooError, match=r"x\.json cannot be read"):
+        runs.read_json(path)
+    with pytest.raises(ZooError, match=r"y\.json is missing"):
+        runs.read_json(tmp_path / "y.json")
+
+
+def test_pictures_are_named_by_their_folder(finished, tmp_path):
+    """As in the zoos that are published: where they lie is nobody's business."""
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(finished), str(copy)], check=True)
+    for name in ("config.json", "summary.json"):
+        plain = runs.read_json(copy / name)
+        runs.write_json(copy / name, {**plain, "source": "imagefolder:/home/me/pets"})
+    with runs.published(copy, "user/pets") as staged:
+        texts = [path.read_text() for path in staged.glob("*.json")]
+        assert runs.read_json(staged / "summary.json")["source"] == "imagefolder:pets"
+    assert not any("/home/me" in text for text in texts)

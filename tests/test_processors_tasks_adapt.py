@@ -1,0 +1,164 @@
+import json
+
+import pytest
+import torch
+from helpers import line_of, run, write_zoo
+from torchvision.transforms import functional
+
+import processors
+import zoo
+from processors.options import AdaptOptions
+from processors.rows import Rows
+from processors.tasks.adapt import Adapt, Bank
+from processors.tasks.corruptions import blend, corrupt, grey, rotate, turn_hue
+from processors.train import evaluate, train
+
+
+@pytest.fixture(scope="module")
+def classifiers(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("zoos") / "pairs"
+    run("fit-classifiers", "digits", "--limit", 30, "--hidden", 12, "--layers", 3,
+        "--epochs", 20, "--out", folder, "--no-parquet")  # fmt: skip
+    return folder
+
+
+def task(folder, split="test", **options):
+    rows = Rows(zoo.open_zoo(folder, split))
+    return Adapt({split: rows}, AdaptOptions(**options)), rows
+
+
+def test_transforms_are_those_of_torchvision_for_each_picture():
+    torch.manual_seed(0)
+    x = torch.rand(6, 3, 9, 12)
+    x[0] = 0.5
+    degrees = torch.tensor([0.0, 10.0, -20.0, 45.0, 90.0, 170.0])
+    factors = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 0.9])
+    turns = factors / 4 - 0.25
+    mean = grey(x).mean(dim=(1, 2, 3), keepdim=True)
+    bilinear = functional.InterpolationMode.BILINEAR
+    ours = {
+        "rotate": rotate(x, degrees),
+        "brightness": blend(x, torch.zeros(()), factors),
+        "contrast": blend(x, mean, factors),
+        "saturation": blend(x, grey(x), factors),
+        "hue": turn_hue(x, turns),
+    }
+    for item, picture in enumerate(x):
+        factor = float(factors[item])
+        theirs = {
+            "rotate": functional.rotate(picture, float(degrees[item]), bilinear, fill=None),
+            "brightness": functional.adjust_brightness(picture, factor),
+            "contrast": functional.adjust_contrast(picture, factor),
+            "saturation": functional.adjust_saturation(picture, factor),
+            "hue": functional.adjust_hue(picture, float(turns[item])),
+        }
+        for name, expected in theirs.items():
+            torch.testing.assert_close(ours[name][item], expected, atol=1e-5, rtol=0, msg=name)
+
+
+@pytest.mark.parametrize("chan", [1, 3])
+def test_corruption_depends_on_seed_and_strength_alone(chan):
+    images = torch.randint(256, (1200, 8, 8, chan), dtype=torch.uint8)
+    torch.testing.assert_close(corrupt(images, 0.0, 0), images.permute(0, 3, 1, 2))
+    found = corrupt(images, 1.5, 3)
+    torch.rand(5)
+    torch.testing.assert_close(corrupt(images, 1.5, 3), found, atol=0, rtol=0)
+    # What comes after does not matter to what came before.
+    torch.testing.assert_close(corrupt(images[:1000], 1.5, 3), found[:1000], atol=0, rtol=0)
+    assert (corrupt(images, 1.5, 4) != found).any()
+    with pytest.raises(ValueError, match="strength must not be negative, got -1"):
+        corrupt(images, -1, 0)
+
+
+def test_pictures_are_of_the_two_classes():
+    labels = torch.arange(40) % 4
+    # A picture is as bright as its class says.
+    images = (labels * 60).to(torch.uint8)[:, None, None, None].expand(40, 2, 2, 1)
+    bank = Bank(images, labels, 4, 0.0, (0, 1))
+    pairs = torch.tensor([[0, 3], [1, 2]])
+    for pixels, found in (bank.drawn(pairs, 50), bank.first(pairs, 8)):
+        torch.testing.assert_close(pixels.flatten(2)[..., 0].long(), found * 60)
+        for net, pair in enumerate(pairs):
+            assert set(found[net].tolist()) == set(pair.tolist())
+    # The first ones are as many of each, and different ones.
+    assert bank.first(pairs, 8)[1].eq(pairs[:, :1]).sum(dim=1).tolist() == [4, 4]
+    assert bank.first(pairs, 100)[1].shape == (2, 20)
+
+
+def test_clean_pictures_give_the_accuracy_in_the_index(classifiers):
+    made, rows = task(classifiers, strength=0.0, eval_images=10_000)
+    # Of its classes a pair may have some more of the one; ours takes as many of each.
+    gap = made.before("test") - rows.column("test_accuracy")
+    assert gap.abs().max() < 0.03
+
+
+class Unchanged(torch.nn.Module):
+    def forward(self, weights):
+        return weights.map(lambda tensor: tensor + 0)
+
+
+def test_no_change_leaves_the_accuracy_and_noise_lowers_it(classifiers):
+    made, _ = task(classifiers, eval_images=40)
+    found = made.evaluate(Unchanged(), "test")
+    assert found["accuracy"] == found["accuracy_before"]
+    assert found["gain"] == 0
+    clean, _ = task(classifiers, eval_images=40, strength=0.0)
+    assert found["accuracy"] < clean.evaluate(Unchanged(), "test")["accuracy"] - 0.05
+
+
+@pytest.mark.parametrize("model", ["dws", "mlp-align"])
+def test_training_adapts_and_its_model_is_found_again(classifiers, tmp_path, model):
+    small = {"dws": ["chan=8", "layers=2", "narrow=8"], "mlp-align": ["params=30000", "hidden=1"]}
+    words = [word for size in small[model] for word in ("--set", size)]
+    result = run(
+        "train", "adapt", classifiers, "--model", model, "--out", tmp_path / "run", "--steps", 30,
+        "--batch", 8, "--lr", 0.01, "--images", 32, "--evaluations", 2, *words,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "accuracy_before" in result.output
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    found = summary["test"]
+    assert found["gain"] == pytest.approx(found["accuracy"] - found["accuracy_before"])
+    assert found["gain"] != 0
+    again = evaluate(tmp_path / "run", classifiers)
+    assert again == pytest.approx(found, abs=1e-6)
+    for name in ("before_after", "pictures", "curves"):
+        assert (tmp_path / "run" / "figures" / f"{name}.png").is_file()
+
+
+def test_narrow_editors_are_equivariant_and_baselines_edit():
+    spec = zoo.NetworkSpec.mlp([20, 5, 4, 3], activation="relu")
+    torch.manual_seed(0)
+    weights = zoo.Weights.unflatten(torch.randn(6, spec.param_count, dtype=torch.float64), spec)
+    element = zoo.symmetry.sample(spec, 6, ("permutation",))
+    for name in ("dws", "nfn-np", "nfn-hnp", "monomial"):
+        model = processors.build(name, spec, out=None, narrow=3).double().eval()
+        with torch.no_grad():
+            model.model.skip.fill_(0.1)
+            edited, moved = model(weights), model(zoo.symmetry.apply(element, weights))
+        expected = zoo.symmetry.apply(element, edited)
+        torch.testing.assert_close(moved.flatten(), expected.flatten())
+        assert (edited.weights[0] != weights.weights[0]).all()
+    for name in ("mlp", "inr2vec", "transformer"):
+        model = processors.build(name, spec, out=None, params=20_000).double().eval()
+        change = model(weights).flatten() - weights.flatten()
+        with torch.no_grad():
+            model.step.scale.mul_(2)
+        # The scale multiplies what the baseline says.
+        twice = model(weights).flatten() - weights.flatten()
+        torch.testing.assert_close(twice, 2 * change)
+        assert change.abs().max() > 0
+    with pytest.raises(ValueError, match="narrow is for editors; known: dws, nfn-np"):
+        processors.build("mlp", spec, out=None, narrow=3)
+    with pytest.raises(ValueError, match="narrow must be positive and below 20 inputs, got 20"):
+        processors.build("dws", spec, out=None, narrow=20)
+
+
+def test_other_zoos_and_models_are_refused(classifiers, tmp_path):
+    write_zoo(tmp_path / "inrs", parquet=False)
+    found = run("train", "adapt", tmp_path / "inrs", "--model", "dws", "--out", tmp_path / "run")
+    assert "adapt needs classifiers of two classes each" in line_of(found, 2)
+    with pytest.raises(ValueError, match="'statnn' cannot edit networks; known: dws"):
+        train("adapt", "statnn", classifiers, tmp_path / "run")
+    with pytest.raises(ValueError, match="eval_images must be at least 2, got 1"):
+        task(classifiers, eval_images=1)
