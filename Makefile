@@ -26,6 +26,7 @@ bench: $(VENV)/ready
 	$(BIN)/python benchmarks/storage.py
 	$(BIN)/python benchmarks/processors.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/cluster.py
 
 $(VENV)/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

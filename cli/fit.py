@@ -1,14 +1,21 @@
-"""Commands that make zoos: `fit-*`, and `recipes` that lists what they can make."""
+"""Commands that make zoos: `fit-*`, `merge`, and `recipes` that lists what they can make."""
 
 import signal
 import sys
+import time
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from cli.options import INRS, TRAINED, fitting, given_fields, recipe_options, storage
+from cli.options import INRS, TRAINED, data_root, fitting, given_fields, recipe_options, storage
+
+if TYPE_CHECKING:
+    from zoo.builder import Progress
+    from zoo.shards import Index
+
+NODES_SHOWN = 4
 
 
 @click.command("fit-inrs")
@@ -59,7 +66,7 @@ def _fit(
     command: str,
     source: str,
     recipe: str | None,
-    out: Path | None,
+    out: Path | str | None,
     limit: int | None,
     seed: int,
     shard_rows: int | None,
@@ -69,23 +76,39 @@ def _fit(
     data_root: Path | None,
     overwrite: bool,
     no_parquet: bool,
+    part: str | None,
+    cluster: str | None,
     dtype: str = "float32",
+    cpus_per_task: float | None = None,
+    gpus_per_task: float | None = None,
+    in_flight: int | None = None,
     **values: Any,
 ) -> None:
     """Run the recipe that the options of a command describe."""
     from zoo import recipes
 
+    tasks: dict[str, Any] = {"cpus": cpus_per_task, "gpus": gpus_per_task, "in_flight": in_flight}
+    tasks = {name: value for name, value in tasks.items() if value is not None}
+    _check_cluster(cluster, bool(tasks), out, workers, part)
     chosen = recipes.recipe(recipe, source, command, **given_fields(values))
-    folder = out or Path("zoos") / zoo_name(source, chosen.name)
+    folder = out
+    if folder is None:
+        folder = Path("zoos") / zoo_name(source, chosen.name)
+        if part is not None:
+            folder = folder.with_name(f"{folder.name}.parts") / part.replace("/", "-of-")
 
     from tqdm import tqdm
 
     from zoo.builder import Progress, build
+    from zoo.cluster import Cluster, build_on_cluster
 
     signal.signal(signal.SIGTERM, _stop)
     bars: list[tqdm[NoReturn]] = []
+    begun = time.monotonic()
+    last: list[Progress] = []
 
     def progress(state: Progress) -> None:
+        last[:] = [state]
         if not bars:
             bars.append(
                 tqdm(
@@ -100,10 +123,13 @@ def _fit(
         if state.fitted == 0:
             # What was there before this run must not count as speed.
             bar.initial = bar.n = state.done
+        words = []
         if state.psnr_db is not None:
-            bar.set_postfix_str(f"{state.psnr_db:.2f} dB", refresh=False)
+            words.append(f"{state.psnr_db:.2f} dB")
         if state.accuracy is not None:
-            bar.set_postfix_str(f"accuracy {state.accuracy:.3f}", refresh=False)
+            words.append(f"accuracy {state.accuracy:.3f}")
+        words += _of_nodes(state, time.monotonic() - begun)
+        bar.set_postfix_str(", ".join(words), refresh=False)
         bar.update(state.done - bar.n)
 
     def close() -> None:
@@ -113,33 +139,74 @@ def _fit(
     def warn(line: str) -> None:
         tqdm.write(line, file=sys.stderr)
 
+    settings: dict[str, Any] = {
+        "limit": limit,
+        "seed": seed,
+        "shard_rows": shard_rows,
+        "engine": engine,
+        "device": device,
+        "data_root": data_root,
+        "overwrite": overwrite,
+        "parquet": not no_parquet,
+        "dtype": dtype,
+        "progress": progress,
+        "warn": warn,
+    }
     try:
-        index = build(
-            chosen,
-            source,
-            folder,
-            limit=limit,
-            seed=seed,
-            shard_rows=shard_rows,
-            workers=workers,
-            engine=engine,
-            device=device,
-            data_root=data_root,
-            overwrite=overwrite,
-            parquet=not no_parquet,
-            dtype=dtype,
-            progress=progress,
-            warn=warn,
-        )
+        if cluster is None:
+            index = build(chosen, source, folder, workers=workers, part=part, **settings)
+        else:
+            index = build_on_cluster(chosen, source, folder, Cluster(cluster, **tasks), **settings)
     except KeyboardInterrupt:
         close()
+        cancelled = "its tasks are cancelled; " if cluster else ""
         click.echo(
-            f"stopped; what is finished is kept in {folder}. Run the same command again to go on.",
+            f"stopped; {cancelled}what is finished is kept in {folder}. Run the same command again "
+            "to go on.",
             err=True,
         )
         sys.exit(1)
     finally:
         close()
+    if part is not None:
+        click.echo(
+            f"{folder}: part {part}, {len(index.shards)} shards of {index.rows:,} networks; "
+            "`wszoo merge` joins the parts"
+        )
+        return
+    _report(folder, index)
+    if last and (words := _of_nodes(last[0], time.monotonic() - begun)):
+        click.echo(f"fitted by {', '.join(words)}", err=True)
+
+
+def _check_cluster(
+    cluster: str | None, tasks: bool, out: Path | str | None, workers: int, part: str | None
+) -> None:
+    """Refuse options that belong to the other way of fitting."""
+    if cluster is None:
+        from zoo.storage import is_url
+
+        if tasks:
+            raise ValueError("--cpus-per-task, --gpus-per-task and --in-flight want a --cluster")
+        if is_url(out):
+            raise ValueError(f"{out} is written by the tasks of a cluster: add --cluster local")
+    elif workers != 1 or part is not None:
+        name = "--shards" if part is not None else "--workers"
+        raise ValueError(f"{name} is for a fit without --cluster")
+
+
+def _of_nodes(state: "Progress", seconds: float) -> list[str]:
+    """Throughput of each node of a cluster, and what went wrong there."""
+    words = [f"{node} {count / seconds:.1f} net/s" for node, count in state.nodes.items()]
+    if len(words) > NODES_SHOWN:
+        rest = sum(list(state.nodes.values())[NODES_SHOWN:]) / seconds
+        more = f"{len(words) - NODES_SHOWN} more nodes {rest:.1f} net/s"
+        words = [*words[:NODES_SHOWN], more]
+    return words + ([f"{state.failures} tasks lost"] if state.failures else [])
+
+
+def _report(folder: Path | str, index: "Index") -> None:
+    """What was made, on stdout."""
     splits = ", ".join(f"{name} {rows:,}" for name, rows in index.splits.items())
     click.echo(f"{folder}: {index.rows:,} networks ({splits})")
     for column, text in (("psnr_db", "PSNR {:.2f} dB"), ("test_accuracy", "test accuracy {:.4f}")):
@@ -173,6 +240,31 @@ def zoo_name(source: str, recipe: str) -> str:
     command = command_of(recipe)
     what = f"{stem}-{command.removeprefix('fit-')}"
     return what if recipe == default_recipe(source, command) else f"{what}-{recipe}"
+
+
+@click.command()
+@click.argument("parts", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the zoo.")
+@click.option("--check", is_flag=True, help="Also compare the sha256 of files that are linked.")
+@click.option("--overwrite", is_flag=True, help="Throw away the zoo in --out first.")
+@data_root
+def merge(
+    parts: tuple[Path, ...], out: Path, check: bool, overwrite: bool, data_root: Path | None
+) -> None:
+    """Join PARTS, folders that fits with --shards made, into the zoo in --out.
+
+    The result equals that of one fit of everything. The parts are left as they are; their
+    files are linked, or copied from another file system.
+    """
+    from zoo.merging import merge as join
+
+    def warn(line: str) -> None:
+        click.echo(line, err=True)
+
+    index = join(
+        parts, out, data_root=data_root, check_hashes=check, overwrite=overwrite, warn=warn
+    )
+    _report(out, index)
 
 
 @click.command()

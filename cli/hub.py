@@ -9,11 +9,13 @@ from typing import Any, NoReturn
 
 import click
 
+from cli.options import zoo_path
+
 repo_id = click.argument("repo_id", metavar="USER/NAME")
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@zoo_path
 @repo_id
 @click.option("--public", is_flag=True, help="Make a new repository public.  [default: private]")
 @click.option("--revision", help="Branch that the commit goes onto.  [default: main]")
@@ -21,7 +23,7 @@ repo_id = click.argument("repo_id", metavar="USER/NAME")
 @click.option("--create-pr", is_flag=True, help="Propose the commit as a pull request.")
 @click.option("--dry-run", is_flag=True, help="Only print what would be sent.")
 def push(
-    path: Path,
+    path: Path | str,
     repo_id: str,
     public: bool,
     revision: str | None,
@@ -31,8 +33,9 @@ def push(
 ) -> None:
     """Send PATH to the Hub: a zoo as the dataset USER/NAME, a finished run as a model.
 
-    A zoo is verified first. Of a run the best model goes to the top, where
-    processors.load("USER/NAME") finds it, with card, figures and metrics beside it.
+    A zoo, which may lie at a URL such as s3://BUCKET/NAME, is verified first. Of a run
+    the best model goes to the top, where processors.load("USER/NAME") finds it, with
+    card, figures and metrics beside it.
     What is there already is not sent again, and all of it appears in one commit; after
     a stop of any kind run the same command again.
     """
@@ -98,8 +101,11 @@ def pull(
 
 
 @contextlib.contextmanager
-def _sendable(path: Path, repo_id: str) -> Iterator[Path]:
-    """The folder itself, or for a run one that is laid out as a model repository."""
+def _sendable(path: Path | str, repo_id: str) -> Iterator[Path | str]:
+    """The folder or URL itself, or for a run one that is laid out as a model repository."""
+    if isinstance(path, str):  # a URL, where only zoos lie
+        yield path
+        return
     if (path / "config.json").is_file() and not (path / "zoo.json").is_file():
         from processors import runs
 

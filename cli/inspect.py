@@ -5,12 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.options import data_root
+from cli.options import data_root, zoo_path
 
 if TYPE_CHECKING:
     from zoo.shards import Index
-
-zoo_path = click.argument("path", type=click.Path(path_type=Path))
 
 
 @click.command()
@@ -19,14 +17,18 @@ zoo_path = click.argument("path", type=click.Path(path_type=Path))
 def info(path: str, revision: str | None) -> None:
     """What the zoo at PATH holds; also for one that is still being made.
 
-    PATH may be the USER/NAME of a zoo on the Hugging Face Hub, of which only the index
-    is fetched.
+    PATH may be the USER/NAME of a zoo on the Hugging Face Hub or a URL such as
+    s3://BUCKET/NAME, of which only the index is fetched.
     """
+    from zoo import storage
     from zoo.errors import ZooError
     from zoo.hub import is_repo_id, remote_index
 
     if is_repo_id(path):
         index = remote_index(path, revision)
+        click.echo(f"{path}: {index.rows:,} networks")
+    elif storage.is_url(path):
+        index = storage.read_index(path)
         click.echo(f"{path}: {index.rows:,} networks")
     else:
         index = _local_index(Path(path), revision)
@@ -99,9 +101,12 @@ def _plain(value: Any) -> str:
 @click.option("--device", default="cpu", show_default=True, help="Torch device of a refit.")
 @data_root
 def verify(
-    path: Path, samples: int, refit: int, seed: int, device: str, data_root: Path | None
+    path: Path | str, samples: int, refit: int, seed: int, device: str, data_root: Path | None
 ) -> None:
-    """Check the zoo at PATH: hashes, rows, quality against its source, a refit."""
+    """Check the zoo at PATH: hashes, rows, quality against its source, a refit.
+
+    PATH is a folder, or a URL from which everything is fetched anew.
+    """
     from zoo.errors import ZooError
     from zoo.verification import verify as checks
 
@@ -130,7 +135,7 @@ def verify(
 @click.option("--seed", default=0, show_default=True, help="Of the choice of rows.")
 @data_root
 def show(
-    path: Path, out: Path, split: str | None, count: int, seed: int, data_root: Path | None
+    path: Path | str, out: Path, split: str | None, count: int, seed: int, data_root: Path | None
 ) -> None:
     """Draw random networks of the zoo at PATH beside their originals.
 

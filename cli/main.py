@@ -13,6 +13,7 @@ COMMANDS = {
     "fit-inrs": ("cli.fit", "Fit an INR to every picture or wave of a source."),
     "fit-classifiers": ("cli.fit", "Train classifiers of two random classes each."),
     "fit-trajectories": ("cli.fit", "Train classifiers and keep networks on the way."),
+    "merge": ("cli.fit", "Join parts that were fitted by --shards into a zoo."),
     "import": ("cli.importing", "Make a zoo of networks that others published."),
     "recipes": ("cli.fit", "List the recipes and their fields."),
     "info": ("cli.inspect", "What a zoo holds, finished or not."),

@@ -97,6 +97,18 @@ class OrNone(click.ParamType):  # type: ignore[type-arg]  # generic from click 8
 NONE = object()
 
 
+class PathOrUrl(click.ParamType):  # type: ignore[type-arg]
+    """A path, or a URL such as s3://bucket/name, which stays a string."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if isinstance(value, Path) or "://" in value else Path(value)
+
+
+zoo_path = click.argument("path", type=PathOrUrl())
+
+
 INRS = (ImageRecipe, SineRecipe)
 TRAINED = (ClassifierRecipe, TrajectoryRecipe)
 
@@ -164,8 +176,8 @@ def fitting(command: Callable[..., Any]) -> Callable[..., Any]:
     options: list[Decorator] = [
         click.option("--recipe", help="Named recipe; see `wszoo recipes`."),
         click.option(
-            "--out", type=click.Path(path_type=Path),
-            help="Folder of the zoo.  [default: zoos/NAME]",
+            "--out", type=PathOrUrl(),
+            help="Folder of the zoo; with --cluster also a URL.  [default: zoos/NAME]",
         ),
         click.option("--limit", type=int, help="Networks (or runs) in all, split in proportion."),
         click.option(
@@ -187,6 +199,26 @@ def fitting(command: Callable[..., Any]) -> Callable[..., Any]:
         data_root,
         click.option("--overwrite", is_flag=True, help="Throw away the zoo in --out first."),
         click.option("--no-parquet", is_flag=True, help="Leave out the view for load_dataset."),
+        click.option(
+            "--shards", "part", metavar="A-B/N",
+            help="Fit only parts A to B of N, from 0, of the list of shards; see `wszoo merge`.",
+        ),
+        click.option(
+            "--cluster", metavar="ADDRESS",
+            help="Fit shards as Ray tasks: local (Ray on this machine), auto (the cluster it is "
+            "in) or ray://HOST:PORT.",
+        ),
+        click.option(
+            "--cpus-per-task", type=float, help="Cores of a cluster's task.  [default: 1]"
+        ),
+        click.option(
+            "--gpus-per-task", type=float,
+            help="GPUs of a cluster's task, fractions too.  [default: 1 for --device cuda, else 0]",
+        ),
+        click.option(
+            "--in-flight", type=int,
+            help="Tasks handed to the cluster at most.  [default: twice what fits]",
+        ),
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # for editors and mypy; at run time __getattr__ does it
     from zoo import symmetry
     from zoo.builder import Progress, build
+    from zoo.cluster import Cluster, build_on_cluster
     from zoo.compare import original, source_of
     from zoo.errors import ZooError
     from zoo.fitting import Networks, fit
     from zoo.hub import open_zoo, pull, push
     from zoo.importers import import_zoo
+    from zoo.merging import merge
     from zoo.nets import coordinates, forward, render, to_module
     from zoo.reader import Row, Zoo, collate
     from zoo.recipes import ImageRecipe, SineRecipe, recipe
@@ -28,6 +30,7 @@ if TYPE_CHECKING:  # for editors and mypy; at run time __getattr__ does it
     from zoo.weights import Weights
 
 _HOMES = {
+    "Cluster": "zoo.cluster",
     "ImageRecipe": "zoo.recipes",
     "Layer": "zoo.spec",
     "NetworkSpec": "zoo.spec",
@@ -39,11 +42,13 @@ _HOMES = {
     "Zoo": "zoo.reader",
     "ZooError": "zoo.errors",
     "build": "zoo.builder",
+    "build_on_cluster": "zoo.cluster",
     "collate": "zoo.reader",
     "coordinates": "zoo.nets",
     "fit": "zoo.fitting",
     "forward": "zoo.nets",
     "import_zoo": "zoo.importers",
+    "merge": "zoo.merging",
     "open_zoo": "zoo.hub",
     "original": "zoo.compare",
     "pull": "zoo.hub",

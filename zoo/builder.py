@@ -6,14 +6,18 @@ together. Units are fitted in chunks of one engine batch; each chunk is kept in 
 as soon as it is done, a full shard replaces its chunks, and statistics, card and index
 end the work. So a kill at any moment costs the chunks under way, and the next run goes
 on from what is on disk.
+
+The shards are a list that recipe, source and plan decide alone. A part is a range of it,
+fitted in a folder of its own that ends without an index: see `zoo.merging`.
 """
 
 import hashlib
 import json
 import platform
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -42,7 +46,7 @@ from zoo.shards import Excluded, Index, Shard
 from zoo.sources import ImageSource, SineSource
 from zoo.training import Classification
 
-PLAN_FILE = "plan.json"
+PLAN_FILE = shards.PLAN_FILE
 CHUNK_BYTES = 16e6  # of a chunk of classifiers; a run may be larger
 PACKAGES = ("wszoo", "numpy", "numba", "llvmlite", "torch", "safetensors", "pyarrow", "datasets")
 
@@ -56,6 +60,8 @@ class Progress:
         fitted: networks that this run fitted itself.
         psnr_db: mean over the networks fitted so far, or None where there is none.
         accuracy: likewise the mean test accuracy of classifiers, a fraction.
+        nodes: of a cluster, networks fitted on each machine so far.
+        failures: tasks of a cluster that were lost, and run again.
     """
 
     done: int
@@ -63,6 +69,8 @@ class Progress:
     fitted: int
     psnr_db: float | None
     accuracy: float | None = None
+    nodes: Mapping[str, int] = field(default_factory=dict)
+    failures: int = 0
 
 
 def largest_remainder(total: int, sizes: Mapping[str, int]) -> dict[str, int]:
@@ -173,6 +181,25 @@ class _Trainer:
         return self.goal.train(self.engine, self.seed, rows)
 
 
+def fitter_of(goal: Objective | Classification) -> type[_Fitter] | type[_Trainer]:
+    """What a worker prepares from (goal, seed, engine, threads, device)."""
+    return _Trainer if isinstance(goal, Classification) else _Fitter
+
+
+def chunk_size(
+    goal: Objective | Classification, engine: str, device: str, threads: int
+) -> tuple[int, int]:
+    """Units of a chunk, and how many chunks one process fits at once."""
+    if not isinstance(goal, Classification):
+        # While a GPU fits one thread's chunk, another thread draws the next one's networks.
+        return engines.load(engine, device, threads).batch, 2 if engine == "cuda" else 1
+    from zoo.engines import classifiers
+
+    trainer = classifiers.load(engine, device, threads)
+    rows = int(np.clip(CHUNK_BYTES // (4 * goal.spec.param_count * goal.unit_rows), 1, 64))
+    return max(rows, trainer.batch), trainer.threads
+
+
 def default_shard_rows(spec_bytes: int) -> int:
     """Rows of a shard of about 24 MB: 5,000 of the MNIST INRs."""
     return int(np.clip(24e6 // spec_bytes // 100 * 100, 100, 50_000))
@@ -193,6 +220,7 @@ def build(
     overwrite: bool = False,
     parquet: bool = True,
     dtype: str = "float32",
+    part: str | None = None,
     progress: Callable[[Progress], None] | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> Index:
@@ -217,11 +245,13 @@ def build(
         overwrite: throw away a zoo that is already there.
         parquet: also write the view that `datasets.load_dataset` reads.
         dtype: "float32" is exact; classifiers may be kept as "float16" or "bfloat16".
+        part: "0-99/1000" fits only parts 0 to 99 of the list of shards cut into 1,000
+            equal ones; `zoo.merge` joins the folders of all parts.
         progress: called after every chunk.
         warn: called with one line about anything found damaged and made again.
 
     Returns:
-        The index of the finished zoo.
+        The index of the finished zoo; of a part, what it would be of these shards alone.
 
     Raises:
         ValueError: for settings that make no sense, or a folder that holds something else.
@@ -229,6 +259,122 @@ def build(
     """
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
+    folder = Path(out)
+    planned = plan_zoo(
+        recipe,
+        source,
+        folder.resolve().name,
+        data_root=data_root,
+        limit=limit,
+        seed=seed,
+        shard_rows=shard_rows,
+        engine=engine,
+        device=device,
+        parquet=parquet,
+        dtype=dtype,
+    )
+    if part is not None:
+        planned = planned.part(part)
+    try:
+        with shards.one_writer(folder):
+            build = _Build(folder, planned, warn or (lambda line: None))
+            build.open(overwrite)
+            places = engines.devices(device)
+            count = max(workers, len(places))
+            own = [places[number % len(places)] for number in range(count)]
+            build.fit(own, progress or (lambda state: None))
+            return build.finish()
+    except OSError as error:
+        raise ZooError(writing.disk_message(folder, error)) from error
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A zoo before the first fit: what is to be made, shard by shard.
+
+    Attributes:
+        index: without shards; the whole plan.
+        parts: the units of each shard, by split and number, in the order of the index.
+        totals: shards of each split, which their file names tell.
+        unit_rows: rows of each unit.
+    """
+
+    index: Index
+    goal: Objective | Classification
+    source: ImageSource | SineSource
+    parts: dict[tuple[str, int], Rows]
+    totals: dict[str, int]
+    unit_rows: int
+
+    @property
+    def units(self) -> int:
+        """Of all shards."""
+        return sum(len(part) for part in self.parts.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """What stands in the folder while the zoo is made."""
+        return {**self.index.to_json(), "planned": self.units, "unit_rows": self.unit_rows}
+
+    def task(self, rows: Rows) -> tuple[Any, ...]:
+        """What is handed to a fitter for these units: all that it needs of the source."""
+        if isinstance(self.goal, Classification):
+            return (rows,)
+        raw = raw_items(self.source, rows.index)
+        return rows, raw, target_columns(self.source, rows.index)
+
+    def samples(self, arrays: Arrays) -> Samples | None:
+        """The networks that the card shows beside their originals."""
+        if isinstance(self.goal, Objective):
+            return samples(self.goal, self.source, arrays)
+        return None
+
+    def part(self, text: str) -> "Planned":
+        """Only the shards of a part, such as "0-99/1000" or "7/10".
+
+        Raises:
+            ValueError: if the text means nothing, or there are fewer shards than parts.
+        """
+        found = re.fullmatch(r"(\d+)(?:-(\d+))?/(\d+)", text)
+        first, last, of = (int(word or found[1]) for word in found.groups()) if found else (0, 0, 0)
+        if not first <= last < of:
+            raise ValueError(
+                f"expected shards as FIRST-LAST/PARTS, counted from 0, such as 0-99/1000, got "
+                f"{text!r}"
+            )
+        count = len(self.parts)
+        if of > count:
+            raise ValueError(
+                f"shards {text}: the zoo has {count} shards, which do not make {of} parts; ask "
+                f"for at most {count}, or for smaller ones by --shard-rows"
+            )
+        kept = list(self.parts)[first * count // of : (last + 1) * count // of]
+        index = replace(self.index, plan={**self.index.plan, "part": f"{first}-{last}/{of}"})
+        return replace(self, index=index, parts={key: self.parts[key] for key in kept})
+
+
+def plan_zoo(
+    recipe: AnyRecipe | str | None,
+    source: ImageSource | SineSource | str,
+    name: str,
+    *,
+    data_root: str | Path | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    shard_rows: int | None = None,
+    engine: str = "auto",
+    device: str = "cpu",
+    parquet: bool = True,
+    dtype: str = "float32",
+    elsewhere: bool = False,
+) -> Planned:
+    """Open the source and plan the zoo called `name`; the arguments are those of `build`.
+
+    Args:
+        elsewhere: it is fitted on other machines, whose device cannot be tried here.
+
+    Raises:
+        ValueError: for settings that make no sense.
+    """
     if shard_rows is not None and shard_rows < 1:
         raise ValueError(f"shard_rows must be at least 1, got {shard_rows}")
     if not 0 <= seed < 2**32:
@@ -245,7 +391,7 @@ def build(
         if not isinstance(source, ImageSource):
             raise ValueError(f"recipe {recipe.name!r} is for pictures, {source.name} has none")
         engine = classifiers.choose(engine, device)
-        if device != "cpu":
+        if device != "cpu" and not elsewhere:
             classifiers.load(engine, device)
         goal = Classification(recipe, source, dtype)
     else:
@@ -253,14 +399,13 @@ def build(
             raise ValueError(f"dtype {dtype!r} is for classifiers; INRs are kept in float32")
         goal = objective(recipe, source)
         engine = engines.choose(engine, device, goal.spec)
-        if device != "cpu":
+        if device != "cpu" and not elsewhere:
             engines.load(engine, device)
     columns = shards.zoo_columns(goal.spec, goal.columns, dtype)
     row_bytes = sum(
         np.dtype(columns[name].stored).itemsize * int(np.prod(goal.spec.tensors.get(name, ())))
         for name in columns
     )
-    folder = Path(out)
     plan: dict[str, Any] = {
         "seed": seed,
         "engine": engine,
@@ -271,7 +416,7 @@ def build(
     if dtype != "float32":
         plan["dtype"] = dtype
     index = Index(
-        name=folder.resolve().name,
+        name=name,
         recipe=recipe.to_json(),
         spec=goal.spec,
         columns=columns,
@@ -281,18 +426,41 @@ def build(
         packages=package_versions(),
         command=command_line(recipe, source.name, plan),
     )
-    rows = plan_rows(recipe, source, limit)
-    try:
-        with shards.one_writer(folder):
-            build = _Build(folder, index, goal, source, rows, warn or (lambda line: None))
-            build.open(overwrite)
-            places = engines.devices(device)
-            count = max(workers, len(places))
-            own = [places[number % len(places)] for number in range(count)]
-            build.fit(own, progress or (lambda state: None))
-            return build.finish()
-    except OSError as error:
-        raise ZooError(writing.disk_message(folder, error)) from error
+    unit_rows = goal.unit_rows if isinstance(goal, Classification) else 1
+    size = max(1, plan["shard_rows"] // unit_rows)
+    parts: dict[tuple[str, int], Rows] = {}
+    totals: dict[str, int] = {}
+    for split, rows in plan_rows(recipe, source, limit).items():
+        totals[split] = -(-len(rows) // size)
+        for number in range(totals[split]):
+            parts[split, number] = rows[number * size : (number + 1) * size]
+    return Planned(index, goal, source, parts, totals, unit_rows)
+
+
+def differences(mine: Index, theirs: Mapping[str, Any]) -> list[str]:
+    """How the plan of a zoo, as it stands in JSON, differs from the one asked for."""
+    asked = json.loads(json.dumps(mine.to_json()))
+    found = []
+    for part, keys in (
+        ("recipe", {**asked["recipe"], **theirs["recipe"]}),
+        ("plan", {**asked["plan"], **theirs["plan"]}),
+        ("source", ("name", "sha256")),
+    ):
+        for key in keys:
+            old, new = theirs[part].get(key), asked[part].get(key)
+            if old != new:
+                name = key if part != "source" else f"source {key}"
+                found.append(f"{name} {old!r} there, {new!r} asked for")
+    return found
+
+
+def refuse_other(folder: object, mine: Index, theirs: Mapping[str, Any]) -> None:
+    """ValueError if a folder holds a zoo of another recipe, source or plan."""
+    if differing := differences(mine, theirs):
+        raise ValueError(
+            f"{folder} holds a zoo made otherwise: {'; '.join(differing)}. "
+            "Choose another --out, or start afresh with --overwrite"
+        )
 
 
 def unfinished(path: str | Path) -> tuple[Index, int, int] | None:
@@ -347,36 +515,83 @@ def command_line(recipe: AnyRecipe, source: str, plan: Mapping[str, Any]) -> str
     return shlex.join(words)
 
 
+def record_file(split: str, number: int) -> str:
+    """Where the record of a finished shard stands in the folder."""
+    return f"{shards.BUILD_FOLDER}/shards/{split}-{number:05d}.json"
+
+
+def note_file(split: str, number: int) -> str:
+    """Where the note of a finished shard stands in the folder, if one was kept."""
+    return f"{shards.BUILD_FOLDER}/notes/{split}-{number:05d}.safetensors"
+
+
+def join(
+    folder: Path,
+    index: Index,
+    split: str,
+    number: int,
+    total: int,
+    pieces: Sequence[tuple[Arrays, list[Any], str]],
+    note: Path | None = None,
+) -> tuple[Shard | None, list[dict[str, Any]]]:
+    """Write a shard and its view from (arrays, excluded, cpu) in order.
+
+    Args:
+        total: shards of this split.
+        note: where to keep what `writing.finish` needs of the shard.
+
+    Returns:
+        The shard, None if nothing of it is left, and what was excluded.
+    """
+    lost = [tuple(row) for _, excluded, _ in pieces for row in excluded]
+    kinds = {cpu for _, _, cpu in pieces}
+    arrays = {
+        name: np.concatenate([part[name] for part, _, _ in pieces])
+        if len(pieces) > 1
+        else np.ascontiguousarray(pieces[0][0][name])
+        for name in index.columns
+    }
+    shard = None
+    if len(arrays["index"]):
+        cpus = ", ".join(sorted(kinds))
+        shard = writing.write_shard(folder, index, split, number, total, arrays, cpus)
+        if note is not None:
+            shards.write_tensors(note, writing.note_of(index, split, arrays))
+    excluded = [
+        asdict(Excluded(split, item, view_number, reason))
+        for item, view_number, reason in sorted(lost)
+    ]
+    return shard, excluded
+
+
+def record_of(
+    split: str, number: int, units: int, shard: Shard | None, excluded: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """What is known of a finished shard of so many units, as JSON."""
+    return {
+        "split": split,
+        "number": number,
+        "planned": units,
+        "shard": asdict(shard) if shard else None,
+        "excluded": excluded,
+    }
+
+
 class _Build:
     """One run of `build` in a locked folder; the methods are its phases, in order."""
 
-    def __init__(
-        self,
-        folder: Path,
-        index: Index,
-        goal: Objective | Classification,
-        source: ImageSource | SineSource,
-        rows: dict[str, Rows],
-        warn: Callable[[str], None],
-    ):
+    def __init__(self, folder: Path, planned: Planned, warn: Callable[[str], None]):
         self.folder = folder
         self.scratch = folder / shards.BUILD_FOLDER
-        self.index = index
-        self.goal = goal
-        self.source = source
-        self.rows = rows
+        self.planned = planned
+        self.index = planned.index
+        self.goal = planned.goal
+        self.source = planned.source
+        self.parts = planned.parts
+        self.unit_rows = planned.unit_rows
         self.warn = warn
         self.processor = ""
         self.chunk_rows = 128  # like all that is planned in units
-        self.unit_rows = goal.unit_rows if isinstance(goal, Classification) else 1
-        shard_rows = max(1, index.plan["shard_rows"] // self.unit_rows)
-        self.parts: dict[tuple[str, int], Rows] = {}
-        self.totals: dict[str, int] = {}
-        for split, planned in rows.items():
-            self.totals[split] = -(-len(planned) // shard_rows)
-            for number in range(self.totals[split]):
-                part = slice(number * shard_rows, (number + 1) * shard_rows)
-                self.parts[split, number] = planned[part]
         self.records: dict[tuple[str, int], dict[str, Any]] = {}
 
     # -- opening: what is there already -------------------------------------------------
@@ -402,41 +617,17 @@ class _Build:
             path.unlink()
         if (self.folder / shards.INDEX_FILE).is_file():
             found = shards.read_index(self.folder)
-            self._refuse_other(found.to_json())
+            refuse_other(self.folder, self.index, found.to_json())
             self._adopt(found)
         elif (self.scratch / PLAN_FILE).is_file():
-            self._refuse_other(shards.read_json(self.scratch / PLAN_FILE))
+            refuse_other(self.folder, self.index, shards.read_json(self.scratch / PLAN_FILE))
             self._check_records()
         else:
             self._write_plan()
 
     def _write_plan(self) -> None:
         self.scratch.mkdir(parents=True, exist_ok=True)
-        planned = sum(len(rows) for rows in self.rows.values())
-        shards.write_json(
-            self.scratch / PLAN_FILE,
-            {**self.index.to_json(), "planned": planned, "unit_rows": self.unit_rows},
-        )
-
-    def _refuse_other(self, theirs: dict[str, Any]) -> None:
-        """Refuse to go on with a zoo of another recipe, source or plan."""
-        mine = json.loads(json.dumps(self.index.to_json()))
-        differing = []
-        for part, keys in (
-            ("recipe", {**mine["recipe"], **theirs["recipe"]}),
-            ("plan", {**mine["plan"], **theirs["plan"]}),
-            ("source", ("name", "sha256")),
-        ):
-            for key in keys:
-                old, new = theirs[part].get(key), mine[part].get(key)
-                if old != new:
-                    name = key if part != "source" else f"source {key}"
-                    differing.append(f"{name} {old!r} there, {new!r} asked for")
-        if differing:
-            raise ValueError(
-                f"{self.folder} holds a zoo made otherwise: {'; '.join(differing)}. "
-                "Choose another --out, or start afresh with --overwrite"
-            )
+        shards.write_json(self.scratch / PLAN_FILE, self.planned.to_json())
 
     def _adopt(self, found: Index) -> None:
         """Check a finished zoo; what is damaged is made again, the rest is kept."""
@@ -483,18 +674,12 @@ class _Build:
             self.records[split, number] = record
 
     def _record_path(self, split: str, number: int) -> Path:
-        return self.scratch / "shards" / f"{split}-{number:05d}.json"
+        return self.folder / record_file(split, number)
 
     def _write_record(
         self, split: str, number: int, shard: Shard | None, excluded: list[dict[str, Any]]
     ) -> None:
-        record = {
-            "split": split,
-            "number": number,
-            "planned": len(self.parts[split, number]),
-            "shard": asdict(shard) if shard else None,
-            "excluded": excluded,
-        }
+        record = record_of(split, number, len(self.parts[split, number]), shard, excluded)
         shards.write_json(self._record_path(split, number), record)
         self.records[split, number] = record
 
@@ -512,21 +697,9 @@ class _Build:
         self.processor = processor(device)
         engine = self.index.plan["engine"]
         threads = max(1, engines.available_cores() // count)
-        # While a GPU fits one thread's chunk, another thread draws the next one's networks.
-        side_by_side = 2 if engine == "cuda" else 1
-        if isinstance(self.goal, Classification):
-            from zoo.engines import classifiers
-
-            trainer = classifiers.load(engine, device, threads)
-            side_by_side = trainer.threads
-            unit_bytes = 4 * self.goal.spec.param_count * self.unit_rows
-            self.chunk_rows = int(np.clip(CHUNK_BYTES // unit_bytes, 1, 64))
-            self.chunk_rows = max(self.chunk_rows, trainer.batch)
-        else:
-            self.chunk_rows = engines.load(engine, device, threads).batch
+        self.chunk_rows, side_by_side = chunk_size(self.goal, engine, device, threads)
         chunks = self._found_chunks()
-        planned = sum(len(rows) for rows in self.rows.values())
-        tally = _Tally(planned * self.unit_rows, progress)
+        tally = Tally(self.planned.units * self.unit_rows, progress)
         for record in self.records.values():
             tally.add(record["planned"] * self.unit_rows, None)
         todo: list[tuple[str, int, int]] = []
@@ -548,19 +721,13 @@ class _Build:
 
         def tasks() -> Iterator[tuple[Any, ...]]:
             for split, number, start in todo:
-                rows = self.parts[split, number][start : start + self.chunk_rows]
-                if isinstance(self.goal, Classification):
-                    yield (rows,)
-                    continue
-                raw = raw_items(self.source, rows.index)
-                yield rows, raw, target_columns(self.source, rows.index)
+                yield self.planned.task(self.parts[split, number][start : start + self.chunk_rows])
 
         if not todo:
             return
         seed = self.index.plan["seed"]
         settings = (self.goal, seed, engine, threads)
-        prepare = _Trainer if isinstance(self.goal, Classification) else _Fitter
-        done = workers.run(prepare, settings, tasks(), count, side_by_side, devices)
+        done = workers.run(fitter_of(self.goal), settings, tasks(), count, side_by_side, devices)
         for task, fitted in done:
             split, number, start = todo[task]
             rows = len(self.parts[split, number][start : start + self.chunk_rows])
@@ -625,23 +792,10 @@ class _Build:
         self, split: str, number: int, pieces: Sequence[tuple[Arrays, list[Any], str]]
     ) -> None:
         """Write a shard, its view and its record from (arrays, excluded, cpu) in order."""
-        lost = [tuple(row) for _, excluded, _ in pieces for row in excluded]
-        kinds = {cpu for _, _, cpu in pieces}
-        arrays = {
-            name: np.concatenate([part[name] for part, _, _ in pieces])
-            if len(pieces) > 1
-            else np.ascontiguousarray(pieces[0][0][name])
-            for name in self.index.columns
-        }
-        shard = None
-        if len(arrays["index"]):
-            cpus = ", ".join(sorted(kinds))
-            total = self.totals[split]
-            shard = writing.write_shard(self.folder, self.index, split, number, total, arrays, cpus)
-        excluded = [
-            asdict(Excluded(split, index, view_number, reason))
-            for index, view_number, reason in sorted(lost)
-        ]
+        note = self.folder / note_file(split, number) if "part" in self.index.plan else None
+        shard, excluded = join(
+            self.folder, self.index, split, number, self.planned.totals[split], pieces, note
+        )
         self._write_record(split, number, shard, excluded)
 
     # -- finishing ----------------------------------------------------------------------
@@ -651,31 +805,44 @@ class _Build:
         if self.index.shards:
             writing.remove(self.scratch)
             return self.index
-        ordered = [self.records[key] for key in self.parts]
-        made = tuple(shards.shard_from_json(r["shard"]) for r in ordered if r["shard"])
-        if not made:
-            reasons = [row["reason"] for r in ordered for row in r["excluded"]]
-            raise ZooError(
-                f"no network is left for {self.folder}: all {len(reasons)} were excluded "
-                f"({reasons[0]}); change the recipe and start afresh with --overwrite"
-            )
-        excluded = [Excluded(**row) for r in ordered for row in r["excluded"]]
-        return writing.finish(self.folder, self.index, made, excluded, self._samples)
-
-    def _samples(self, arrays: Arrays) -> Samples | None:
-        """The networks that the card shows beside their originals."""
-        if isinstance(self.goal, Objective):
-            return samples(self.goal, self.source, arrays)
-        return None
+        made, excluded = gathered([self.records[key] for key in self.parts])
+        if "part" in self.index.plan:
+            return replace(self.index, shards=made, excluded=excluded)
+        refuse_nothing(self.folder, made, excluded)
+        return writing.finish(self.folder, self.index, made, excluded, self.planned.samples)
 
 
-class _Tally:
-    """Counts networks for the progress line."""
+def gathered(
+    records: Sequence[Mapping[str, Any]],
+) -> tuple[tuple[Shard, ...], tuple[Excluded, ...]]:
+    """The shards of records, and the networks that they left out."""
+    made = tuple(shards.shard_from_json(r["shard"]) for r in records if r["shard"])
+    return made, tuple(Excluded(**row) for r in records for row in r["excluded"])
+
+
+def refuse_nothing(folder: object, made: Sequence[Shard], excluded: Sequence[Excluded]) -> None:
+    """ZooError for a zoo without a network."""
+    if not made:
+        raise ZooError(
+            f"no network is left for {folder}: all {len(excluded)} were excluded "
+            f"({excluded[0].reason}); change the recipe and start afresh with --overwrite"
+        )
+
+
+class Tally:
+    """Counts networks for the progress line.
+
+    Attributes:
+        nodes: networks fitted by each machine of a cluster.
+        failures: tasks of a cluster that were lost.
+    """
 
     def __init__(self, total: int, report: Callable[[Progress], None]):
         self.total, self.report = total, report
         self.done = self.fitted = 0
         self.sums = {"psnr_db": (0, 0.0), "test_accuracy": (0, 0.0)}
+        self.nodes: dict[str, int] = {}
+        self.failures = 0
 
     def add(self, rows: int, fitted: Fitted | None) -> None:
         """Count rows that were there, or that were `fitted` just now."""
@@ -689,5 +856,13 @@ class _Tally:
             name: total / count if count else None for name, (count, total) in self.sums.items()
         }
         self.report(
-            Progress(self.done, self.total, self.fitted, means["psnr_db"], means["test_accuracy"])
+            Progress(
+                self.done,
+                self.total,
+                self.fitted,
+                means["psnr_db"],
+                means["test_accuracy"],
+                dict(self.nodes),
+                self.failures,
+            )
         )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from zoo import nets
+from zoo import nets, storage
 from zoo.cards import Samples, accuracy_figure, sample_grid, wave_grid
 from zoo.errors import ZooError
 from zoo.objectives import Objective, objective, open_source, raw_items
@@ -133,6 +133,7 @@ def draw(
     runs or by pair of classes.
 
     Args:
+        path: a folder or a URL.
         split: None takes the last one that the zoo has.
         count: networks.
 
@@ -142,9 +143,13 @@ def draw(
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
-    index = read_index(Path(path))
+    if storage.is_url(path):
+        index = storage.read_index(str(path))
+    else:
+        index = read_index(storage.folder_of(path))
     _refuse_imported(index)
-    networks = open_zoo(path, split or list(index.splits)[-1])
+    split = split or list(index.splits)[-1]
+    networks = open_zoo(storage.local_copy(path, split), split)
     recipe = recipe_from_json(index.recipe)
     if not isinstance(recipe, ImageRecipe | SineRecipe):
         wanted = ("index", "step", "class_a", "class_b", "test_accuracy")

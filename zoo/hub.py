@@ -27,7 +27,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
-from zoo import shards, table
+from zoo import shards, storage, table
 from zoo.errors import ZooError
 from zoo.shards import INDEX_FILE, File, Index
 
@@ -131,13 +131,15 @@ def open_zoo(
     check_hashes: bool = False,
     revision: str | None = None,
 ) -> "Zoo":
-    """One split of a zoo, in a folder or on the Hub.
+    """One split of a zoo, in a folder, on the Hub or at a URL.
 
     A repository is downloaded to the Hub's cache once and then mapped like any folder;
-    later calls only ask whether it has changed, and do without if they cannot.
+    later calls only ask whether it has changed, and do without if they cannot. So is a
+    zoo at a URL, which has to answer.
 
     Args:
-        path: the folder that holds `zoo.json`, or `user/name`.
+        path: the folder that holds `zoo.json`, `user/name`, or a URL such as
+            s3://BUCKET/NAME.
         split: "train", "validation" or "test"; of a repository only this one is fetched.
         check_hashes: also read every shard of the split and compare its sha256 with
             the index; what comes from the Hub is always checked when it arrives.
@@ -154,6 +156,8 @@ def open_zoo(
         path = download(path, split, revision)
     elif revision is not None:
         raise ValueError(f"{path} is a folder, and only repositories have revisions")
+    else:
+        path = storage.local_copy(path, split)
     return reader.open_zoo(path, split, check_hashes)
 
 
@@ -434,6 +438,7 @@ def push(
     as it is.
 
     Args:
+        path: the folder, or the URL of a zoo, which is copied here first.
         public: make a new repository public; private otherwise.
         revision: branch that the commit goes onto; None takes the main branch.
         message: of the commit.
@@ -448,7 +453,7 @@ def push(
     from huggingface_hub import constants, get_token
 
     _check_name(repo_id)
-    folder = Path(path)
+    folder = storage.local_copy(path, texts=True)
     report = progress or (lambda done, total: None)
     kind = "dataset" if _is_zoo(folder) else "model"
     lock = folder / shards.LOCK_FILE

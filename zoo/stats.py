@@ -21,7 +21,8 @@ class Moments:
     def __init__(self) -> None:
         self.count = 0
         self.mean: NDArray[np.float64] = np.zeros(())
-        self._squares: NDArray[np.float64] = np.zeros(())
+        # Sum of the squared deviations from the mean.
+        self.squares: NDArray[np.float64] = np.zeros(())
 
     def add(self, rows: NDArray[np.generic]) -> None:
         """Take in `row ...`; nothing happens for no rows."""
@@ -30,17 +31,20 @@ class Moments:
         wide = rows.astype(np.float64)
         count, mean = len(wide), wide.mean(axis=0)
         wide -= mean
-        squares = np.square(wide, out=wide).sum(axis=0)
+        self.merge(count, mean, np.square(wide, out=wide).sum(axis=0))
+
+    def merge(self, count: int, mean: NDArray[np.float64], squares: NDArray[np.float64]) -> None:
+        """Take in rows by their own moments; the same to the bit as `add` of these rows."""
         total = self.count + count
         delta = mean - self.mean
-        self._squares = self._squares + squares + delta**2 * (self.count * count / total)
+        self.squares = self.squares + squares + delta**2 * (self.count * count / total)
         self.mean = self.mean + delta * (count / total)
         self.count = total
 
     @property
     def std(self) -> NDArray[np.float64]:
         """Standard deviation with ddof 0."""
-        return np.asarray(np.sqrt(self._squares / max(self.count, 1)))
+        return np.asarray(np.sqrt(self.squares / max(self.count, 1)))
 
 
 def normalisation(moments: Mapping[str, Moments]) -> dict[str, NDArray[np.float64]]:

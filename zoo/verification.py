@@ -1,5 +1,6 @@
 """Holds a zoo against its index, against its source, and against a fresh fit."""
 
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from zoo import engines, nets, shards, table
+from zoo import engines, nets, shards, storage, table
 from zoo.builder import cpu_kind, package_versions, plan_rows
 from zoo.compare import evaluate, source_of
 from zoo.engines import classifiers
@@ -55,9 +56,10 @@ def verify(
     seed: int = 0,
     device: str = "cpu",
 ) -> Iterator[Check]:
-    """Check a zoo on disk, yielding each check as it is done.
+    """Check a zoo, yielding each check as it is done.
 
     Args:
+        path: its folder; from a URL every file is fetched anew to be checked.
         samples: rows whose pictures are rendered again and held against their quality.
         refit: rows that are fitted again. On the engine, kind of CPU and package
             versions of the index the bytes must be equal, elsewhere and on a GPU the PSNR
@@ -68,7 +70,18 @@ def verify(
     Raises:
         ZooError: if there is no zoo, its index is unreadable, or its source is missing.
     """
-    folder = Path(path)
+    if storage.is_url(path):
+        storage.read_index(str(path))
+        with tempfile.TemporaryDirectory(prefix="wszoo-") as scratch:
+            try:
+                folder = storage.local_copy(path, cache=Path(scratch) / "zoo")
+            except ZooError as error:
+                yield Check("files", False, str(error))
+                return
+            settings: dict[str, Any] = {"data_root": data_root, "seed": seed, "device": device}
+            yield from verify(folder, samples=samples, refit=refit, **settings)
+        return
+    folder = storage.folder_of(path)
     index = shards.read_index(folder)
     yield _check_files(folder, index)
     damaged = [s for s in index.shards if shards.check_file(folder, s, hashes=False)]

@@ -1,12 +1,13 @@
 """Turns rows into the files of a zoo: what every maker of zoos shares.
 
 A shard is written with its Parquet view and described; `finish` reads the shards back
-as they stand on disk and ends the work with statistics, card and index, in this order.
+as they stand on disk, or the notes that were kept of them, and ends the work with
+statistics, card and index, in this order.
 """
 
 import errno
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -63,12 +64,37 @@ def write_shard(
     )
 
 
+def note_of(index: Index, split: str, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
+    """All that `finish` needs of a shard: small beside it, so that nobody reads it again.
+
+    Returns:
+        `column.NAME` of the columns that are summarised or drawn, `row`; of a training
+        shard `mean.NAME` and `squares.NAME` too, the moments of each tensor's entries.
+    """
+    note = {f"column.{name}": arrays[name] for name in _noted(index)}
+    if split == "train":
+        for name in index.spec.tensors:
+            moment = stats.Moments()
+            moment.add(arrays[name])
+            note |= {f"mean.{name}": moment.mean, f"squares.{name}": moment.squares}
+    return note
+
+
+def _measured(index: Index) -> list[str]:
+    return [name for name, column in index.columns.items() if column.role == "quality"]
+
+
+def _noted(index: Index) -> list[str]:
+    return [*_measured(index), *(name for name in cards.DRAWN_COLUMNS if name in index.columns)]
+
+
 def finish(
     folder: Path,
     index: Index,
     made: Sequence[Shard],
     excluded: Sequence[Excluded],
     samples: Callable[[Arrays], Samples | None],
+    notes: Iterable[Arrays] | None = None,
 ) -> Index:
     """Write statistics, card and index of the shards on disk, the index last.
 
@@ -76,18 +102,21 @@ def finish(
         index: without shards.
         made: at least one shard, in row order.
         samples: the networks to be drawn in the card, from the first rows of the last split.
+        notes: what `note_of` gives of each shard, in order; None reads the shards. With
+            them only the first shard of the last split has to be there.
     """
+    if notes is None:
+        notes = (note_of(index, s.split, shards.read_tensors(folder / s.file)) for s in made)
     moments = {name: stats.Moments() for name in index.spec.tensors}
-    measured = [name for name, column in index.columns.items() if column.role == "quality"]
-    drawn = [name for name in cards.DRAWN_COLUMNS if name in index.columns]
+    measured = _measured(index)
     quality: dict[str, dict[str, list[NDArray[Any]]]] = {}
-    for shard in made:
-        arrays = shards.read_tensors(folder / shard.file)
+    for shard, note in zip(made, notes, strict=True):
         if shard.split == "train":
             for name, moment in moments.items():
-                moment.add(arrays[name])
-        for name in [*measured, *drawn]:
-            quality.setdefault(shard.split, {}).setdefault(name, []).append(arrays[name])
+                moment.merge(shard.rows, note[f"mean.{name}"], note[f"squares.{name}"])
+        for name in _noted(index):
+            column = quality.setdefault(shard.split, {}).setdefault(name, [])
+            column.append(note[f"column.{name}"])
     joined = {
         split: {name: np.concatenate(parts) for name, parts in columns.items()}
         for split, columns in quality.items()
@@ -123,7 +152,7 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def disk_message(folder: Path, error: OSError) -> str:
+def disk_message(folder: object, error: OSError) -> str:
     """One line about an error of the file system, and what to do."""
     what = error.strerror or str(error)
     where = error.filename or folder

@@ -1,0 +1,538 @@
+"""Where a zoo lies that many machines write: a folder they all see, or an fsspec URL.
+
+A `Place` is one of both, with the few things that a driver and its tasks do there. In a
+folder (or file://) writes are the durable ones of `zoo.shards`, and the driver holds its
+lock, which a network file system has to pass on to other machines. Of a URL (s3://,
+gs://, ...) a file appears whole when its upload ends, and the driver is alone by an object
+`.lock` that says who it is and is written anew every half minute.
+
+What that object guarantees: it is created only if there is none, so of two drivers that
+start at once one goes on (S3 by If-None-Match; in a store that ignores that header, by
+reading it back after a moment). It passes to another driver once it has not been written
+for five minutes by the store's own clock, or at once if its process has ended on this
+machine; a driver that finds it taken stops. What it cannot: stop a driver that was
+suspended for longer than that in the middle of one request. A shard's bytes are the same
+whoever fits it on one kind of CPU, so even then only shards from mixed CPUs may end up
+with another sha256 than the index says, which `wszoo verify` finds. Two drivers that displace a
+dead one within the same second may both go on for half a minute, to the same effect.
+
+`local_copy` brings a zoo from a URL into a cache, each file held against its sha256.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import socket
+import tempfile
+import threading
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from zoo import shards
+from zoo.errors import ZooError
+from zoo.shards import File, Index
+from zoo.table import shards_of
+
+BEAT_S = 30.0
+STALE_S = 300.0
+# Until a store that ignores If-None-Match shows which of two drivers wrote last.
+SETTLE_S = 1.0
+# Small files that are read at once; as many as s3fs asks for side by side.
+BATCH = 128
+EXTRAS = {"s3": "wszoo[s3]", "s3a": "wszoo[s3]", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs"}
+
+
+def is_url(path: object) -> bool:
+    """Whether a path is a URL of something else than a folder.
+
+    >>> is_url("s3://bucket/zoo"), is_url("file:///zoos/mnist"), is_url("zoos/mnist")
+    (True, False, False)
+    """
+    return isinstance(path, str) and "://" in path and not path.startswith("file://")
+
+
+def place(path: str | Path) -> "Place":
+    """Where a zoo is to be written.
+
+    Raises:
+        ValueError: for a URL that fsspec does not know, or whose package is missing.
+    """
+    if is_url(path):
+        return Remote(str(path))
+    return Folder(folder_of(path))
+
+
+def folder_of(path: str | Path) -> Path:
+    """The path of a folder, which may be given as file://."""
+    return Path(path.removeprefix("file://") if isinstance(path, str) else path)
+
+
+class Place(ABC):
+    """A zoo's folder, wherever it is. Names are paths inside it, with "/".
+
+    Methods raise ZooError if the store fails, OSError if the file system does, and
+    FileNotFoundError for a name that is not there.
+    """
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The last part of its path."""
+
+    @abstractmethod
+    def sizes(self, part: str = "") -> dict[str, int]:
+        """Every file in it, or in one of its folders, with its bytes."""
+
+    @abstractmethod
+    def read(self, names: Sequence[str]) -> Iterator[bytes]:
+        """The contents of files, in order, a few at a time."""
+
+    @abstractmethod
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file: whole under its name, or not at all."""
+
+    @abstractmethod
+    def move(self, name: str, new: str) -> None:
+        """Give a file another name, over one that may have it."""
+
+    @abstractmethod
+    def remove(self, name: str) -> None:
+        """Remove a file or folder, if it is there."""
+
+    @abstractmethod
+    def fetch(self, name: str, path: Path) -> None:
+        """Copy a file to a path of this machine."""
+
+    @abstractmethod
+    def staged(self, name: str) -> contextlib.AbstractContextManager[Path]:
+        """A folder of this machine; what is in it stands in the folder `name` afterwards."""
+
+    @abstractmethod
+    def owned(self) -> contextlib.AbstractContextManager[Callable[[], None]]:
+        """Hold the place; what it gives raises ZooError when it was lost to another.
+
+        Raises:
+            ZooError: if another driver holds it.
+        """
+
+    @abstractmethod
+    def check(self, file: File, sizes: dict[str, int]) -> str | None:
+        """What is wrong with a file, or None; `sizes` are those of the place."""
+
+    def read_json(self, name: str) -> Any:
+        """The content of a JSON file.
+
+        Raises:
+            ZooError: if it is not JSON.
+        """
+        (content,) = self.read([name])
+        try:
+            return json.loads(content)
+        except ValueError as error:
+            raise ZooError(f"{self}/{name}: not JSON ({error})") from error
+
+    def write_json(self, name: str, plain: Any) -> None:
+        """Write JSON as `shards.write_json` does."""
+        self.write(name, (json.dumps(plain, indent=1, allow_nan=False) + "\n").encode())
+
+
+class Folder(Place):
+    """A folder of the file system; all machines see it under the same path."""
+
+    def __init__(self, path: Path):
+        self.path = path.absolute()
+        self._shown = str(path)
+
+    def __str__(self) -> str:
+        return self._shown
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    def sizes(self, part: str = "") -> dict[str, int]:
+        found = {}
+        for folder, _, names in os.walk(self.path / part):
+            for name in names:
+                path = Path(folder, name)
+                with contextlib.suppress(FileNotFoundError):
+                    found[path.relative_to(self.path).as_posix()] = path.stat().st_size
+        return found
+
+    def read(self, names: Sequence[str]) -> Iterator[bytes]:
+        return ((self.path / name).read_bytes() for name in names)
+
+    def write(self, name: str, content: bytes) -> None:
+        with shards.replacing(self.path / name) as temporary:
+            temporary.write_bytes(content)
+
+    def move(self, name: str, new: str) -> None:
+        path = self.path / new
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (self.path / name).replace(path)  # which the task has synced
+        shards.sync_folder(path.parent)
+
+    def remove(self, name: str) -> None:
+        path = self.path / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+    def fetch(self, name: str, path: Path) -> None:
+        shutil.copyfile(self.path / name, path)
+
+    @contextlib.contextmanager
+    def staged(self, name: str) -> Iterator[Path]:
+        path = self.path / name
+        path.mkdir(parents=True)
+        yield path
+
+    @contextlib.contextmanager
+    def owned(self) -> Iterator[Callable[[], None]]:
+        with shards.one_writer(self.path):
+            yield lambda: None
+
+    def check(self, file: File, sizes: dict[str, int]) -> str | None:
+        return shards.check_file(self.path, file, hashes=True)
+
+
+class Remote(Place):
+    """A URL that fsspec knows; credentials and endpoint come from the environment."""
+
+    def __init__(self, url: str):
+        self.url = url.rstrip("/")
+        self._open()
+
+    def _open(self) -> None:
+        import fsspec
+
+        protocol = self.url.partition("://")[0]
+        try:
+            # Others write there too, so listings must be fresh.
+            self.files, self.root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
+        except ImportError as error:
+            package = EXTRAS.get(protocol, "the package for it")
+            raise ValueError(f"{self.url} needs a package: pip install '{package}'") from error
+        except ValueError as error:
+            raise ValueError(
+                f"{self.url}: {error}; expected s3://BUCKET/NAME or the like"
+            ) from None
+        self.root = self.root.rstrip("/")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"url": self.url}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.url = state["url"]
+        self._open()
+
+    def __str__(self) -> str:
+        return self.url
+
+    @property
+    def name(self) -> str:
+        return self.url.rpartition("/")[2]
+
+    def _call(self, method: str, *given: Any, **named: Any) -> Any:
+        try:
+            return getattr(self.files, method)(*given, **named)
+        except (FileNotFoundError, FileExistsError):
+            raise
+        except Exception as error:
+            what = " ".join(str(error).split())[:300] or type(error).__name__
+            raise ZooError(
+                f"{self.url}: {what}; what is finished is kept: run the same command again"
+            ) from error
+
+    def _key(self, name: str) -> str:
+        return f"{self.root}/{name}" if name else self.root
+
+    def sizes(self, part: str = "") -> dict[str, int]:
+        found = self._call("find", self._key(part), detail=True)
+        cut = len(self.root) + 1
+        return {key[cut:]: int(about["size"]) for key, about in found.items()}
+
+    def read(self, names: Sequence[str]) -> Iterator[bytes]:
+        for start in range(0, len(names), BATCH):
+            keys = [self._key(name) for name in names[start : start + BATCH]]
+            # One call for many, which s3fs makes side by side; for one key it gives bytes.
+            found = self._call("cat", keys, on_error="raise")
+            yield from (found[key] for key in keys)
+
+    def write(self, name: str, content: bytes) -> None:
+        self._call("pipe_file", self._key(name), content)
+
+    def move(self, name: str, new: str) -> None:
+        # Stores have no rename: the copy is made inside the store, and appears whole.
+        self._call("cp_file", self._key(name), self._key(new))
+        self._call("rm_file", self._key(name))
+
+    def remove(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._call("rm", self._key(name), recursive=True)
+
+    def fetch(self, name: str, path: Path) -> None:
+        self._call("get_file", self._key(name), str(path))
+
+    @contextlib.contextmanager
+    def staged(self, name: str) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(prefix="wszoo-") as folder:
+            yield Path(folder)
+            for path in sorted(Path(folder).rglob("*")):
+                if path.is_file():
+                    inside = path.relative_to(folder).as_posix()
+                    self._call("put_file", str(path), self._key(f"{name}/{inside}"))
+
+    def check(self, file: File, sizes: dict[str, int]) -> str | None:
+        # Reading it all back would take as long as the upload; `wszoo verify` does that.
+        size = sizes.get(file.file)
+        if size is None:
+            return f"{self.url}/{file.file} is missing"
+        if size != file.bytes:
+            return f"{self.url}/{file.file} has {size} bytes, the index says {file.bytes}"
+        return None
+
+    @contextlib.contextmanager
+    def owned(self) -> Iterator[Callable[[], None]]:
+        owner = _Owner(self)
+        owner.acquire()
+        try:
+            yield owner.check
+        finally:
+            owner.release()
+
+
+class _Owner:
+    """The object that says which driver writes; see the top of the module."""
+
+    def __init__(self, where: Remote):
+        self.where = where
+        self.me = {"id": uuid.uuid4().hex, "host": _host(), "pid": os.getpid()}
+        self.content = json.dumps(self.me).encode()
+        self.lost = ""
+        self.seen = time.monotonic()
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._beat, daemon=True, name="wszoo-owner")
+
+    def acquire(self) -> None:
+        """Take the place, or raise ZooError."""
+        for _ in range(3):
+            try:
+                key = self.where._key(shards.LOCK_FILE)
+                self.where._call("pipe_file", key, self.content, mode="create")
+            except FileExistsError:
+                self._make_way()
+                continue
+            time.sleep(SETTLE_S)
+            if (other := self._read()) == self.me:
+                self.seen = time.monotonic()
+                self.thread.start()
+                return
+            self._refuse(other, "")
+        self._refuse(self._read(), "")
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            found = self.where.read_json(shards.LOCK_FILE)
+        except FileNotFoundError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _make_way(self) -> None:
+        """Remove what a dead driver left, or raise ZooError for one that may live."""
+        other = self._read()
+        ended = (
+            other.get("host") == self.me["host"]
+            and isinstance(other.get("pid"), int)
+            and not _runs(other["pid"])
+        )
+        if not ended:
+            age = self._age()
+            if age is not None and age < STALE_S:
+                wait = f", last seen {age:.0f} s ago: if it is dead, try in {STALE_S - age:.0f} s"
+                self._refuse(other, wait)
+        if self._read() != other:
+            return  # a third driver was faster; it is judged in its turn
+        with contextlib.suppress(FileNotFoundError):
+            self.where._call("rm_file", self.where._key(shards.LOCK_FILE))
+
+    def _refuse(self, other: dict[str, Any], more: str) -> None:
+        who = f"process {other.get('pid')} on {other.get('host')}" if other else "another driver"
+        raise ZooError(
+            f"{self.where} is being written by {who}{more}; wait for it or stop it first"
+        )
+
+    def _age(self) -> float | None:
+        """Seconds since the owner was written, by the store's clock; None if it is gone."""
+        probe = f"{shards.LOCK_FILE}-{self.me['id']}"
+        self.where.write(probe, b"")
+        try:
+            times = [
+                self.where._call("modified", self.where._key(name))
+                for name in (shards.LOCK_FILE, probe)
+            ]
+        except FileNotFoundError:
+            return None
+        finally:
+            self.where.remove(probe)
+        return float((times[1] - times[0]).total_seconds())
+
+    def _beat(self) -> None:
+        while not self.ended.wait(BEAT_S):
+            try:
+                if (other := self._read()) != self.me:
+                    self.lost = f"process {other.get('pid')} on {other.get('host')}"
+                    return
+                self.where.write(shards.LOCK_FILE, self.content)
+                self.seen = time.monotonic()
+            except (ZooError, OSError):
+                continue  # the store may come back in time
+
+    def check(self) -> None:
+        """Raise ZooError if the place is no longer ours."""
+        silent = time.monotonic() - self.seen
+        if self.lost or silent > STALE_S:
+            why = f"{self.lost} took it over" if self.lost else f"no contact for {silent:.0f} s"
+            raise ZooError(
+                f"{self.where} is no longer ours ({why}); what is finished is kept: see that no "
+                "other driver runs, then run the same command again"
+            )
+
+    def release(self) -> None:
+        """Give the place back, if it is still ours."""
+        self.ended.set()
+        self.thread.join()
+        with contextlib.suppress(ZooError, OSError):
+            if self._read() == self.me:
+                self.where.remove(shards.LOCK_FILE)
+
+
+def _host() -> str:
+    """The name of this machine and of the container, since each numbers its processes."""
+    try:
+        space = os.readlink("/proc/self/ns/pid").strip("pid:[]")
+    except OSError:
+        return socket.gethostname()
+    return f"{socket.gethostname()} ({space})"
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+# ---- reading
+
+
+def read_index(url: str) -> Index:
+    """The index of a finished zoo at a URL; nothing else is fetched.
+
+    Raises:
+        ZooError: if there is none, or it is not readable as one.
+    """
+    where = place(url)
+    try:
+        return Index.from_json(where.read_json(shards.INDEX_FILE))
+    except FileNotFoundError:
+        pass
+    with contextlib.suppress(FileNotFoundError):  # what a bucket that is not there raises
+        if where.sizes(shards.BUILD_FOLDER):
+            raise ZooError(f"{url} is not finished; the command that makes it goes on")
+    raise ZooError(f"{url} is not a zoo: it has no {shards.INDEX_FILE}")
+
+
+def local_copy(
+    path: str | Path, split: str | None = None, texts: bool = False, cache: Path | None = None
+) -> Path:
+    """The folder of a zoo on this machine; of a URL, a copy that was checked.
+
+    A file of a URL is fetched once and held against the sha256 of the index; the copy
+    lies in the cache of `huggingface_hub` ($HF_HOME/assets/wszoo).
+
+    Args:
+        path: a folder is handed back.
+        split: only the shards of this one; None takes all, and their Parquet views.
+        texts: also card and figures, which `push` sends.
+        cache: the folder of the copy, if not the one in the cache.
+
+    Raises:
+        ZooError: if there is no finished zoo, or a file is missing or damaged.
+        ValueError: for a URL that fsspec does not know, or a split that the zoo lacks.
+    """
+    if not is_url(path):
+        return folder_of(path)
+    import filelock
+
+    url = str(path).rstrip("/")
+    index = read_index(url)
+    where = place(url)
+    if cache is None:
+        from huggingface_hub import cached_assets_path
+
+        digest = hashlib.sha256(url.encode()).hexdigest()[:16]
+        cache = cached_assets_path("wszoo", namespace="copies", subfolder=digest)
+        # Its name is part of what a zoo says of itself.
+        cache = Path(cache) / (where.name or "zoo")
+    chosen = index.shards
+    if split is not None:
+        chosen = tuple(shards_of(index, split))
+    files: list[File] = [*chosen]
+    if split is None:
+        files += [shard.parquet for shard in chosen if shard.parquet]
+    files += [index.stats] if index.stats else []
+    cache.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(cache.with_name(f"{cache.name}.lock")):
+        note = cache.with_name(f"{cache.name}.json")
+        known = shards.read_json(note) if note.is_file() else {}
+        try:
+            for file in files:
+                here = cache / file.file
+                if here.is_file() and known.get(file.file) == [file.sha256, *_stamp(here)]:
+                    continue
+                with _arriving(where, url, file.file, here) as temporary:
+                    size = temporary.stat().st_size
+                    if size != file.bytes or shards.sha256(temporary) != file.sha256:
+                        raise ZooError(
+                            f"{url}/{file.file} does not have the sha256 of the index: its "
+                            "content has changed"
+                        )
+                known[file.file] = [file.sha256, *_stamp(here)]
+        finally:
+            shards.write_json(note, known)
+        names = ["README.md"] if texts else []
+        if texts:
+            shutil.rmtree(cache / "figures", ignore_errors=True)
+            names += sorted(name for name in where.sizes("figures") if name.endswith(".png"))
+        for name in names:
+            with _arriving(where, url, name, cache / name):
+                pass
+        shards.write_index(cache, index)
+    return cache
+
+
+@contextlib.contextmanager
+def _arriving(where: Place, url: str, name: str, path: Path) -> Iterator[Path]:
+    with shards.replacing(path) as temporary:
+        try:
+            where.fetch(name, temporary)
+        except FileNotFoundError:
+            raise ZooError(f"{url}/{name} is missing, though the zoo has it") from None
+        yield temporary
+
+
+def _stamp(path: Path) -> list[int]:
+    """What changes when a file is written to."""
+    state = path.stat()
+    return [state.st_size, state.st_mtime_ns]
