@@ -9,6 +9,7 @@
 a buffer, and its config.json has the networks' spec as it stands in a zoo's index.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import replace
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -28,6 +29,7 @@ from processors.dws import DWSNet
 from processors.encode import Normalise
 from processors.monomial import MonomialNFN
 from processors.nfn import NFN, LearnedStep
+from processors.vae import TicketVAE
 from zoo import NetworkSpec, Weights
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -233,9 +235,15 @@ def build(
     return Processor(name, spec.to_json(), out, sizes, stats, readout, narrow)
 
 
-def load(path: str | Path) -> Processor:
-    """The model in a folder of `save_pretrained`, or in a repository on the Hub."""
+def load(path: str | Path) -> Any:
+    """The model in a folder of `save_pretrained`, or in a repository on the Hub.
+
+    Returns:
+        A `Processor`, or a `TicketVAE` where that was saved.
+    """
+    folder = Path(path)
+    file = folder / "config.json" if folder.is_dir() else hf_hub_download(str(path), "config.json")
+    kind = Processor if "name" in json.loads(Path(file).read_text("utf-8")) else TicketVAE
     # huggingface_hub says on stdout that it loads, where commands print results.
     with redirect_stdout(StringIO()):
-        model: Processor = Processor.from_pretrained(path)
-    return model
+        return kind.from_pretrained(path)

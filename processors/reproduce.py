@@ -133,7 +133,8 @@ EXPERIMENTS: dict[str, Experiment] = {
         "N1", "The accuracy of small CNNs (NFN, Table 2), on a zoo of our own.",
         "fit-trajectories", "cifar10", "small-cnn", "generalize",
         _models("nfn-hnp", "nfn-np", "monomial", "statnn"),
-        recipe_changes={"activation": "relu"}, rates=(), limit=12, quick={"epochs": 3, "batch": 8},
+        recipe_changes={"activation": "relu", "validation_share": 0.1}, rates=(),
+        limit=12, quick={"epochs": 3, "batch": 8},
         options={"rescale": 2.0}, quick_recipe={"epochs": 1},
     ),
     "mnist-nfn": Experiment(
@@ -146,7 +147,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     "tickets": Experiment(
         "N4", "Winning tickets of MNIST MLPs (NFN, Table 5).",
         "fit-trajectories", "mnist", "nfn-mlp3", "tickets", _models("nfn-np", "nfn-pt"),
-        rates=(), recipe_changes={"runs": 450, "checkpoints": "tenths"}, limit=10,
+        recipe_changes={"runs": 450, "checkpoints": "tenths", "validation_share": 0.1},
+        rates=(), limit=10,
         quick={"epochs": 3, "batch": 4}, quick_recipe={"epochs": 1},
     ),
     "dilate": Experiment(
@@ -173,7 +175,8 @@ EXPERIMENTS: dict[str, Experiment] = {
             Variant("nfn-np"),
             Variant("statnn"),
         ),
-        rates=(), options={"loss": "bce"}, limit=12, quick={"epochs": 1, "batch": 8},
+        rates=(), recipe_changes={"validation_share": 0.1}, options={"loss": "bce"}, limit=12,
+        quick={"epochs": 1, "batch": 8},
         quick_recipe={"epochs": 1},
     ),
     "monomial-depth": Experiment(
@@ -184,7 +187,8 @@ EXPERIMENTS: dict[str, Experiment] = {
             Variant("monomial", sizes={"channels": [16, 5]}),
             Variant("monomial", sizes={"channels": [5]}),
         ),
-        recipe_changes={"activation": "relu"}, rates=(), limit=12, quick={"epochs": 3, "batch": 8},
+        recipe_changes={"activation": "relu", "validation_share": 0.1}, rates=(),
+        limit=12, quick={"epochs": 3, "batch": 8},
         quick_recipe={"epochs": 1},
     ),
 }  # fmt: skip

@@ -23,7 +23,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from processors.models import Processor, load
+from processors.models import load
 from zoo import Zoo, ZooError
 
 CONFIG, METRICS, SUMMARY, CARD = "config.json", "metrics.jsonl", "summary.json", "README.md"
@@ -177,7 +177,7 @@ def model_folder(folder: Path) -> Path:
     return model
 
 
-def load_model(folder: Path) -> Processor:
+def load_model(folder: Path) -> Any:
     """The best model of a finished run.
 
     Raises:
@@ -225,7 +225,7 @@ import processors, zoo
 
 model = processors.load("{_HERE}").eval()
 weights, columns = zoo.open_zoo("{summary["zoo"]}", split="test").batch(range(8))
-model(weights)
+{"model.masks(weights)" if summary["task"] == "tickets" else "model(weights)"}
 ```
 
 Made by `{config["command"]}`.

@@ -7,8 +7,10 @@ from torch.distributions import Independent, Normal, kl_divergence
 
 import zoo
 from processors.options import TicketsOptions
-from processors.tasks.tickets import Tickets, TicketVAE, divergence, largest
+from processors.runs import load_model
+from processors.tasks.tickets import Tickets
 from processors.train import evaluate
+from processors.vae import TicketVAE, divergence, largest
 
 SPECS = [
     zoo.NetworkSpec.mlp([5, 4, 3], activation="relu"),
@@ -129,6 +131,10 @@ def test_training_finds_tickets_and_its_model_is_found_again(runs, tmp_path):
         assert 0 <= found["test"][f"accuracy_{name}"] <= 1
     assert "accuracy_imp" not in found["validation"]
     assert evaluate(tmp_path / "run", runs) == pytest.approx(found["test"], abs=1e-6)
+    model = load_model(tmp_path / "run")
+    weights, _ = zoo.open_zoo(runs, "test").batch([0])
+    assert model.masks(weights).sum() == round(0.05 * weights.flatten().shape[1])
+    assert "model.masks(weights)" in (tmp_path / "run" / "README.md").read_text()
     assert (tmp_path / "run" / "figures" / "shares.png").is_file()
 
 
