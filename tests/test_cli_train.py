@@ -254,3 +254,20 @@ def test_words_of_the_command_line():
     assert parse_grid("1e-3, 5") == [1e-3, 5]
     with pytest.raises(ValueError, match="got '=3'"):
         parse_sizes(["=3"])
+
+
+def test_a_target_that_never_varies_is_not_asked_about(tmp_path):
+    """Waves of one amplitude, whose frequency alone can be meant."""
+    words = ("fit-inrs", "sine", "--recipe", "sine-regression", "--limit", 20, "--steps", 2)
+    made = run(*words, "--points", 20, "--hidden", 4, "--no-parquet", "--out", tmp_path / "waves")
+    assert made.exit_code == 0, made.output
+    result = run(
+        "train", "regress", tmp_path / "waves", "--model", "statnn", "--epochs", 1,
+        "--set", "width=8", "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "predicted.png" in card
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    # Mean squared errors of a frequency in (0.5, 10), not of a constant.
+    assert summary["test"]["mse"] > 0.1

@@ -116,9 +116,10 @@ class Generalize(Task):
             tau = float(kendalltau(found.numpy(), wanted.numpy()).statistic)
             metrics |= {
                 f"tau{suffix}": tau if tau == tau else 0.0,  # constant predictions order nothing
-                f"r2{suffix}": 1 - mse / spread if spread else float("nan"),
                 f"mse_x100{suffix}": 100 * mse,
             }
+            if spread:  # of a constant, no share is explained or not
+                metrics[f"r2{suffix}"] = 1 - mse / spread
         return metrics
 
     def figures(self, module: Any, split: str, folder: Path) -> None:

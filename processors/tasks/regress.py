@@ -64,7 +64,8 @@ class Regress(Task):
         found, wanted = predict(module, rows)[:, 0].double(), rows.column(self.target).double()
         mse = float(mse_loss(found, wanted))
         spread = float((wanted - wanted.mean()).square().mean())
-        return {"mse": mse, "r2": 1 - mse / spread if spread else float("nan")}
+        # Of a constant, no share is explained or not.
+        return {"mse": mse, "r2": 1 - mse / spread} if spread else {"mse": mse}
 
     def figures(self, module: Any, split: str, folder: Path) -> None:
         """`predicted.png`: predictions against the truth."""

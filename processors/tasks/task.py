@@ -181,6 +181,9 @@ def target_column(
 ) -> str:
     """The one column of this role and kind, or the one that is named.
 
+    Of several real columns the constant ones, such as the amplitude of waves that vary in
+    frequency alone, are not asked about.
+
     Raises:
         ValueError: if there is none or more than one; lists what there is.
     """
@@ -198,6 +201,9 @@ def target_column(
             )
         return named
     found = [n for n, c in columns.items() if c.role == role and c.kind == kind]
+    if len(found) > 1 and kind == "real":
+        varied = [n for n in found if bool((rows.column(n) != rows.column(n)[0]).any())]
+        found = varied or found
     if len(found) == 1:
         return found[0]
     if not found:
