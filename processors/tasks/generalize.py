@@ -114,12 +114,10 @@ class Generalize(Task):
             found = self._predict(module, rows, rescale).double()
             mse = float(mse_loss(found, wanted))
             tau = float(kendalltau(found.numpy(), wanted.numpy()).statistic)
-            metrics |= {
-                f"tau{suffix}": tau if tau == tau else 0.0,  # constant predictions order nothing
-                f"mse_x100{suffix}": 100 * mse,
-            }
+            metrics[f"tau{suffix}"] = tau if tau == tau else 0.0  # constants order nothing
             if spread:  # of a constant, no share is explained or not
                 metrics[f"r2{suffix}"] = 1 - mse / spread
+            metrics[f"mse_x100{suffix}"] = 100 * mse
         return metrics
 
     def figures(self, module: Any, split: str, folder: Path) -> None:
