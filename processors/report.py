@@ -19,9 +19,6 @@ from processors.published import Published, published_for, table_for
 from processors.tasks import figures
 from zoo import ZooError
 
-# Figures of a run that are worth a place in a report, beside its curves.
-_SHOWN = ("tsne.png", "confusion.png", "predicted.png", "adapted.png", "edited.png", "masks.png")
-
 
 @dataclass(frozen=True)
 class Row:
@@ -94,7 +91,7 @@ def collect(folders: Iterable[str | Path]) -> list[tuple[Path | None, dict[str, 
 def keep(folders: Sequence[str | Path], path: Path) -> None:
     """Keep what a report needs of these runs in one JSON file, one record a line."""
     records = [record for _, record in collect(folders)]
-    lines = ",\n".join(json.dumps(record, sort_keys=True) for record in records)
+    lines = ",\n".join(json.dumps(record) for record in records)
     runs.write_text(path, f"[\n{lines}\n]\n")
 
 
@@ -219,13 +216,15 @@ def _draw(section: Section, number: int, folder: Path) -> list[str]:
     figures.bars(bars, section.unit, drawn)
     lines = ["", f"![{section.title}]({folder.name}/{drawn.name})"]
     for row in section.rows:
-        for name in _SHOWN:
-            source = row.folders[0] / runs.FIGURES / name if row.folders[0] else None
-            if source is None or not source.is_file():
+        run = row.folders[0]
+        # What the task has drawn; curves are of use beside the run alone.
+        for source in sorted((run / runs.FIGURES).glob("*.png")) if run else []:
+            if source.name == "curves.png":
                 continue
-            copy = folder / f"{number}-{row.folders[0].name}-{name}"  # type: ignore[union-attr]
+            assert run is not None
+            copy = folder / f"{number}-{run.name}-{source.name}"
             shutil.copyfile(source, copy)
-            lines += ["", f"{row.model}, {Path(name).stem}:", "",
+            lines += ["", f"{row.model}, {source.stem}:", "",
                       f"![{row.model}]({folder.name}/{copy.name})"]  # fmt: skip
     return lines
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from processors.base import rebuild
-from zoo import Weights, Zoo
+from zoo import Moments, Weights, Zoo, normalisation
 
 Batch: TypeAlias = tuple[Weights, dict[str, Tensor]]
 # Of a split that is held on the device whole.
@@ -74,29 +74,12 @@ class Rows:
 
     def stats(self) -> Mapping[str, Tensor]:
         """What `zoo.Zoo.stats` gives, of these rows as they are now."""
-        found: dict[str, Tensor] = {}
-        # Two passes in float64: exact enough, and the shards are mapped anyway.
-        sums: dict[str, Tensor] = {}
+        moments = {name: Moments() for name in self.zoo.spec.tensors}
         for weights, _ in self.batches(1024):
             for name, tensor in weights.tensors().items():
-                sums[name] = sums.get(name, 0) + tensor.double().sum(dim=0)
-        means = {name: total / len(self) for name, total in sums.items()}
-        squares: dict[str, Tensor] = {}
-        whole: dict[str, Tensor] = {}
-        for weights, _ in self.batches(1024):
-            for name, tensor in weights.tensors().items():
-                off = (tensor.double() - means[name]).square().sum(dim=0)
-                squares[name] = squares.get(name, 0) + off
-                wide = (tensor.double() - means[name].mean()).square().sum()
-                whole[name] = whole.get(name, 0) + wide
-        for name, mean in means.items():
-            shape = self.zoo.spec.tensors[name]
-            found[f"entry.mean.{name}"] = mean.reshape(shape)
-            found[f"entry.std.{name}"] = (squares[name] / len(self)).sqrt().reshape(shape)
-            found[f"tensor.mean.{name}"] = mean.mean().reshape(1)
-            count = len(self) * mean.numel()
-            found[f"tensor.std.{name}"] = (whole[name] / count).sqrt().reshape(1)
-        return {name: value.cpu() for name, value in found.items()}
+                shape = self.zoo.spec.tensors[name]
+                moments[name].add(tensor.cpu().numpy().reshape(-1, *shape))
+        return {name: torch.from_numpy(value) for name, value in normalisation(moments).items()}
 
     def batch(self, rows: Tensor) -> Batch:
         """The networks of these row numbers, int64, and their columns, on the device."""

@@ -305,8 +305,8 @@ def train(
             return found
         try:
             return _work(
-                task, model, data, opened["train"], folder, config, chosen, dict(options or {}),
-                dict(sizes or {}), seed, lr_grid, accelerator, log_with, progress,
+                made, model, folder, config, chosen, dict(sizes or {}), seed, lr_grid,
+                accelerator, log_with, progress,
             )  # fmt: skip
         except torch.OutOfMemoryError as error:
             raise ZooError(
@@ -349,14 +349,11 @@ def _check_sizes(task: Task, model: str, sizes: Mapping[str, Any]) -> None:
 
 
 def _work(
-    task: str,
+    task: Task,
     model: str,
-    data: Mapping[str, Rows],
-    zoo: Zoo,
     folder: Path,
     config: dict[str, Any],
     chosen: Settings,
-    options: dict[str, Any],
     sizes: dict[str, Any],
     seed: int,
     lr_grid: Sequence[float],
@@ -365,31 +362,28 @@ def _work(
     progress: Report | None,
 ) -> dict[str, Any]:
     """Everything that takes time, in a folder of one's own."""
-    stats: Mapping[str, Any] = zoo.stats()
+    stats: Mapping[str, Any] = task.data["train"].zoo.stats()
     if model == "mlp-align":
-        stats = _align(data, seed)
+        stats = _align(task.data, seed)
     found_grid: dict[str, float | None] = {}
     if lr_grid:
         tried = {}
         for lr in lr_grid:
             trial = _tenth(replace(chosen, lr=lr))
             tried[lr] = _Run(
-                task, model, data, stats, trial, options, sizes, seed, folder / "grid" / f"{lr:g}",
-                accelerator, progress, f"{model} lr {lr:g}",
+                task, model, stats, trial, sizes, seed, folder / "grid" / f"{lr:g}", accelerator,
+                progress, f"{model} lr {lr:g}",
             ).trial()  # fmt: skip
-        higher = TASKS[task](data, OPTIONS[task](**options)).higher
         sound = {lr: value for lr, value in tried.items() if value is not None}
         if not sound:
             raise Diverged(
                 "the loss is no longer finite with any rate of --lr-grid; try lower ones"
             )
-        best = max(sound, key=lambda lr: sound[lr] if higher else -sound[lr])
+        best = max(sound, key=lambda lr: sound[lr] if task.higher else -sound[lr])
         chosen = replace(chosen, lr=best)
         config = {**config, "settings": asdict(chosen)}
         found_grid = {f"{lr:g}": value for lr, value in tried.items()}
-    run = _Run(
-        task, model, data, stats, chosen, options, sizes, seed, folder, accelerator, progress, model
-    )
+    run = _Run(task, model, stats, chosen, sizes, seed, folder, accelerator, progress, model)
     if log_with:
         accelerator.init_trackers("wszoo", config=_flat(config))
     summary = run.finish(config, found_grid)
@@ -462,12 +456,10 @@ class _Run:
 
     def __init__(
         self,
-        task: str,
+        task: Task,
         model: str,
-        data: Mapping[str, Rows],
         stats: Mapping[str, Any],
         settings: Settings,
-        options: dict[str, Any],
         sizes: dict[str, Any],
         seed: int,
         folder: Path,
@@ -475,8 +467,8 @@ class _Run:
         progress: Report | None,
         label: str,
     ):
-        self.task: Task = TASKS[task](data, OPTIONS[task](**options))
-        self.model, self.data, self.settings, self.seed = model, data, settings, seed
+        self.task, self.data = task, task.data
+        self.model, self.settings, self.seed = model, settings, seed
         self.folder, self.accelerator = folder, accelerator
         self.progress, self.label = progress, label
         self.main = bool(accelerator.is_main_process)
@@ -488,7 +480,7 @@ class _Run:
             inner: Any = self._inner()
             inner.reference.copy_(stats["reference"])
             inner.aligned = True
-        self.per_epoch = steps_per_epoch(len(data["train"]), settings.batch)
+        self.per_epoch = steps_per_epoch(len(self.data["train"]), settings.batch)
         self.total = settings.total(self.per_epoch)
         self.interval = math.ceil(self.total / settings.evaluations)
         if settings.epochs is not None:

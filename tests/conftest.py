@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -10,6 +11,11 @@ import pytest
 import torch
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
+
+# A suite in the background of a shell inherits that Ctrl-C is ignored, and so would the
+# commands that tests stop by it.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before anything that reads them is imported; worker processes inherit them.
 _caches = tempfile.mkdtemp(prefix="wszoo-tests-")

@@ -59,7 +59,11 @@ def three_seeds(tmp_path: Path) -> list[Path]:
     return [
         write_run(
             tmp_path / f"dws-{seed}",
-            config(seed=seed, settings={"epochs": 500, "batch": 512, "lr": 0.001 * (seed + 1)}),
+            config(
+                seed=seed,
+                settings={"epochs": 500, "batch": 512, "lr": 0.001 * (seed + 1)},
+                options={"views": 2, "noise": 0.5},  # shown in this order
+            ),
             summary(1.0 + seed, seed=seed),
         )
         for seed in range(3)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # for editors and mypy; at run time __getattr__ does it
     from zoo.recipes import ImageRecipe, SineRecipe, recipe
     from zoo.sources import split_items
     from zoo.spec import Layer, NetworkSpec
+    from zoo.stats import Moments, normalisation
     from zoo.verification import verify
     from zoo.weights import Weights
 
@@ -33,6 +34,7 @@ _HOMES = {
     "Cluster": "zoo.cluster",
     "ImageRecipe": "zoo.recipes",
     "Layer": "zoo.spec",
+    "Moments": "zoo.stats",
     "NetworkSpec": "zoo.spec",
     "Networks": "zoo.fitting",
     "Progress": "zoo.builder",
@@ -49,6 +51,7 @@ _HOMES = {
     "forward": "zoo.nets",
     "import_zoo": "zoo.importers",
     "merge": "zoo.merging",
+    "normalisation": "zoo.stats",
     "open_zoo": "zoo.hub",
     "original": "zoo.compare",
     "pull": "zoo.hub",

@@ -89,6 +89,7 @@ class Edit(Task):
             raise ValueError(f"points must be at least 1, got {options.points}")
         # Fails now, not after the first batch, where a zoo came without its pictures.
         self.shape: tuple[int, int, int] = self._original(int(self.zoo[0].columns["index"])).shape
+        self._points = torch.from_numpy(coordinates(self.spec, *self.shape[:2]))
         self._wanted: dict[str, tuple[Tensor, Tensor]] = {}
         self._before: dict[str, float] = {}
 
@@ -124,7 +125,7 @@ class Edit(Task):
         self, weights: Weights, points: Tensor | None = None
     ) -> Float[Tensor, "net point chan"]:
         """The pictures of networks at these points, or all, pixels from -1 to 1."""
-        inputs = torch.from_numpy(coordinates(self.spec, *self.shape[:2])).to(weights.biases[0])
+        inputs = self._points.to(weights.biases[0])
         black, white = self.spec.pixel_range
         values = forward(self.spec, weights, inputs if points is None else inputs[points])
         return (values - black) * (2 / (white - black)) - 1

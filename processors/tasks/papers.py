@@ -20,15 +20,10 @@ def _baseline(model: str) -> bool:
 
 def inrs(model: str) -> Settings:
     """INRs of pictures to classify."""
-    if model in NFN:
+    if model in (*NFN, "monomial"):
         return Settings(
             epochs=None, steps=200_000, batch=32, lr=1e-4, optimiser="adam",
             weight_decay=0.0, warmup=10_000,
-        )  # fmt: skip
-    if model == "monomial":
-        return Settings(
-            epochs=None, steps=200_000, batch=32, lr=1e-4, optimiser="adam", weight_decay=0.0,
-            warmup=10_000,
         )  # fmt: skip
     return Settings(epochs=100, batch=512, lr=1e-3)
 
