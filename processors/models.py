@@ -51,8 +51,9 @@ EDITORS = (*EQUIVARIANT, "mlp", "mlp-aug", "mlp-align", "inr2vec", "transformer"
 
 
 class Narrow(nn.Module):
-    """An editor of networks with many inputs, by one of networks with few.
+    """A model of networks with many inputs, by one of networks with few.
 
+        W_1 -> W_1 D, read by the inner model                              `net out`
         W_1 -> W_1 D, edited by the inner model -> W_1 + (its change) U + skip * W_1
 
     What DWSNets do in every layer, done once: CIFAR classifiers have fifteen times the
@@ -61,7 +62,8 @@ class Narrow(nn.Module):
     group does to inputs.
 
     Args:
-        make: gives the editor for a spec of networks with `inputs` inputs.
+        make: gives the model for a spec of networks with `inputs` inputs.
+        edits: whether it is an editor, else it gives vectors.
 
     Source: Navon et al. 2023, App. J, methods to control the complexity.
     """
@@ -72,6 +74,7 @@ class Narrow(nn.Module):
         inputs: int,
         make: Callable[[NetworkSpec], nn.Module],
         stats: Mapping[str, Tensor] | None,
+        edits: bool,
     ):
         super().__init__()
         if not 0 < inputs < spec.inp:
@@ -82,16 +85,20 @@ class Narrow(nn.Module):
         first = replace(spec.layers[0], inp=inputs)
         self.model = make(replace(spec, layers=(first, *spec.layers[1:]), coord_order=None))
         self.down = nn.Linear(spec.inp, inputs, bias=False)
-        self.up = nn.Linear(inputs, spec.inp, bias=False)
-        self.skip = nn.Parameter(torch.zeros(()))
+        self.up = nn.Linear(inputs, spec.inp, bias=False) if edits else None
+        self.skip = nn.Parameter(torch.zeros(())) if edits else None
         nn.init.normal_(self.down.weight, std=spec.inp**-0.5)
-        nn.init.normal_(self.up.weight, std=inputs**-0.5)
+        if self.up is not None:
+            nn.init.normal_(self.up.weight, std=inputs**-0.5)
 
-    def forward(self, weights: Weights) -> Weights:
-        """Edited networks."""
+    def forward(self, weights: Weights) -> Float[Tensor, "net out"] | Weights:
+        """`net out`, or edited networks."""
         seen = self.normalise(weights)
         small = Weights((self.down(seen.weights[0]), *seen.weights[1:]), seen.biases)
-        change = self.model(small).map(torch.sub, small)
+        found: Tensor | Weights = self.model(small)
+        if self.up is None or isinstance(found, Tensor):
+            return found
+        change = found.map(torch.sub, small)
         first = self.up(change.weights[0]) + self.skip * seen.weights[0]
         return weights.map(torch.add, Weights((first, *change.weights[1:]), change.biases))
 
@@ -143,7 +150,7 @@ class Processor(
         spec: of the networks, as `NetworkSpec.to_json` gives it.
         out: length of the output; None for an editor, `Weights` to `Weights`.
         sizes: other arguments of the model, plain data.
-        narrow: of an equivariant editor, the inputs that `Narrow` leaves it; 0 for all.
+        narrow: of an equivariant model, the inputs that `Narrow` leaves it; 0 for all.
         stats: of the zoo, see `processors.Normalise`; not in config.json, since the
             normalisation is among the weights.
         readout: "mean" and "std", lists of `out` numbers: outputs are in deviations of a
@@ -178,8 +185,8 @@ class Processor(
                 f"model {name!r} has no argument {unknown[0]!r}; known: {', '.join(wanted)}"
             )
         self.spec = NetworkSpec.from_json(spec)
-        if narrow and (out is not None or name not in EQUIVARIANT):
-            raise ValueError(f"narrow is for editors; known: {', '.join(EQUIVARIANT)}")
+        if narrow and name not in EQUIVARIANT:
+            raise ValueError(f"narrow is for equivariant models: {', '.join(EQUIVARIANT)}")
         # A baseline edits by a vector as long as the network, times a learned scale.
         self.step = None if out is not None or name in EQUIVARIANT else LearnedStep(self.spec)
         length = out if self.step is None else self.spec.param_count
@@ -187,7 +194,10 @@ class Processor(
         def make(inner: NetworkSpec, stats: Mapping[str, Tensor] | None = None) -> nn.Module:
             return MODELS[name](inner, out=length, stats=stats, **(sizes or {}))
 
-        self.model = Narrow(self.spec, narrow, make, stats) if narrow else make(self.spec, stats)
+        self.model = (
+            Narrow(self.spec, narrow, make, stats, out is None) if narrow
+            else make(self.spec, stats)
+        )  # fmt: skip
         self.mean: Tensor
         self.std: Tensor
         for part, default in (("mean", 0.0), ("std", 1.0)):

@@ -126,7 +126,7 @@ def test_training_adapts_and_its_model_is_found_again(classifiers, tmp_path, mod
         assert (tmp_path / "run" / "figures" / f"{name}.png").is_file()
 
 
-def test_narrow_editors_are_equivariant_and_baselines_edit():
+def test_narrow_models_keep_the_symmetry_and_baselines_edit():
     spec = zoo.NetworkSpec.mlp([20, 5, 4, 3], activation="relu")
     torch.manual_seed(0)
     weights = zoo.Weights.unflatten(torch.randn(6, spec.param_count, dtype=torch.float64), spec)
@@ -139,6 +139,10 @@ def test_narrow_editors_are_equivariant_and_baselines_edit():
         expected = zoo.symmetry.apply(element, edited)
         torch.testing.assert_close(moved.flatten(), expected.flatten())
         assert (edited.weights[0] != weights.weights[0]).all()
+        reader = processors.build(name, spec, out=2, narrow=3).double().eval()
+        read = reader(weights)
+        torch.testing.assert_close(reader(zoo.symmetry.apply(element, weights)), read)
+        assert (read[1:] != read[0]).any(dim=1).all()
     for name in ("mlp", "inr2vec", "transformer"):
         model = processors.build(name, spec, out=None, params=20_000).double().eval()
         change = model(weights).flatten() - weights.flatten()
@@ -148,7 +152,7 @@ def test_narrow_editors_are_equivariant_and_baselines_edit():
         twice = model(weights).flatten() - weights.flatten()
         torch.testing.assert_close(twice, 2 * change)
         assert change.abs().max() > 0
-    with pytest.raises(ValueError, match="narrow is for editors; known: dws, nfn-np"):
+    with pytest.raises(ValueError, match="narrow is for equivariant models: dws, nfn-np"):
         processors.build("mlp", spec, out=None, narrow=3)
     with pytest.raises(ValueError, match="narrow must be positive and below 20 inputs, got 20"):
         processors.build("dws", spec, out=None, narrow=20)
