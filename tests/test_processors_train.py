@@ -4,6 +4,7 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -325,6 +326,28 @@ def test_bfloat16_on_a_cpu(model, waves_zoo, tmp_path):
     assert evaluate(tmp_path / "run", waves_zoo, device="cpu") == summary["test"]
     last = load_file(tmp_path / "run" / "last" / "model.safetensors")
     assert all(tensor.dtype != torch.bfloat16 for tensor in last.values())
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a compiler")
+def test_compiled(plain, waves_zoo, tmp_path):
+    # In a process of its own: what checks types in the tests cannot be compiled.
+    out = tmp_path / "run"
+    words = ["--target", "frequency", "--epochs", "4", "--batch", "32", "--set", "width=16"]
+    ran = subprocess.run(
+        [
+            sys.executable, "-m", "cli.main", "train", "regress", str(waves_zoo), "--model",
+            "statnn", "--device", "cpu", "--out", str(out), "--compile", *words,
+        ],
+        capture_output=True, text=True, timeout=300,
+        env={**environment(), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "compiled")},
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    assert list((tmp_path / "compiled").rglob("*.cpp")), "nothing was compiled"
+    assert runs.read_json(out / "config.json")["settings"]["compile"]
+    files = [folder / "model" / "model.safetensors" for folder in (plain, out)]
+    expected, found = map(load_file, files)
+    # The order of sums differs, and Adam enlarges the difference where gradients are small.
+    assert_close(found, expected, rtol=1e-2, atol=1e-3)
 
 
 # ---- rates that are tried
