@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
+from PIL import Image
 
 from cli.main import wszoo
 from zoo import shards, stats, table
@@ -139,3 +140,13 @@ def assert_same_rows(left: Path, right: Path) -> None:
     for key, values in a.items():
         for name, value in values.items():
             assert value.tobytes() == b[key][name].tobytes(), (key, name)
+
+
+def pixels(path: Path) -> np.ndarray:
+    """A PNG as `row column 3`, checked to be one that is worth showing."""
+    assert path.stat().st_size < 300_000
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        array = np.asarray(image.convert("RGB"))
+    assert array.std() > 5
+    return array

@@ -15,12 +15,12 @@ ROOT = Path(__file__).parents[1]
 ORDER = {
     "zoo": [
         *("errors", "philox", "spec", "weights", "symmetry", "nets", "shards", "table", "storage"),
-        *("reader", "hub"),
+        *("reader", "remote", "hub"),
         *("sources", "recipes"),
         *("engines", "engines.tiles", "engines.cpu", "engines.reference"),
         "engines.cuda",
         *("engines.dense", "engines.classifiers"),
-        *("objectives", "stats", "cards", "writing", "compare", "workers", "fitting"),
+        *("objectives", "stats", "figures", "cards", "writing", "compare", "workers", "fitting"),
         *("training", "builder", "merging", "cluster"),
         "verification",
         *("importers.published", "importers.files", "importers.checking"),

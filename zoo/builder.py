@@ -27,9 +27,9 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from zoo import engines, shards, sources, workers, writing
-from zoo.cards import Samples
 from zoo.compare import samples
 from zoo.errors import ZooError
+from zoo.figures import Samples
 from zoo.fitting import Arrays, Fitted, Rows, fit_rows
 from zoo.objectives import Objective, objective, open_source, raw_items, target_columns
 from zoo.recipes import (

@@ -1,13 +1,10 @@
-"""Renders the data card of a zoo and its figures.
+"""Renders the data card of a zoo.
 
 The card is a `README.md` that the Hub shows: a YAML header that `load_dataset` obeys,
 then what a row is, how the networks were made and how to read them. All of it is taken
 from the index, so a card never says what its zoo does not; the example that renders a
 network from bare tensors is generated from the zoo's own conventions. The safetensors
 are never named in the header: `datasets` cannot read them, its view is the Parquet.
-
-Figures are small PNGs drawn on matplotlib's Agg canvas, without global state; equal
-arrays give equal bytes.
 """
 
 import json
@@ -15,21 +12,20 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from math import ceil, isclose, pi, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from zoo.shards import SPLITS, STATS_FILE, Column, Index, replacing
+from zoo.figures import Samples, accuracy_figure, quality_histogram, sample_grid, wave_grid
+from zoo.shards import SPLITS, STATS_FILE, Index, replacing
 from zoo.sources import SPLIT_RULES, split_items, split_rule
 from zoo.spec import Layer, NetworkSpec
 
 if TYPE_CHECKING:
     from huggingface_hub import DatasetCardData
-    from matplotlib.figure import Figure
 
 CARD_FILE = "README.md"
 # Columns that quality is drawn against.
@@ -174,26 +170,6 @@ _PAPERS = {
     "nfn-mlp5": _ZHOU,
     "small-cnn": _UNTERTHINER,
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Samples:
-    """A few networks beside what they were fitted to, for the card.
-
-    Attributes:
-        originals, reconstructions: of pictures `net row column chan`, black 0 and white 1
-            (or uint8), one or three channels; of waves `net point`.
-        captions: one a network, such as "26.3 dB"; may have several lines.
-        x: the inputs of waves, `point`; None for pictures.
-    """
-
-    originals: NDArray[Any]
-    reconstructions: NDArray[Any]
-    captions: Sequence[str]
-    x: NDArray[Any] | None = None
-
-    def __post_init__(self) -> None:
-        _check_samples(self.originals, self.reconstructions, self.captions)
 
 
 def write_card(
@@ -899,308 +875,3 @@ def _title(index: Index) -> str:
 
 def _targets(index: Index) -> dict[str, Any]:
     return {name: column for name, column in index.columns.items() if column.role == "target"}
-
-
-# ---- figures
-
-_SPLIT_COLOURS = {"train": "#3b6fb5", "validation": "#e08a1e", "test": "#2d8f6f"}
-_INK = "#30363d"
-_PALE = "#d0d7de"
-_DPI = 100
-# The Hub shows a card about 800 pixels wide; twice that stays sharp on dense screens.
-_WIDTH = 1600
-
-
-def quality_histogram(
-    path: Path, values: Mapping[str, ArrayLike], label: str, log: bool = False
-) -> None:
-    """Draw how a quality is spread over the networks of each split.
-
-    Args:
-        values: per split, one value a network; what is not finite (and, if `log`, not
-            positive) is counted in the legend but not drawn.
-        label: of the horizontal axis, with the unit.
-        log: a logarithmic axis, for errors.
-    """
-    figure = _figure(8, 3.2)
-    _draw_histogram(figure.subplots(), values, label, log)
-    _save(figure, path)
-
-
-def _draw_histogram(axes: Any, values: Mapping[str, ArrayLike], label: str, log: bool) -> None:
-    found = {split: np.asarray(value, np.float64).ravel() for split, value in values.items()}
-    drawn = {
-        split: value[np.isfinite(value) & ((value > 0) | (not log))]
-        for split, value in found.items()
-    }
-    together = np.concatenate([*drawn.values(), np.empty(0)])
-    low, high = (together.min(), together.max()) if together.size else (1.0, 2.0)
-    bins = int(np.clip(2 * np.sqrt(together.size), 10, 48))
-    if log:
-        low, high = (low * 0.9, high * 1.1) if low == high else (low, high)
-        edges = np.geomspace(low, high, bins + 1)
-        axes.set_xscale("log")
-    else:
-        low, high = (low - 0.5, high + 0.5) if low == high else (low, high)
-        edges = np.linspace(low, high, bins + 1)
-    for split, value in drawn.items():
-        if not found[split].size:
-            continue
-        colour = _SPLIT_COLOURS.get(split, _INK)
-        counts = np.histogram(value, edges)[0] * (100 / max(1, value.size))
-        missing = found[split].size - value.size
-        more = f", {missing:,} not drawn" if missing else ""
-        name = f"{split} ({found[split].size:,}{more})"
-        fill = split == "train" or len(drawn) == 1
-        if fill:
-            axes.stairs(counts, edges, fill=True, color=colour, alpha=0.25)
-        axes.stairs(counts, edges, color=colour, linewidth=1.6, label=name)
-        if value.size:
-            axes.axvline(np.median(value), color=colour, linewidth=1, linestyle=(0, (4, 3)))
-    axes.set_xlabel(label + "; dashed: median")
-    axes.set_ylabel("networks [% of split]")
-    axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, fontsize=10)
-    _tidy(axes)
-
-
-def accuracy_figure(
-    path: Path,
-    values: Mapping[str, Mapping[str, NDArray[Any]]],
-    columns: Mapping[str, Column],
-    histogram: bool = True,
-) -> None:
-    """Draw the accuracy of classifiers, by pair of classes or over the steps of runs.
-
-    Args:
-        values: per split `test_accuracy`, and `step`, or `class_a` and `class_b`.
-        columns: of the index, for the names of the classes.
-        histogram: also draw how the accuracy is spread.
-    """
-    figure = _figure(13 if histogram else 7.5, 4.6)
-    axes = figure.subplots(1, 2 if histogram else 1, squeeze=False)[0]
-    if histogram:
-        spread = {split: named["test_accuracy"] for split, named in values.items()}
-        _draw_histogram(axes[0], spread, "test accuracy", log=False)
-    if any("step" in named for named in values.values()):
-        _draw_steps(axes[-1], values)
-    else:
-        _draw_pairs(axes[-1], values, columns["class_a"].names or ())
-    _save(figure, path)
-
-
-def _draw_steps(axes: Any, values: Mapping[str, Mapping[str, NDArray[Any]]]) -> None:
-    """Median and middle 80 % of the accuracy at each step (or in 40 ranges of steps)."""
-    for split, named in values.items():
-        step, accuracy = named["step"], named["test_accuracy"]
-        places = np.unique(step)
-        if places.size > 400:  # runs that are kept at steps of their own
-            edges = np.quantile(step, np.linspace(0, 1, 41))
-            group = np.clip(np.searchsorted(edges, step, side="right") - 1, 0, 39)
-        else:
-            group = np.searchsorted(places, step)
-        numbers = np.unique(group)
-        at = np.array([step[group == n].mean() for n in numbers])
-        quantiles = np.array([np.quantile(accuracy[group == n], (0.1, 0.5, 0.9)) for n in numbers])
-        colour = _SPLIT_COLOURS.get(split, _INK)
-        runs = len(np.unique(named["index"]))
-        axes.plot(
-            at, quantiles[:, 1], color=colour, linewidth=1.6, label=f"{split} ({runs:,} runs)"
-        )
-        if split == "train" or len(values) == 1:
-            axes.fill_between(
-                at, quantiles[:, 0], quantiles[:, 2], color=colour, alpha=0.2, linewidth=0
-            )
-    axes.set_xlabel("step")
-    axes.set_ylabel("test accuracy")
-    axes.legend(frameon=False, fontsize=10, loc="lower right")
-    _tidy(axes)
-
-
-def _draw_pairs(
-    axes: Any, values: Mapping[str, Mapping[str, NDArray[Any]]], names: Sequence[str]
-) -> None:
-    """Mean accuracy of each pair of classes, as a triangle of numbers."""
-    count = len(names)
-    total, seen = np.zeros((count, count)), np.zeros((count, count))
-    for named in values.values():
-        pair = named["class_b"], named["class_a"]
-        np.add.at(total, pair, named["test_accuracy"].astype(np.float64))
-        np.add.at(seen, pair, 1)
-    mean = np.where(seen > 0, total / np.maximum(seen, 1), np.nan)
-    axes.imshow(np.ma.masked_invalid(mean), cmap="viridis", aspect="auto")
-    low, high = (np.nanmin(mean), np.nanmax(mean)) if seen.any() else (0.0, 1.0)
-    if count <= 16:
-        for row, column in zip(*np.nonzero(seen), strict=True):
-            dark = mean[row, column] < low + 0.6 * (high - low)
-            axes.text(
-                column, row, f"{mean[row, column]:.2f}".removeprefix("0"), ha="center", va="center",
-                fontsize=8, color="white" if dark else _INK,
-            )  # fmt: skip
-    shown = [name if len(name) <= 12 else f"{name[:11]}…" for name in names]
-    axes.set_xticks(range(count), shown, rotation=45, ha="right", fontsize=9)
-    axes.set_yticks(range(count), shown, fontsize=9)
-    axes.set_title("mean test accuracy by pair of classes", fontsize=11, color=_INK)
-    axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
-
-
-def sample_grid(
-    path: Path, originals: ArrayLike, reconstructions: ArrayLike, captions: Sequence[str]
-) -> None:
-    """Draw pictures in pairs, the original on the left, at most eight pairs a row.
-
-    Args:
-        originals, reconstructions: `net row column chan` (or without chan), uint8 or
-            black 0 and white 1; values outside are clipped. Every pixel is drawn as a
-            square of whole pixels, so nothing is blurred.
-        captions: one a pair.
-
-    Raises:
-        ValueError: if the numbers of pictures and captions differ.
-    """
-    pairs = [_pictures(originals), _pictures(reconstructions)]
-    _check_samples(pairs[0], pairs[1], captions)
-    tall, wide = pairs[0].shape[1:3]
-    inner, outer, margin = 4, 22, 12
-    per_row = min(8, len(captions), max(1, (_WIDTH - 2 * margin) // (2 * wide + inner + outer)))
-    rows = ceil(len(captions) / per_row)
-    pair = 2 * wide + inner
-    lines = [caption.splitlines() or [""] for caption in captions]
-    longest = max(len(line) for caption in lines for line in caption)
-    # A letter of DejaVu Sans is about 0.6 of its size wide.
-    size = int(np.clip((pair + outer - 8) / (0.6 * max(longest, 1)), 11, 22))
-    below = int(1.25 * size * max(len(caption) for caption in lines)) + 14
-    head = 34
-    width = max(2 * margin + per_row * (pair + outer) - outer, 420)
-    height = head + rows * (tall + below)
-    left = (width - per_row * (pair + outer) + outer) // 2
-
-    figure = _figure(width / _DPI, height / _DPI, constrained=False)
-    figure.text(
-        0.5,
-        1 - head / 2 / height,
-        "left: original      right: network",
-        color=_INK,
-        fontsize=18 * 72 / _DPI,
-        ha="center",
-        va="center",
-    )
-    for number, caption in enumerate(lines):
-        row, column = divmod(number, per_row)
-        x = left + column * (pair + outer)
-        y = height - head - row * (tall + below) - tall
-        for side, pictures in enumerate(pairs):
-            # figimage puts array pixels on figure pixels, without resampling.
-            figure.figimage(pictures[number], x + side * (wide + inner), y)
-        figure.text(
-            (x + pair / 2) / width,
-            (y - 5) / height,
-            "\n".join(caption),
-            color=_INK,
-            fontsize=size * 72 / _DPI,
-            ha="center",
-            va="top",
-            parse_math=False,
-        )
-    _save(figure, path)
-
-
-def wave_grid(
-    path: Path,
-    x: ArrayLike,
-    originals: ArrayLike,
-    reconstructions: ArrayLike,
-    captions: Sequence[str],
-) -> None:
-    """Draw waves, the original thick and grey, the network's thin and blue on top.
-
-    Args:
-        x: `point`.
-        originals, reconstructions: `net point`.
-        captions: one a wave.
-
-    Raises:
-        ValueError: if the numbers of waves and captions differ.
-    """
-    at = np.asarray(x, np.float64).ravel()
-    count = len(captions)
-    pairs = [np.asarray(waves, np.float64) for waves in (originals, reconstructions)]
-    _check_samples(pairs[0], pairs[1], captions)
-    pairs = [waves.reshape(count, at.size) for waves in pairs]
-    per_row = min(4, count)
-    rows = ceil(count / per_row)
-    figure = _figure(2.6 * per_row + 0.4, 1.9 * rows + 0.3)
-    grid = figure.subplots(rows, per_row, sharex=True, squeeze=False)
-    for number, axes in enumerate(grid.flat):
-        if number >= count:
-            axes.set_axis_off()
-            continue
-        axes.plot(at, pairs[0][number], color=_PALE, linewidth=5, solid_capstyle="round")
-        axes.plot(at, pairs[1][number], color=_SPLIT_COLOURS["train"], linewidth=1.3)
-        axes.set_title(captions[number], fontsize=11, color=_INK, parse_math=False)
-        axes.margins(x=0.02, y=0.12)
-        axes.tick_params(labelsize=9, labelbottom=number + per_row >= count)
-        axes.locator_params(axis="y", nbins=4)
-        if isclose(at[0], -pi, rel_tol=1e-6) and isclose(at[-1], pi, rel_tol=1e-6):
-            axes.set_xticks([-pi, 0, pi], ["\N{MINUS SIGN}π", "0", "π"])
-        _tidy(axes)
-    _save(figure, path)
-
-
-def _check_samples(
-    originals: NDArray[Any], reconstructions: NDArray[Any], captions: Sequence[str]
-) -> None:
-    shapes = np.shape(originals), np.shape(reconstructions)
-    if not captions or {len(captions)} != {shape[0] if shape else 0 for shape in shapes}:
-        raise ValueError(
-            f"expected as many originals and reconstructions as captions, at least one, got "
-            f"{shapes[0]}, {shapes[1]} and {len(captions)} captions"
-        )
-
-
-def _pictures(images: ArrayLike) -> NDArray[Any]:
-    """`net row column 3` in [0, 1], enlarged or averaged by a whole factor."""
-    array = np.asarray(images)
-    pixels = array.astype(np.float32) / (255 if array.dtype == np.uint8 else 1)
-    if pixels.ndim == 3:
-        pixels = pixels[..., None]
-    if pixels.ndim != 4 or pixels.shape[3] not in (1, 3):
-        raise ValueError(f"expected pictures (net, row, column, 1 or 3), got {tuple(array.shape)}")
-    pixels = np.broadcast_to(np.clip(np.nan_to_num(pixels), 0, 1), (*pixels.shape[:3], 3))
-    side = max(pixels.shape[1:3])
-    if side > 168:
-        net, row, column, chan = pixels.shape
-        factor = min(ceil(side / 96), row, column)
-        pixels = pixels[:, : row // factor * factor, : column // factor * factor]
-        blocks = (net, row // factor, factor, column // factor, factor, chan)
-        pixels = pixels.reshape(blocks).mean(axis=(2, 4))
-        side = max(pixels.shape[1:3])
-    factor = max(1, round(84 / side))
-    return pixels.repeat(factor, axis=1).repeat(factor, axis=2)
-
-
-def _figure(width: float, height: float, constrained: bool = True) -> "Figure":
-    """A figure of so many inches with a canvas of its own."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    layout: Any = "constrained" if constrained else "none"
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout=layout, facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _tidy(axes: Any) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_PALE)
-    axes.tick_params(color=_PALE, labelcolor=_INK)
-    axes.grid(axis="y", color=_PALE, linewidth=0.6, alpha=0.6)
-    axes.set_axisbelow(True)
-
-
-def _save(figure: "Figure", path: Path) -> None:
-    with replacing(path) as temporary:
-        # No version in the file: equal arrays give equal bytes.
-        figure.savefig(
-            temporary, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True}
-        )

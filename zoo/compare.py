@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from zoo import nets, storage
-from zoo.cards import Samples, accuracy_figure, sample_grid, wave_grid
 from zoo.errors import ZooError
+from zoo.figures import Samples, accuracy_figure, sample_grid, wave_grid
 from zoo.objectives import Objective, objective, open_source, raw_items
 from zoo.reader import Row, open_zoo
 from zoo.recipes import ImageRecipe, SineRecipe, recipe_from_json

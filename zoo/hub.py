@@ -18,33 +18,25 @@ import os
 import re
 import shlex
 import shutil
-import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from zoo import shards, storage, table
+from zoo import remote, shards, storage, table
 from zoo.errors import ZooError
 from zoo.shards import INDEX_FILE, File, Index
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
-
     from zoo.reader import Zoo
 
-Result = TypeVar("Result")
 # Bytes that are done, bytes in all.
 Progress: TypeAlias = Callable[[int, int], None]
 
 CARD_FILE = "README.md"
 PULL_FOLDER = ".pull"
-MAIN = "main"
-# Of one call that the client does not repeat itself: half a minute of waiting in all.
-TRIES = 6
 # Files go up in groups: progress is told, and a cut is mended, group by group.
 GROUP_BYTES = 64 << 20
 GROUP_FILES = 32
@@ -64,7 +56,6 @@ _OURS = re.compile(
 )
 # A repository with nothing but these is free to take a zoo.
 _HOUSEKEEPING = (".gitattributes", ".gitignore", CARD_FILE, "LICENSE")
-_TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 
 
 @dataclass(frozen=True)
@@ -167,8 +158,8 @@ def remote_index(repo_id: str, revision: str | None = None) -> Index:
     Raises:
         ZooError: if there is no such zoo, or the Hub cannot be reached.
     """
-    with _speaking(repo_id, "dataset", revision):
-        path = _fetch_index(repo_id, revision or MAIN)
+    with remote.speaking(repo_id, "dataset", revision):
+        path = remote.fetch_index(repo_id, revision or remote.MAIN)
     return _read_remote_index(repo_id, path)
 
 
@@ -184,8 +175,8 @@ def download(repo_id: str, split: str, revision: str | None = None) -> Path:
     """
     from huggingface_hub import cached_assets_path, try_to_load_from_cache
 
-    with _speaking(repo_id, "dataset", revision):
-        folder = _fetch_index(repo_id, revision or MAIN).parent
+    with remote.speaking(repo_id, "dataset", revision):
+        folder = remote.fetch_index(repo_id, revision or remote.MAIN).parent
         index = _read_remote_index(repo_id, folder / INDEX_FILE)
         files: list[File] = [*table.shards_of(index, split)]
         files += [index.stats] if index.stats else []
@@ -196,9 +187,11 @@ def download(repo_id: str, split: str, revision: str | None = None) -> Path:
             return isinstance(found, str)
 
         if not all(cached(file) for file in files):
-            _check_against(repo_id, files, _tree(_api(), repo_id, "dataset", commit))
+            _check_against(
+                repo_id, files, remote.files_of(remote.open_api(), repo_id, "dataset", commit)
+            )
             for file in files:
-                _fetch(repo_id, file.file, commit)
+                remote.fetch(repo_id, file.file, commit)
         # Hashing takes longer than opening, so a file is hashed when it arrives and
         # again only if it was touched since.
         notes = cached_assets_path("wszoo", namespace=repo_id, subfolder="verified")
@@ -210,7 +203,7 @@ def download(repo_id: str, split: str, revision: str | None = None) -> Path:
             if known.get(file.file) == _stamp(path):
                 continue
             if shards.check_file(folder, file, hashes=True):
-                _fetch(repo_id, file.file, commit, force=True)
+                remote.fetch(repo_id, file.file, commit, force=True)
             if wrong := shards.check_file(folder, file, hashes=True):
                 raise ZooError(f"{repo_id}: {wrong}; the repository contradicts its index")
             fresh[file.file] = _stamp(path)
@@ -260,18 +253,22 @@ def pull(
     _check_name(repo_id)
     folder = Path(out)
     report = progress or (lambda done, total: None)
-    with _speaking(repo_id, "dataset", revision):
-        api = _api()
-        info = _retrying(lambda: api.repo_info(repo_id, repo_type="dataset", revision=revision))
+    with remote.speaking(repo_id, "dataset", revision):
+        api = remote.open_api()
+        info = remote.retrying(
+            lambda: api.repo_info(repo_id, repo_type="dataset", revision=revision)
+        )
         commit = str(info.sha)
-        tree = _tree(api, repo_id, "dataset", commit)
+        tree = remote.files_of(api, repo_id, "dataset", commit)
         _refuse_foreign(folder)
         if INDEX_FILE not in tree:
-            raise ZooError(f"{repo_id} holds no {INDEX_FILE} at {revision or MAIN}: it is no zoo")
+            raise ZooError(
+                f"{repo_id} holds no {INDEX_FILE} at {revision or remote.MAIN}: it is no zoo"
+            )
         if tree[INDEX_FILE].size > INDEX_BYTES:
             raise ZooError(f"{repo_id}: {INDEX_FILE} has {tree[INDEX_FILE].size} bytes, no index")
         with shards.one_writer(folder), _staging(folder) as staging:
-            path = _fetch(repo_id, INDEX_FILE, commit, staging)
+            path = remote.fetch(repo_id, INDEX_FILE, commit, staging)
             index = _read_remote_index(repo_id, path)
             chosen = index.shards if split is None else tuple(table.shards_of(index, split))
             views = [shard.parquet for shard in chosen if shard.parquet]
@@ -283,7 +280,7 @@ def pull(
             report(done, total)
             for file in files:
                 if shards.check_file(folder, file, hashes=True):
-                    arrived = _fetch(repo_id, file.file, commit, staging)
+                    arrived = remote.fetch(repo_id, file.file, commit, staging)
                     if wrong := shards.check_file(staging, file, hashes=True):
                         raise ZooError(f"{repo_id}: {wrong}")
                     if isinstance(file, shards.Shard):
@@ -295,7 +292,7 @@ def pull(
                 report(done, total)
             for name in sorted(tree):
                 if name == CARD_FILE or _FIGURE.fullmatch(name):
-                    _move(_fetch(repo_id, name, commit, staging), folder / name)
+                    _move(remote.fetch(repo_id, name, commit, staging), folder / name)
             _remove_strays(folder, index)
             _move(path, folder / INDEX_FILE)
     return index
@@ -459,7 +456,7 @@ def push(
     lock = folder / shards.LOCK_FILE
     # Nobody changes a folder that we may not write in ourselves.
     guard = shards.one_writer(folder) if os.access(lock, os.W_OK) else contextlib.nullcontext()
-    with _speaking(repo_id, kind, revision), guard:
+    with remote.speaking(repo_id, kind, revision), guard:
         files = _zoo_files(folder, repo_id) if kind == "dataset" else _plain_files(folder)
         _check_limits(folder, files)
         token = get_token()
@@ -484,7 +481,7 @@ class _Push:
     ):
         self.folder, self.repo_id, self.kind = folder, repo_id, kind
         self.revision, self.create_pr = revision, create_pr
-        self.api = _api()
+        self.api = remote.open_api()
         self.where: dict[str, Any] = {"repo_id": repo_id, "repo_type": kind}
 
     def run(
@@ -498,7 +495,7 @@ class _Push:
     ) -> Pushed:
         head = self._head(missing_ok=True)
         created = head is None
-        if created and (self.revision not in (None, MAIN) or self.create_pr):
+        if created and (self.revision not in (None, remote.MAIN) or self.create_pr):
             raise ZooError(
                 f"{self.repo_id} does not exist; push it once without --revision and --create-pr"
             )
@@ -507,7 +504,7 @@ class _Push:
         if head is None:
             head = self._create(public)
         parent, private = head
-        tree = _tree(self.api, self.repo_id, self.kind, parent)
+        tree = remote.files_of(self.api, self.repo_id, self.kind, parent)
         keep = [file for file in files if _same(file, tree.get(file.file))]
         kept = {file.file for file in keep}
         changed = [file for file in files if file.file not in kept]
@@ -533,7 +530,7 @@ class _Push:
         from huggingface_hub.errors import RepositoryNotFoundError
 
         try:
-            info = _retrying(lambda: self.api.repo_info(**self.where, revision=self.revision))
+            info = remote.retrying(lambda: self.api.repo_info(**self.where, revision=self.revision))
         except RepositoryNotFoundError:
             if missing_ok:
                 return None
@@ -544,7 +541,7 @@ class _Push:
         from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
         try:
-            _retrying(lambda: self.api.create_repo(**self.where, private=not public))
+            remote.retrying(lambda: self.api.create_repo(**self.where, private=not public))
         except HfHubHTTPError as error:
             if error.response.status_code != 409:
                 raise
@@ -618,7 +615,7 @@ class _Push:
 
         deletes = [CommitOperationDelete(name, is_folder=False) for name in remove]
         text = message or f"Push {self.folder.resolve().name} with wszoo"
-        for attempt in range(TRIES):
+        for attempt in range(remote.TRIES):
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", UserWarning)  # on metadata that is optional
@@ -632,11 +629,11 @@ class _Push:
                     )
                 return str(info.oid), info.pr_url
             except Exception as error:
-                cause = _cause(error)
+                cause = remote.cause_of(error)
                 stale = isinstance(cause, HfHubHTTPError) and cause.response.status_code == 412
-                if not stale and not _is_transient(error):
+                if not stale and not remote.is_transient(error):
                     raise
-                if self.create_pr and not stale and not _is_refusal(cause):
+                if self.create_pr and not stale and not remote.is_refusal(cause):
                     # It may have been made; a second try would make a second one.
                     raise ZooError(
                         f"the answer of the Hub was lost; see whether {self.repo_id} has the pull "
@@ -653,13 +650,13 @@ class _Push:
                             f"{self.repo_id} was changed by someone else during this push (412); "
                             "run the same command again"
                         ) from error
-                if stale or attempt == TRIES - 1:
+                if stale or attempt == remote.TRIES - 1:
                     raise
-                _wait(error, attempt)
+                remote.wait(error, attempt)
         raise AssertionError
 
     def _shows(self, commit: str, files: list[Upload], removed: tuple[str, ...]) -> bool:
-        tree = _tree(self.api, self.repo_id, self.kind, commit)
+        tree = remote.files_of(self.api, self.repo_id, self.kind, commit)
         there = all(_same(file, tree.get(file.file)) for file in files)
         return there and not any(name in tree for name in removed)
 
@@ -807,240 +804,3 @@ def _groups(files: list[Upload]) -> Iterator[list[Upload]]:
         size += file.bytes
     if group:
         yield group
-
-
-# ---- talking to the Hub
-
-
-def _api() -> "HfApi":
-    from huggingface_hub import HfApi
-
-    return HfApi(library_name="wszoo")
-
-
-def _tree(api: "HfApi", repo_id: str, kind: str, commit: str) -> dict[str, Any]:
-    """Every file of a commit, by path; the client repeats these calls."""
-    from huggingface_hub import RepoFile
-
-    entries = api.list_repo_tree(repo_id, repo_type=kind, revision=commit, recursive=True)
-    return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
-
-
-def _fetch(
-    repo_id: str, file: str, revision: str, folder: Path | None = None, force: bool = False
-) -> Path:
-    """A file of a repository, in `folder` or the Hub's cache."""
-    from huggingface_hub import hf_hub_download
-
-    return Path(
-        _retrying(
-            lambda: hf_hub_download(
-                repo_id,
-                file,
-                repo_type="dataset",
-                revision=revision,
-                local_dir=folder,
-                force_download=force,
-                library_name="wszoo",
-            )
-        )
-    )
-
-
-def _fetch_index(repo_id: str, revision: str) -> Path:
-    """The index, new if it changed; without a network the one in the cache."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    more: dict[str, Any] = {"repo_type": "dataset", "revision": revision}
-    try:
-        return Path(hf_hub_download(repo_id, INDEX_FILE, library_name="wszoo", **more))
-    except Exception as error:
-        # The client itself turns to the cache for some of these, but not all.
-        if not _is_transient(error):
-            raise
-        failure = error
-    with contextlib.suppress(LocalEntryNotFoundError):
-        return Path(hf_hub_download(repo_id, INDEX_FILE, local_files_only=True, **more))
-    if _is_unreachable(failure):
-        raise failure
-    return _fetch(repo_id, INDEX_FILE, revision)
-
-
-def _retrying(call: Callable[[], Result]) -> Result:
-    """The result of a call that the client itself does not repeat."""
-    for attempt in range(TRIES - 1):
-        try:
-            return call()
-        except Exception as error:
-            # Without a network somebody waits for the line that says so.
-            if not _is_transient(error) or (attempt > 1 and _is_unreachable(error)):
-                raise
-            _wait(error, attempt)
-    return call()
-
-
-def _is_unreachable(error: BaseException) -> bool:
-    """Whether no connection came about: no network, no such host, nobody listens."""
-    return type(_cause(error)).__name__ in ("ConnectError", "ConnectTimeout")
-
-
-def _cause(error: BaseException) -> BaseException:
-    """What went wrong on the wire, beneath the client's wrapping."""
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    wrapped = isinstance(error, RuntimeError | LocalEntryNotFoundError)
-    if wrapped and not isinstance(error, HfHubHTTPError) and error.__cause__ is not None:
-        return _cause(error.__cause__)
-    return error
-
-
-def _is_transient(error: BaseException) -> bool:
-    from huggingface_hub import errors
-    from huggingface_hub.errors import HfHubHTTPError
-
-    error = _cause(error)
-    if isinstance(error, HfHubHTTPError):
-        return error.response.status_code in _TRANSIENT
-    # A gateway's error page where the client expects JSON.
-    return isinstance(error, _http_error() | json.JSONDecodeError) and not isinstance(
-        error, errors.OfflineModeIsEnabled
-    )
-
-
-def _http_error() -> type[Exception]:
-    """What the client's HTTP library raises: httpx or httpx2, by its version."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    base: type[Exception] = HfHubHTTPError.__bases__[0]
-    return base
-
-
-def _is_refusal(error: BaseException) -> bool:
-    """Whether the Hub said that it did not even try."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    return isinstance(error, HfHubHTTPError) and error.response.status_code in (429, 503)
-
-
-def _wait(error: BaseException, attempt: int) -> None:
-    """Wait as long as the Hub asks for (a minute at most), else longer every time."""
-    response = getattr(_cause(error), "response", None)
-    asked = response.headers.get("Retry-After", "") if response is not None else ""
-    time.sleep(min(float(asked), 60) if asked.isdigit() else min(2.0**attempt, 8))
-
-
-@contextlib.contextmanager
-def _speaking(repo_id: str, kind: str, revision: str | None) -> Iterator[None]:
-    """Turn what the client raises into one line, and keep its own bars and logs away.
-
-    Raises:
-        ZooError: for whatever goes wrong between here and the repository.
-        ValueError: misuse that the client finds.
-    """
-    import logging
-
-    import huggingface_hub.utils
-    from huggingface_hub.errors import HFValidationError
-
-    utils: Any = huggingface_hub.utils  # its stubs hide the three functions used here
-
-    log = logging.getLogger("huggingface_hub")
-    level = log.level
-    shown = not utils.are_progress_bars_disabled()
-    log.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # where the environment decides
-            utils.disable_progress_bars()
-        yield
-    except (ZooError, HFValidationError):
-        raise
-    except ValueError as error:
-        if type(error) is ValueError and error.__traceback__ and not _from_client(error):
-            raise
-        raise _explained(error, repo_id, kind, revision) from error
-    except (KeyError, TypeError, AttributeError) as error:
-        if not _from_client(error):
-            raise
-        # It read an answer of another form than the Hub's.
-        strange = json.JSONDecodeError("no such field", "", 0)
-        raise _explained(strange, repo_id, kind, revision) from error
-    except (OSError, RuntimeError, _http_error()) as error:
-        raise _explained(error, repo_id, kind, revision) from error
-    finally:
-        log.setLevel(level)
-        if shown:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)
-                utils.enable_progress_bars()
-
-
-def _from_client(error: BaseException) -> bool:
-    """Whether it was raised outside of this package."""
-    step = error.__traceback__
-    name = ""
-    while step is not None:
-        name = str(step.tb_frame.f_globals.get("__name__", ""))
-        step = step.tb_next
-    return name.partition(".")[0] != "zoo"
-
-
-def _explained(error: Exception, repo_id: str, kind: str, revision: str | None) -> ZooError:
-    """The one line for an error of the client."""
-    from huggingface_hub import constants, errors, get_token
-
-    # User names and passwords may stand before the host.
-    host = urlsplit(constants.ENDPOINT).netloc.rpartition("@")[2]
-    where = f"{kind} {repo_id}"
-    cause = _cause(error)
-    token = get_token()
-    code = cause.response.status_code if isinstance(cause, errors.HfHubHTTPError) else None
-    said = ""
-    if isinstance(cause, errors.HfHubHTTPError):
-        said = " ".join((cause.server_message or "").split())[:300]
-        said = f": {said}" if said else ""
-    if isinstance(cause, errors.GatedRepoError):
-        line = f"{where} asks you to accept its terms first, at {host}/{repo_id}"
-    elif isinstance(cause, errors.RepositoryNotFoundError):
-        login = "" if token else "; if it is private, log in with `hf auth login`"
-        line = (
-            f"{repo_id} is no folder here, and {host} shows no {where}"
-            f"{' to this token' if token else ''}{login}"
-        )
-    elif isinstance(cause, errors.RevisionNotFoundError):
-        line = f"{where} has no revision {revision!r}"
-    elif isinstance(cause, errors.RemoteEntryNotFoundError):
-        line = f"{where} holds no {INDEX_FILE} at {revision or MAIN}: it is no zoo"
-    elif isinstance(cause, errors.OfflineModeIsEnabled):
-        line = f"{where} is not in the cache, and HF_HUB_OFFLINE forbids to ask {host}"
-    elif code == 401:
-        line = f"{host} does not know the token (401); log in again with `hf auth login`"
-    elif code == 403:
-        line = (
-            f"the token may not do this to {where} (403){said}; log in with one that may write, "
-            "by `hf auth login`"
-        )
-    elif code == 412:
-        line = f"{where} was changed by someone else during this push (412); run the same again"
-    elif code == 429:
-        line = f"{host} asks to slow down (429){said}; wait, then run the same command again"
-    elif code is not None and code >= 500:
-        line = f"{host} fails ({code}){said}; what it has is kept: run the same command again later"
-    elif code is not None:
-        line = f"{host} refuses {where} ({code}){said}"
-    elif isinstance(cause, _http_error()):
-        what = " ".join(str(cause).split()) or type(cause).__name__
-        line = (
-            f"cannot reach {host} for {where} ({what}); what arrived is kept: run the same command "
-            "again"
-        )
-    elif isinstance(cause, json.JSONDecodeError):
-        line = f"{host} does not answer as the Hub does; what arrived is kept: try again later"
-    elif isinstance(cause, OSError) and cause.errno is not None:
-        line = f"cannot use {cause.filename or where}: {cause.strerror}"
-    else:
-        line = f"{where}: {' '.join(str(cause).split())[:400] or type(cause).__name__}"
-    if token:
-        line = line.replace(token, "***")
-    return ZooError(line)

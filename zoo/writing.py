@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo import cards, shards, stats
-from zoo.cards import Samples
+from zoo.figures import Samples
 from zoo.shards import Excluded, Index, Shard
 
 CARD_SAMPLES = 16

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from zoo import nets
-from zoo.cards import Samples
 from zoo.errors import ZooError
+from zoo.figures import Samples
 from zoo.importers.published import Arrays, Published
 from zoo.objectives import MAX_PSNR_DB, psnr_db
 from zoo.shards import Column

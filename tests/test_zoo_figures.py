@@ -1,0 +1,69 @@
+"""Figures of cards: exact pixels, any size, equal bytes."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import pixels
+from PIL import Image
+
+from zoo import figures
+from zoo.figures import Samples
+
+
+def test_sample_grid_shows_exact_pixels_beside_each_other(tmp_path: Path) -> None:
+    left = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 1), np.uint8)
+    right = left[:, ::-1] / 255
+    figures.sample_grid(tmp_path / "grid.png", left, right, ["a", "b", "c"])
+    array = pixels(tmp_path / "grid.png")
+    big = left[0].repeat(3, 0).repeat(3, 1).repeat(3, 2)
+    rows, columns = np.nonzero((array == big[0, 0]).all(axis=-1))
+    places = [
+        (r, c)
+        for r, c in zip(rows, columns, strict=True)
+        if array[r : r + 84, c : c + 84].shape == big.shape
+        and np.abs(array[r : r + 84, c : c + 84].astype(int) - big).max() <= 1
+    ]
+    assert len(places) == 1
+    r, c = places[0]
+    beside = array[r : r + 84, c + 88 : c + 172].astype(int)
+    assert np.abs(beside - big[::-1]).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("count", "shape"),
+    [(1, (8, 8, 1)), (16, (32, 32, 3)), (9, (20, 40, 3)), (2, (300, 200, 3)), (3, (28, 28))],
+)
+def test_sample_grid_takes_any_size(tmp_path: Path, count: int, shape: tuple[int, ...]) -> None:
+    images = np.random.default_rng(0).uniform(-0.2, 1.2, (count, *shape))
+    figures.sample_grid(tmp_path / "grid.png", images, images, ["long name $x$\n20.0 dB"] * count)
+    assert pixels(tmp_path / "grid.png").shape[1] <= 1600
+
+
+def test_histogram_takes_odd_values(tmp_path: Path) -> None:
+    path = tmp_path / "h.png"
+    for values in (
+        {"train": np.array([25.0]), "test": np.zeros(0)},
+        {"train": np.array([np.inf, np.nan])},
+        {"train": np.full(10, 120.0), "test": np.full(3, 120.0)},
+    ):
+        for log in (False, True):
+            figures.quality_histogram(path, values, "PSNR [dB]", log=log)
+            pixels(path)
+
+
+def test_figures_are_equal_bytes(tmp_path: Path) -> None:
+    values = {"train": np.random.default_rng(0).normal(26, 2, 500)}
+    for name in ("a", "b"):
+        figures.quality_histogram(tmp_path / name, values, "PSNR [dB]")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert Image.open(io.BytesIO((tmp_path / "a").read_bytes())).format == "PNG"
+
+
+def test_samples_must_agree() -> None:
+    images = np.zeros((2, 4, 4, 1))
+    with pytest.raises(ValueError, match=r"as many originals .* 3 captions"):
+        Samples(images, images, ["a", "b", "c"])
+    with pytest.raises(ValueError, match="row, column, 1 or 3"):
+        figures.sample_grid(Path("unused.png"), images[..., [0, 0]], images, ["a", "b"])

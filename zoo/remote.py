@@ -1,0 +1,262 @@
+"""How wszoo talks to the Hub: its client's calls, repeated where it does not, and its errors.
+
+Whatever the client raises becomes one line that says what to do, without the token.
+"""
+
+import contextlib
+import json
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from zoo.errors import ZooError
+from zoo.shards import INDEX_FILE
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+Result = TypeVar("Result")
+
+MAIN = "main"
+# Of one call that the client does not repeat itself: half a minute of waiting in all.
+TRIES = 6
+_TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
+
+
+def open_api() -> "HfApi":
+    """The client, under the name of wszoo."""
+    from huggingface_hub import HfApi
+
+    return HfApi(library_name="wszoo")
+
+
+def files_of(api: "HfApi", repo_id: str, kind: str, commit: str) -> dict[str, Any]:
+    """Every file of a commit, by path; the client repeats these calls."""
+    from huggingface_hub import RepoFile
+
+    entries = api.list_repo_tree(repo_id, repo_type=kind, revision=commit, recursive=True)
+    return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
+
+
+def fetch(
+    repo_id: str, file: str, revision: str, folder: Path | None = None, force: bool = False
+) -> Path:
+    """A file of a repository, in `folder` or the Hub's cache."""
+    from huggingface_hub import hf_hub_download
+
+    return Path(
+        retrying(
+            lambda: hf_hub_download(
+                repo_id,
+                file,
+                repo_type="dataset",
+                revision=revision,
+                local_dir=folder,
+                force_download=force,
+                library_name="wszoo",
+            )
+        )
+    )
+
+
+def fetch_index(repo_id: str, revision: str) -> Path:
+    """The index, new if it changed; without a network the one in the cache."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    more: dict[str, Any] = {"repo_type": "dataset", "revision": revision}
+    try:
+        return Path(hf_hub_download(repo_id, INDEX_FILE, library_name="wszoo", **more))
+    except Exception as error:
+        # The client itself turns to the cache for some of these, but not all.
+        if not is_transient(error):
+            raise
+        failure = error
+    with contextlib.suppress(LocalEntryNotFoundError):
+        return Path(hf_hub_download(repo_id, INDEX_FILE, local_files_only=True, **more))
+    if _is_unreachable(failure):
+        raise failure
+    return fetch(repo_id, INDEX_FILE, revision)
+
+
+def retrying(call: Callable[[], Result]) -> Result:
+    """The result of a call that the client itself does not repeat."""
+    for attempt in range(TRIES - 1):
+        try:
+            return call()
+        except Exception as error:
+            # Without a network somebody waits for the line that says so.
+            if not is_transient(error) or (attempt > 1 and _is_unreachable(error)):
+                raise
+            wait(error, attempt)
+    return call()
+
+
+def _is_unreachable(error: BaseException) -> bool:
+    """Whether no connection came about: no network, no such host, nobody listens."""
+    return type(cause_of(error)).__name__ in ("ConnectError", "ConnectTimeout")
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """What went wrong on the wire, beneath the client's wrapping."""
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    wrapped = isinstance(error, RuntimeError | LocalEntryNotFoundError)
+    if wrapped and not isinstance(error, HfHubHTTPError) and error.__cause__ is not None:
+        return cause_of(error.__cause__)
+    return error
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same call may well succeed a little later."""
+    from huggingface_hub import errors
+    from huggingface_hub.errors import HfHubHTTPError
+
+    error = cause_of(error)
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code in _TRANSIENT
+    # A gateway's error page where the client expects JSON.
+    return isinstance(error, _http_error() | json.JSONDecodeError) and not isinstance(
+        error, errors.OfflineModeIsEnabled
+    )
+
+
+def _http_error() -> type[Exception]:
+    """What the client's HTTP library raises: httpx or httpx2, by its version."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    base: type[Exception] = HfHubHTTPError.__bases__[0]
+    return base
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the Hub said that it did not even try."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return isinstance(error, HfHubHTTPError) and error.response.status_code in (429, 503)
+
+
+def wait(error: BaseException, attempt: int) -> None:
+    """Wait as long as the Hub asks for (a minute at most), else longer every time."""
+    response = getattr(cause_of(error), "response", None)
+    asked = response.headers.get("Retry-After", "") if response is not None else ""
+    time.sleep(min(float(asked), 60) if asked.isdigit() else min(2.0**attempt, 8))
+
+
+@contextlib.contextmanager
+def speaking(repo_id: str, kind: str, revision: str | None) -> Iterator[None]:
+    """Turn what the client raises into one line, and keep its own bars and logs away.
+
+    Raises:
+        ZooError: for whatever goes wrong between here and the repository.
+        ValueError: misuse that the client finds.
+    """
+    import logging
+
+    import huggingface_hub.utils
+    from huggingface_hub.errors import HFValidationError
+
+    utils: Any = huggingface_hub.utils  # its stubs hide the three functions used here
+
+    log = logging.getLogger("huggingface_hub")
+    level = log.level
+    shown = not utils.are_progress_bars_disabled()
+    log.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # where the environment decides
+            utils.disable_progress_bars()
+        yield
+    except (ZooError, HFValidationError):
+        raise
+    except ValueError as error:
+        if type(error) is ValueError and error.__traceback__ and not _from_client(error):
+            raise
+        raise _explained(error, repo_id, kind, revision) from error
+    except (KeyError, TypeError, AttributeError) as error:
+        if not _from_client(error):
+            raise
+        # It read an answer of another form than the Hub's.
+        strange = json.JSONDecodeError("no such field", "", 0)
+        raise _explained(strange, repo_id, kind, revision) from error
+    except (OSError, RuntimeError, _http_error()) as error:
+        raise _explained(error, repo_id, kind, revision) from error
+    finally:
+        log.setLevel(level)
+        if shown:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                utils.enable_progress_bars()
+
+
+def _from_client(error: BaseException) -> bool:
+    """Whether it was raised outside of this package."""
+    step = error.__traceback__
+    name = ""
+    while step is not None:
+        name = str(step.tb_frame.f_globals.get("__name__", ""))
+        step = step.tb_next
+    return name.partition(".")[0] != "zoo"
+
+
+def _explained(error: Exception, repo_id: str, kind: str, revision: str | None) -> ZooError:
+    """The one line for an error of the client."""
+    from huggingface_hub import constants, errors, get_token
+
+    # User names and passwords may stand before the host.
+    host = urlsplit(constants.ENDPOINT).netloc.rpartition("@")[2]
+    where = f"{kind} {repo_id}"
+    cause = cause_of(error)
+    token = get_token()
+    code = cause.response.status_code if isinstance(cause, errors.HfHubHTTPError) else None
+    said = ""
+    if isinstance(cause, errors.HfHubHTTPError):
+        said = " ".join((cause.server_message or "").split())[:300]
+        said = f": {said}" if said else ""
+    if isinstance(cause, errors.GatedRepoError):
+        line = f"{where} asks you to accept its terms first, at {host}/{repo_id}"
+    elif isinstance(cause, errors.RepositoryNotFoundError):
+        login = "" if token else "; if it is private, log in with `hf auth login`"
+        line = (
+            f"{repo_id} is no folder here, and {host} shows no {where}"
+            f"{' to this token' if token else ''}{login}"
+        )
+    elif isinstance(cause, errors.RevisionNotFoundError):
+        line = f"{where} has no revision {revision!r}"
+    elif isinstance(cause, errors.RemoteEntryNotFoundError):
+        line = f"{where} holds no {INDEX_FILE} at {revision or MAIN}: it is no zoo"
+    elif isinstance(cause, errors.OfflineModeIsEnabled):
+        line = f"{where} is not in the cache, and HF_HUB_OFFLINE forbids to ask {host}"
+    elif code == 401:
+        line = f"{host} does not know the token (401); log in again with `hf auth login`"
+    elif code == 403:
+        line = (
+            f"the token may not do this to {where} (403){said}; log in with one that may write, "
+            "by `hf auth login`"
+        )
+    elif code == 412:
+        line = f"{where} was changed by someone else during this push (412); run the same again"
+    elif code == 429:
+        line = f"{host} asks to slow down (429){said}; wait, then run the same command again"
+    elif code is not None and code >= 500:
+        line = f"{host} fails ({code}){said}; what it has is kept: run the same command again later"
+    elif code is not None:
+        line = f"{host} refuses {where} ({code}){said}"
+    elif isinstance(cause, _http_error()):
+        what = " ".join(str(cause).split()) or type(cause).__name__
+        line = (
+            f"cannot reach {host} for {where} ({what}); what arrived is kept: run the same command "
+            "again"
+        )
+    elif isinstance(cause, json.JSONDecodeError):
+        line = f"{host} does not answer as the Hub does; what arrived is kept: try again later"
+    elif isinstance(cause, OSError) and cause.errno is not None:
+        line = f"cannot use {cause.filename or where}: {cause.strerror}"
+    else:
+        line = f"{where}: {' '.join(str(cause).split())[:400] or type(cause).__name__}"
+    if token:
+        line = line.replace(token, "***")
+    return ZooError(line)
