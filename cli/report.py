@@ -24,10 +24,18 @@ from cli.train import bars, stop
 def report(runs: tuple[Path, ...], out: Path, keep: Path | None) -> None:
     """Tables and figures of RUNS, published numbers beside ours.
 
-    RUNS are folders of finished runs, or JSON files of --keep.
+    RUNS are folders of runs, or JSON files of --keep. Runs that are not finished are left
+    out, and named.
     """
     from processors import report as reports
+    from zoo.errors import ZooError
 
+    unfinished = [path for path in runs if reports.unfinished(path)]
+    for path in unfinished:
+        click.echo(f"{path} is not finished and left out", err=True)
+    runs = tuple(path for path in runs if path not in unfinished)
+    if not runs:
+        raise ZooError("none of the runs is finished: there is nothing to report")
     reports.write(runs, out)
     click.echo(f"{out}")
     if keep is not None:

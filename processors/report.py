@@ -5,6 +5,7 @@ of different scale never do. Every row says its networks, epochs, seeds and devi
 published number stands beside it with the scale that it belongs to.
 """
 
+import contextlib
 import json
 import shutil
 from collections.abc import Iterable, Sequence
@@ -79,13 +80,30 @@ def collect(folders: Iterable[str | Path]) -> list[tuple[Path | None, dict[str, 
     for name in folders:
         path = Path(name)
         if path.is_file():
-            found += [(None, record) for record in runs.read_json(path)]
+            found += [(None, record) for record in _kept(path)]
             continue
         if not runs.is_run(path):
             raise ZooError(f"{path} is no run: it has no {runs.CONFIG} that wszoo wrote")
         config = runs.read_json(path / runs.CONFIG)
         found.append((path, {"config": config, "summary": runs.read_json(path / runs.SUMMARY)}))
     return found
+
+
+def _kept(path: Path) -> list[dict[str, Any]]:
+    """The records of a file that `keep` wrote."""
+    records: Any = None
+    with contextlib.suppress(ValueError):
+        records = json.loads(path.read_bytes())
+    if not isinstance(records, list) or not all(
+        isinstance(record, dict) and record.keys() >= {"config", "summary"} for record in records
+    ):
+        raise ZooError(f"{path} is neither the folder of a run nor a file of `wszoo report --keep`")
+    return records
+
+
+def unfinished(folder: Path) -> bool:
+    """Whether it is a run that has not come to its end."""
+    return runs.is_run(folder) and not (folder / runs.SUMMARY).is_file()
 
 
 def keep(folders: Sequence[str | Path], path: Path) -> None:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers import line_of, run
+from helpers import run
 
 from processors import published, report
 from processors.published import published_for, table_for
@@ -172,14 +172,26 @@ def test_the_command_writes_tables_and_figures(tmp_path):
     assert len(json.loads((tmp_path / "kept.json").read_text())) == 3
 
 
-def test_what_is_no_finished_run_is_named(tmp_path):
+def test_what_is_no_finished_run_is_left_out_and_named(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ZooError, match="empty is no run"):
         report.collect([tmp_path / "empty"])
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
     (unfinished / "config.json").write_text(json.dumps(config()))
-    assert "unfinished is no finished run" in line_of(run("report", unfinished), 1)
+    assert report.unfinished(unfinished)
+    (tmp_path / "words.json").write_text('[{"config": {}}]')
+    with pytest.raises(ZooError, match=r"words\.json is neither the folder of a run nor a file"):
+        report.collect([tmp_path / "words.json"])
+    done = three_seeds(tmp_path / "done")
+    result = run("report", *done, unfinished, "--out", tmp_path / "report.md")
+    assert result.exit_code == 0
+    assert result.stderr == f"{unfinished} is not finished and left out\n"
+    assert "unfinished" not in (tmp_path / "report.md").read_text()
+    result = run("report", unfinished, "--out", tmp_path / "none.md")
+    assert result.exit_code == 1
+    assert "none of the runs is finished" in result.stderr.splitlines()[-1]
+    assert not (tmp_path / "none.md").exists()
     assert "does not exist" in run("report", tmp_path / "none").stderr
     with pytest.raises(ValueError, match="at least one run"):
         report.write([], tmp_path / "report.md")
