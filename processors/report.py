@@ -70,6 +70,8 @@ def _plain(value: Any) -> str:
 def collect(folders: Iterable[str | Path]) -> list[tuple[Path | None, dict[str, Any]]]:
     """(folder, {"config", "summary"}) of every finished run, and of every kept record.
 
+    The same run, by its configuration and seed, counts once, where it comes first.
+
     Args:
         folders: of runs; or JSON files that `keep` wrote.
 
@@ -86,7 +88,10 @@ def collect(folders: Iterable[str | Path]) -> list[tuple[Path | None, dict[str, 
             raise ZooError(f"{path} is no run: it has no {runs.CONFIG} that wszoo wrote")
         config = runs.read_json(path / runs.CONFIG)
         found.append((path, {"config": config, "summary": runs.read_json(path / runs.SUMMARY)}))
-    return found
+    once: dict[str, tuple[Path | None, dict[str, Any]]] = {}
+    for folder, record in found:
+        once.setdefault(json.dumps(record["config"], sort_keys=True), (folder, record))
+    return list(once.values())
 
 
 def _kept(path: Path) -> list[dict[str, Any]]:

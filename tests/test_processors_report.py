@@ -150,6 +150,8 @@ def test_records_are_kept_and_read_again(tmp_path):
     report.keep(folders, kept)
     plain = [record for _, record in report.collect(folders)]
     assert [record for _, record in report.collect([kept])] == plain
+    # A run that was kept and is there still is no second seed.
+    assert report.collect([*folders, kept]) == report.collect(folders)
     with_kept = report.render(report.collect([kept]), tmp_path / "a.md").splitlines()
     with_runs = report.render(report.collect(folders), tmp_path / "b.md").splitlines()
     # Figures lie in folders of their own.
