@@ -125,6 +125,7 @@ def _scale(config: dict[str, Any], summary: dict[str, Any]) -> str:
     # The rate is chosen on one seed and given to the others, so it does not tell rows apart.
     settings = {name: value for name, value in config["settings"].items() if name != "lr"}
     same = [config[key] for key in ("model", "sizes", "options", "networks", "zoo_sha256")]
+    same.append(config.get("model_sizes"))
     return json.dumps([*same, settings, summary["device"].split(",")[0]], sort_keys=True)
 
 

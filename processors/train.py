@@ -276,6 +276,8 @@ def train(
         "settings": asdict(chosen),
         "options": dict(options or {}),
         "sizes": dict(sizes or {}),
+        # With the defaults of the task, which may be others in another version.
+        "model_sizes": {**made.sizes(model), **(sizes or {})},
         "seed": seed,
         "split_limit": limits,
         "lr_grid": list(lr_grid),
