@@ -214,7 +214,7 @@ def render(found: Sequence[tuple[Path | None, dict[str, Any]]], out: Path) -> st
                 f"{beside}" if beside else "",
                 f"{beside.scale} ({beside.where})" if beside else "",
                 f"{first['networks']:,}",
-                f"{np.mean([s['epochs'] for s in row.summaries]):g}",
+                f"{np.mean([s['epochs'] for s in row.summaries]):.4g}",
                 f"{len(row.summaries)}",
                 f"{first['lr']:g}",
                 f"{first['parameters']:,}",
