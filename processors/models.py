@@ -77,10 +77,10 @@ class Narrow(nn.Module):
         edits: bool,
     ):
         super().__init__()
-        if not 0 < inputs < spec.inp:
-            raise ValueError(f"narrow must be positive and below {spec.inp} inputs, got {inputs}")
         if spec.layers[0].kind != "linear":
             raise ValueError("narrow is for networks whose first layer is linear, not for CNNs")
+        if not 0 < inputs < spec.inp:
+            raise ValueError(f"narrow must be positive and below {spec.inp} inputs, got {inputs}")
         self.normalise = Normalise(spec, stats)
         first = replace(spec.layers[0], inp=inputs)
         self.model = make(replace(spec, layers=(first, *spec.layers[1:]), coord_order=None))

@@ -156,6 +156,8 @@ def test_narrow_models_keep_the_symmetry_and_baselines_edit():
         processors.build("mlp", spec, out=None, narrow=3)
     with pytest.raises(ValueError, match="narrow must be positive and below 20 inputs, got 20"):
         processors.build("dws", spec, out=None, narrow=20)
+    with pytest.raises(ValueError, match="whose first layer is linear, not for CNNs"):
+        processors.build("nfn-np", zoo.NetworkSpec.cnn([1, 4, 3], 2), out=1, narrow=16)
 
 
 def test_other_zoos_and_models_are_refused(classifiers, tmp_path):
