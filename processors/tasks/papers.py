@@ -11,8 +11,7 @@ from typing import Any
 from processors.settings import Settings
 
 NFN = ("nfn-np", "nfn-hnp", "nfn-pt")
-# A scale of 3 tells two noisy views of a network from each other, not networks: D3 then ends
-# at 7.6, that of a constant.
+# With a scale of 3 the representation of waves by `nfn-np` is as good as a constant (MSE 7.6).
 _SMALL = {"fourier": 32, "fourier_scale": 0.2, "max_freq": 3.0, "bands": 3}
 
 
