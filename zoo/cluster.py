@@ -403,7 +403,7 @@ class _Driver:
         todo = deque(key for key in planned.parts if key not in self.records)
         if not todo:
             return
-        with _connected(cluster) as ray, ThreadPoolExecutor(COMMITS) as pool:
+        with _connected(cluster) as (ray, ours), ThreadPoolExecutor(COMMITS) as pool:
             threads = max(1, int(cluster.cpus))
             job = ray.put(_Job(self.where, planned.index, planned.goal, device, threads))
             task = ray.remote(_fit_shard).options(
@@ -445,8 +445,11 @@ class _Driver:
                         tally.nodes[node] = tally.nodes.get(node, 0) + rows
                         tally.add(rows, Fitted(shown, []))
             finally:
-                # Only a run that was cut leaves tasks; they hold nothing that is needed.
-                for ref in waiting:
+                # Only a run that was cut leaves tasks; they hold nothing that is needed, and
+                # Ray ends them with their connection. Cancelling one that ends just now may
+                # abort this process (ray-project/ray#54846), so it is done only where the
+                # connection stays.
+                for ref in () if ours else waiting:
                     with contextlib.suppress(Exception):
                         ray.cancel(ref, force=True)
         if given_up:
@@ -525,11 +528,14 @@ def _files(record: Record, note: bool = False) -> list[File]:
 
 
 @contextlib.contextmanager
-def _connected(cluster: Cluster) -> Iterator[Any]:
-    """Ray, connected; a connection that this process had before is used and left."""
+def _connected(cluster: Cluster) -> Iterator[tuple[Any, bool]]:
+    """Ray, connected, and whether the connection ends here.
+
+    One that this process had before is used and left.
+    """
     ray = _ray()
     if ray.is_initialized():
-        yield ray
+        yield ray, False
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -554,7 +560,7 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
         if main and before is not None:
             signal.signal(signal.SIGTERM, before)  # Ray's own would end the process at once
     try:
-        yield ray
+        yield ray, True
     finally:
         ray.shutdown()
 
