@@ -1,6 +1,7 @@
 """Gathers the commands; each is loaded when it is used, so that --help is instant."""
 
 import builtins
+import errno
 import sys
 from importlib import import_module
 from keyword import iskeyword
@@ -62,6 +63,12 @@ class Commands(click.Group):
             raise Failure(str(error), 1) from error
         except ValueError as error:
             raise Failure(str(error), 2) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # click ends quietly
+                raise
+            known = error.filename is not None and error.strerror
+            what = f"{error.filename}: {error.strerror}" if known else str(error)
+            raise Failure(what, 1) from error
 
 
 class Failure(click.ClickException):

@@ -1,13 +1,16 @@
 """Gathers the networks of a split, batch by batch, on the device that trains.
 
 Small zoos are held on the device whole; of others each batch is copied from the mapped
-shards by a thread, one batch ahead of the model.
+shards, or from a temporary file, by a thread, one batch ahead of the model.
 
     rows = Rows(zoo.open_zoo("zoos/mnist-inrs", "train"), device="cuda")
     for weights, columns in rows.stream(orders(len(rows), batch=512, seed=0)):
         ...
 """
 
+import math
+import shutil
+import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count, islice
@@ -18,6 +21,7 @@ from torch import Tensor
 
 from processors.base import rebuild
 from zoo import Moments, Weights, Zoo, normalisation
+from zoo.errors import ZooError
 
 Batch: TypeAlias = tuple[Weights, dict[str, Tensor]]
 # Of a split that is held on the device whole.
@@ -49,7 +53,8 @@ class Rows:
         self.zoo, self.device = zoo, torch.device(device)
         self._count = self._total() if limit is None else min(limit, self._total())
         self._held: Batch | None = None
-        if 4 * zoo.spec.param_count * self._count <= HELD_BYTES:
+        self._small = 4 * zoo.spec.param_count * self._count <= HELD_BYTES
+        if self._small:
             self._held = self._gather(torch.arange(self._count))
 
     def _total(self) -> int:
@@ -64,13 +69,38 @@ class Rows:
         return values.float() if values.is_floating_point() else values
 
     def transform(self, function: Callable[[Weights], Weights], batch: int = 1024) -> None:
-        """Replace all networks by `function` of them, and hold the result on the device."""
-        parts = list(self.batches(batch))
-        tensors = [function(weights).tensors() for weights, _ in parts]
+        """Replace all networks by `function` of them, which keeps their shapes.
+
+        The result is held on the device, or, of a large split, in a temporary file.
+        """
+        held: dict[str, Tensor] = {}
+        columns: list[dict[str, Tensor]] = []
+        start = 0
+        for weights, more in self.batches(batch):
+            for name, tensor in function(weights).tensors().items():
+                if name not in held:
+                    held[name] = self._space((len(self), *tensor.shape[1:]))
+                held[name][start : start + len(tensor)] = tensor
+            start += len(weights)
+            columns.append(more if self._small else {k: v.cpu() for k, v in more.items()})
         self._held = (
-            rebuild({k: torch.cat([t[k] for t in tensors]) for k in tensors[0]}),
-            {k: torch.cat([columns[k] for _, columns in parts]) for k in parts[0][1]},
+            rebuild(held),
+            {name: torch.cat([part[name] for part in columns]) for name in columns[0]},
         )
+
+    def _space(self, shape: tuple[int, ...]) -> Tensor:
+        """Room for a float32 tensor of all rows; the file goes with the last use of it."""
+        if self._small:
+            return torch.empty(shape, device=self.device)
+        size = math.prod(shape)
+        with tempfile.NamedTemporaryFile(prefix="wszoo-rows-") as file:
+            free = shutil.disk_usage(file.name).free
+            if 4 * size > free:
+                raise ZooError(
+                    f"{4 * size / 1e9:.1f} GB are needed in {tempfile.gettempdir()} for a while, "
+                    f"{free / 1e9:.1f} GB are free there; set TMPDIR to a folder with more room"
+                )
+            return torch.from_file(file.name, shared=True, size=size).view(shape)
 
     def stats(self) -> Mapping[str, Tensor]:
         """What `zoo.Zoo.stats` gives, of these rows as they are now."""
@@ -86,11 +116,14 @@ class Rows:
         if self._held is None:
             return self._gather(rows)
         weights, columns = self._held
-        chosen = rows.to(self.device, non_blocking=True)
-        return weights[chosen], {name: values[chosen] for name, values in columns.items()}
+        chosen = rows.to(weights.device, non_blocking=True)
+        found = weights[chosen], {name: values[chosen] for name, values in columns.items()}
+        return found if self._small else self._to_device(*found)
 
     def _gather(self, rows: Tensor) -> Batch:
-        weights, columns = self.zoo.batch(rows)
+        return self._to_device(*self.zoo.batch(rows))
+
+    def _to_device(self, weights: Weights, columns: dict[str, Tensor]) -> Batch:
         if self.device.type == "cuda":
             weights = weights.map(Tensor.pin_memory)
         return (
@@ -104,7 +137,7 @@ class Rows:
 
     def stream(self, orders: Iterable[Tensor]) -> Generator[Batch, None, None]:
         """One batch for each tensor of row numbers, gathered one batch ahead."""
-        if self._held is not None:
+        if self._small:
             yield from map(self.batch, orders)
             return
         pending = iter(orders)

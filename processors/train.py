@@ -9,6 +9,7 @@ a CPU with the same number of threads).
 """
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -23,7 +24,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import nn
 
 import zoo as zoos
@@ -33,7 +35,7 @@ from processors.options import OPTIONS
 from processors.rows import SEEDS, Rows, batch_rows, mixed, orders, steps_per_epoch
 from processors.settings import Settings
 from processors.tasks import TASKS, Task, figures
-from zoo import Weights, Zoo, ZooError
+from zoo import Weights, Zoo, ZooError, writing
 
 SPLITS = ("train", "validation", "test")
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -240,7 +242,7 @@ def train(
 
     Raises:
         ValueError: for misuse, and zoos or models that do not fit.
-        ZooError: if the zoo is damaged, or the loss is no longer finite.
+        ZooError: if the zoo is damaged, the loss is no longer finite, or the disk is full.
     """
     folder = Path(out)
     known(task)
@@ -315,6 +317,10 @@ def train(
                 f"{accelerator.device} has no memory left: {str(error).partition('.')[0]}; try "
                 "--accumulate 2, or a smaller --batch"
             ) from error
+        except OSError as error:
+            raise ZooError(writing.disk_message(folder, error)) from error
+        except SafetensorError as error:
+            raise ZooError(f"{folder}: {error}") from error
 
 
 def _open(zoo: str) -> dict[str, Zoo]:
@@ -505,7 +511,6 @@ class _Run:
         if not self.main:
             return
         path = self.folder / runs.CHECKPOINT / _STATE
-        path.parent.mkdir(parents=True, exist_ok=True)
         state = {
             "module": self.module.state_dict(),
             "optimiser": optimiser.state_dict(),
@@ -516,9 +521,10 @@ class _Run:
             "best_step": self.best_step,
             "losses": self.losses,
         }
-        fresh = path.with_name("state.new.pt")
-        torch.save(state, fresh)
-        fresh.replace(path)
+        # To a file, torch.save tells of a full disk in the words of its zip writer.
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        runs.write_bytes(path, buffer.getvalue())
 
     def _resume(self, optimiser: Any) -> None:
         path = self.folder / runs.CHECKPOINT / _STATE
@@ -710,8 +716,7 @@ class _Run:
             self.best, self.best_step = value, self.step
             if self.main:
                 path = self.folder / runs.CHECKPOINT / _BEST
-                path.parent.mkdir(parents=True, exist_ok=True)
-                _write_weights(self.module, path)
+                _write_weights(self.module.state_dict(), path)
         self._tell()
 
     def trial(self) -> float | None:
@@ -778,11 +783,7 @@ class _Run:
         task.figures(self.module, "test", folder / runs.FIGURES)
         records = runs.read_metrics(folder)
         figures.curves(records, task.metric, folder / runs.FIGURES / "curves.png")
-        (folder / runs.LAST).mkdir(exist_ok=True)
-        save_file(
-            {k: v.contiguous().cpu() for k, v in last.items()},
-            folder / runs.LAST / "model.safetensors",
-        )
+        _write_weights(last, folder / runs.LAST / "model.safetensors")
         config = {**config, "title": task.title}
         drawn = sorted(f"{runs.FIGURES}/{p.name}" for p in (folder / runs.FIGURES).glob("*.png"))
         runs.write_text(folder / runs.CARD, runs.card(config, summary, drawn))
@@ -791,10 +792,8 @@ class _Run:
         return summary
 
 
-def _write_weights(module: nn.Module, path: Path) -> None:
-    fresh = path.with_name("best.new.safetensors")
-    save_file({k: v.contiguous().cpu() for k, v in module.state_dict().items()}, fresh)
-    fresh.replace(path)
+def _write_weights(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    runs.write_bytes(path, save({name: v.contiguous().cpu() for name, v in state.items()}))
 
 
 def _read_weights(module: nn.Module, path: Path) -> dict[str, Any]:

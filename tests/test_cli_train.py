@@ -173,6 +173,8 @@ def test_a_zoo_without_a_split(others, tmp_path):
         ("train classify {digits} --model mlp --split-limit x", 2, "such as train=100,test=50"),
         ("train classify {digits} --model mlp --device gpu", 2, "unknown device 'gpu'; known: a"),
         ("train classify {digits} --model mlp --out {digits}", 2, "something that is not a run"),
+        ("train classify {digits} --model mlp --out {unfinished}/config.json/x", 1,
+         r"config\.json/x: Not a directory"),
         ("train generalize {digits} --model mlp --target psnr_db", 2, "predicts fractions, and p"),
         ("eval {run} {digits}", 2, "digits has no column 'frequency'; its columns: index"),
         ("eval {classify} {waves}", 2, "needs one column of classes"),
@@ -229,6 +231,31 @@ def test_a_stopped_run_says_how_to_go_on(kind, waves_zoo, tmp_path):
     assert line == f"stopped; the same command goes on from the last checkpoint in {out}"
     assert printed == ""
     assert not (out / "summary.json").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits file sizes by setrlimit")
+def test_a_write_that_fails_is_one_line_and_the_run_goes_on(waves_zoo, tmp_path):
+    import resource
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, 4_000))
+
+    words = ["regress", waves_zoo, "--model", "mlp", "--target", "frequency", "--set", "width=8"]
+    words += ["--epochs", 2, "--device", "cpu", "--out"]
+    out = tmp_path / "run"
+    child = subprocess.run(
+        [*WSZOO, "train", *map(str, words), str(out)],
+        capture_output=True, text=True, env=environment(), preexec_fn=limited, check=False,
+    )  # fmt: skip
+    assert child.returncode == 1, child.stderr
+    (line,) = [line for line in child.stderr.splitlines() if line.strip()]
+    assert line == f"Error: cannot write {out}: File too large"
+    assert not list(out.rglob("*.new"))
+    for folder in (out, tmp_path / "whole"):
+        result = run("train", *words, folder)
+        assert result.exit_code == 0, result.output
+    ours, theirs = (runs.read_json(f / "summary.json") for f in (out, tmp_path / "whole"))
+    assert ours["test"] == theirs["test"]
 
 
 def test_every_setting_and_option_has_a_flag_with_help():

@@ -1,5 +1,6 @@
 """`processors.rows`: every row once an epoch, whoever asks; held or streamed alike."""
 
+from collections import namedtuple
 from itertools import islice
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch.testing import assert_close
 import zoo
 from processors import rows as rows_module
 from processors.rows import Rows, batch_rows, orders, steps_per_epoch
+from zoo.errors import ZooError
 
 
 @pytest.fixture(scope="module")
@@ -109,12 +111,26 @@ def test_stats_are_those_of_the_zoo(folder, streamed):
             assert_close(found[name], value)
 
 
-def test_transformed_rows_replace_the_old(streamed):
+@pytest.mark.parametrize("held", [0, 1e9])
+def test_transformed_rows_replace_the_old(folder, monkeypatch, held):
+    monkeypatch.setattr(rows_module, "HELD_BYTES", held)
+    streamed = Rows(zoo.open_zoo(folder))
     before = torch.cat([weights.flatten() for weights, _ in streamed.batches(6)])
     labels = torch.cat([columns["label"] for _, columns in streamed.batches(6)])
     streamed.transform(lambda weights: weights.map(lambda tensor: 2 * tensor), batch=6)
     after, columns = streamed.batch(torch.arange(20))
     assert torch.equal(after.flatten(), 2 * before)
     assert torch.equal(columns["label"], labels)
+    chosen = list(islice(orders(20, 6, 0), 7))
+    for part, (weights, columns) in zip(chosen, streamed.stream(chosen), strict=True):
+        assert torch.equal(weights.flatten(), after[part].flatten())
+        assert torch.equal(columns["label"], labels[part])
     old = zoo.open_zoo(streamed.zoo.folder).stats()["tensor.std.weight_0"]
     assert_close(streamed.stats()["tensor.std.weight_0"], 2 * old)
+
+
+def test_too_large_for_the_disk_is_one_line(streamed, monkeypatch):
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(rows_module.shutil, "disk_usage", lambda path: usage(free=100))
+    with pytest.raises(ZooError, match=r"0\.0 GB are needed in .*; set TMPDIR"):
+        streamed.transform(lambda weights: weights)
