@@ -54,7 +54,7 @@ class Experiment:
         rates: tried on the first seed.
         seeds: at paper scale.
         limit, quick: networks (or runs) of the zoo, and settings, at quick scale.
-        quick_recipe: more changes of the recipe there.
+        quick_recipe, quick_sizes: more changes of the recipe there, and of all models.
     """
 
     identity: str
@@ -71,6 +71,7 @@ class Experiment:
     limit: int = 700
     quick: Mapping[str, Any] = field(default_factory=lambda: {"epochs": 5, "batch": 64})
     quick_recipe: Mapping[str, Any] = field(default_factory=dict)
+    quick_sizes: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _models(*names: str) -> tuple[Variant, ...]:
@@ -78,6 +79,12 @@ def _models(*names: str) -> tuple[Variant, ...]:
 
 
 _STEPS = {"steps": 100, "batch": 32, "warmup": 0}
+# The least that tells the parts of a DWSNets layer apart: some minutes.
+_PARTS: dict[str, Any] = {
+    "limit": 5000,
+    "quick": {"epochs": 15, "batch": 128, "lr": 2e-3, "schedule": "cosine", "evaluations": 5},
+    "quick_sizes": {"variant": "deepsets"},
+}
 EXPERIMENTS: dict[str, Experiment] = {
     "sine-regression": Experiment(
         "D1", "The frequency of sine waves (DWSNets, Figure 3).",
@@ -118,6 +125,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         "fit-inrs", "mnist", "dws", "classify",
         tuple(Variant("dws", sizes={"blocks": b}) for b in ("b2b", "w2w", "both", "diagonal"))
         + _models("dws"),
+        **_PARTS,
     ),
     "augmentation": Experiment(
         "D8", "Augmentation and batch norm (DWSNets, Table 11).",
@@ -128,6 +136,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             Variant("dws", options={"augment": "none"}),
             Variant("dws"),
         ),
+        **_PARTS,
     ),
     "cnn-generalization": Experiment(
         "N1", "The accuracy of small CNNs (NFN, Table 2), on a zoo of our own.",
@@ -271,13 +280,14 @@ def reproduce(
             **(experiment.quick if quick else {}),
             **(settings or {}),
         }
+        sizes = {**variant.sizes, **(experiment.quick_sizes if quick else {})}
         rates = () if quick or "lr" in changed else experiment.rates
         for number, seed in enumerate(chosen):
             run = folder / "runs" / f"{name}-{scale}" / f"{variant.name}-{seed}"
             tell(f"run {run}")
             summary = train(
                 experiment.task, variant.model, made, run, settings=changed,
-                options={**experiment.options, **variant.options}, sizes=variant.sizes, seed=seed,
+                options={**experiment.options, **variant.options}, sizes=sizes, seed=seed,
                 lr_grid=rates if number == 0 else (), device=device, progress=progress,
             )  # fmt: skip
             # The rate is chosen on the first seed and kept for the others.

@@ -25,8 +25,9 @@ def test_an_experiment_names_what_exists(name):
     for variant in each.variants:
         assert variant.model in MODELS
         OPTIONS[each.task](**{**each.options, **variant.options})
-        if variant.sizes:
-            build(variant.model, spec, out=1, **variant.sizes)
+        for sizes in (variant.sizes, {**variant.sizes, **each.quick_sizes}):
+            if sizes:
+                build(variant.model, spec, out=1, **sizes)
     names = [variant.name for variant in each.variants]
     assert len(set(names)) == len(names)
 
