@@ -46,6 +46,9 @@ class GeneralizeOptions(Options):
     rescale: float = describe(
         0.0, "Evaluate also after scaling hidden ReLU neurons by U(1, 10^this)."
     )
+    flip: bool = describe(
+        False, "Evaluate also after flipping signs of hidden tanh or sine neurons at random."
+    )
 
 
 @dataclass(frozen=True)

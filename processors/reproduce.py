@@ -146,6 +146,14 @@ EXPERIMENTS: dict[str, Experiment] = {
         limit=12, quick={"epochs": 3, "batch": 8},
         options={"rescale": 2.0}, quick_recipe={"epochs": 1},
     ),
+    "cnn-generalization-tanh": Experiment(
+        "M2", "The same of tanh networks, and with random signs (Monomial-NFN, Table 2).",
+        "fit-trajectories", "cifar10", "small-cnn", "generalize",
+        _models("nfn-hnp", "nfn-np", "monomial", "statnn"),
+        recipe_changes={"activation": "tanh", "validation_share": 0.1}, rates=(),
+        limit=12, quick={"epochs": 3, "batch": 8},
+        options={"flip": True}, quick_recipe={"epochs": 1},
+    ),
     "mnist-nfn": Experiment(
         "N2", "The digit of an INR of NFN's recipe, ten views (NFN, Table 3).",
         "fit-inrs", "mnist", "nfn", "classify",

@@ -20,8 +20,7 @@ import torch
 from torch import Tensor
 
 from processors.base import rebuild
-from zoo import Moments, Weights, Zoo, normalisation
-from zoo.errors import ZooError
+from zoo import Moments, Weights, Zoo, ZooError, normalisation
 
 Batch: TypeAlias = tuple[Weights, dict[str, Tensor]]
 # Of a split that is held on the device whole.

@@ -35,7 +35,7 @@ from processors.options import OPTIONS
 from processors.rows import SEEDS, Rows, batch_rows, mixed, orders, steps_per_epoch
 from processors.settings import Settings
 from processors.tasks import TASKS, Task, figures
-from zoo import Weights, Zoo, ZooError, writing
+from zoo import Weights, Zoo, ZooError
 
 SPLITS = ("train", "validation", "test")
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -318,7 +318,10 @@ def train(
                 "--accumulate 2, or a smaller --batch"
             ) from error
         except OSError as error:
-            raise ZooError(writing.disk_message(folder, error)) from error
+            raise ZooError(
+                f"cannot write {error.filename or folder}: {error.strerror or error}; the same "
+                "command goes on from the last checkpoint"
+            ) from error
         except SafetensorError as error:
             raise ZooError(f"{folder}: {error}") from error
 

@@ -130,6 +130,10 @@ def test_a_published_number_is_for_the_published_model_alone():
     edit = config(task="edit", recipe={"name": "nfn"}, source="mnist", model="nfn-np")
     assert published_for({**edit, "options": {"edit": "dilate"}}).value == 0.068
     assert published_for({**edit, "options": {"edit": "other"}}) is None
+    for activation, experiment in (("tanh", "M2"), ("relu", "N1")):
+        recipe = {"name": "small-cnn", "activation": activation}
+        cnns = config(task="generalize", recipe=recipe, source="cifar10", model="monomial")
+        assert table_for(cnns).experiment == experiment
 
 
 def test_tables_name_known_models_and_do_not_overlap():
@@ -138,7 +142,7 @@ def test_tables_name_known_models_and_do_not_overlap():
     seen = set()
     for table in published.TABLES:
         assert set(table.values) <= set(MODELS)
-        key = (table.task, table.recipe, table.source, table.options)
+        key = (table.task, table.recipe, table.source, table.options, table.fields)
         assert key not in seen
         seen.add(key)
     assert table_for(config()).experiment == "D3"

@@ -1,6 +1,6 @@
 """How well a classifier does on unseen data, from its weights alone."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ class Generalize(Task):
     The model puts out a logit: the sigmoid of it is the accuracy, whatever the loss.
 
     Source: Zhou et al. 2023, Sec. 3.1 (Table 2; BCE, selected by tau); Navon et al. 2023,
-    App. K.1 (MSE); Tran et al. 2024, Sec. 5.1 (Table 2; rescaled networks).
+    App. K.1 (MSE); Tran et al. 2024, Sec. 5.1 (Table 2; rescaled and flipped networks).
     """
 
     name = "generalize"
@@ -58,11 +58,19 @@ class Generalize(Task):
         self.higher = self.kind == "bce"
         self.metric = "tau" if self.higher else "mse_x100"
         self.title = "Kendall's tau" if self.higher else "100 x MSE"
-        if options.rescale and "scale" not in symmetry.kept_by(self.spec):
-            raise ValueError(
-                "--rescale is for ReLU networks, whose function scaling keeps; these have "
-                f"{self.spec.layers[0].activation}"
-            )
+        asked = {"scale": ("rescale", "ReLU"), "sign": ("flip", "tanh or sine")}
+        for kind, (option, networks) in asked.items():
+            if getattr(options, option) and kind not in symmetry.kept_by(self.spec):
+                raise ValueError(
+                    f"--{option} is for {networks} networks, whose function it keeps; these have "
+                    f"{self.spec.layers[0].activation}"
+                )
+        # What networks are measured after, by the suffix of its metrics.
+        self.cases: dict[str, Callable[[Weights], Weights] | None] = {"": None}
+        if options.rescale:
+            self.cases["_rescaled"] = self._rescaled
+        if options.flip:
+            self.cases["_flipped"] = self._flipped
 
     def _auto(self) -> tuple[str, ...]:
         # NFN trains without any, on CNNs.
@@ -86,32 +94,39 @@ class Generalize(Task):
             return binary_cross_entropy_with_logits(logits, wanted)
         return 100 * mse_loss(logits.sigmoid(), wanted)
 
+    def _rescaled(self, weights: Weights) -> Weights:
+        element = symmetry.identity(self.spec, len(weights))
+        largest = 10**self.options.rescale
+        factors = tuple(
+            1 + (largest - 1) * torch.rand(f.shape, generator=self._drawn) for f in element.factors
+        )
+        return symmetry.apply(symmetry.Element(element.permutations, factors), weights)
+
+    def _flipped(self, weights: Weights) -> Weights:
+        drawn = symmetry.sample(self.spec, len(weights), ("sign",), self._drawn)
+        return symmetry.apply(drawn, weights)
+
     @torch.no_grad()
-    def _predict(self, module: Any, rows: Rows, rescale: float = 0.0) -> Tensor:
-        generator = torch.Generator().manual_seed(0)
+    def _predict(
+        self, module: Any, rows: Rows, change: Callable[[Weights], Weights] | None = None
+    ) -> Tensor:
+        self._drawn = torch.Generator().manual_seed(0)
         found = []
         for weights, _ in rows.batches(64):
-            if rescale:
-                element = symmetry.identity(self.spec, len(weights))
-                factors = tuple(
-                    1 + (10**rescale - 1) * torch.rand(f.shape, generator=generator)
-                    for f in element.factors
-                )
-                weights = symmetry.apply(symmetry.Element(element.permutations, factors), weights)
+            weights = weights if change is None else change(weights)
             found.append(module(weights)[:, 0].float().sigmoid().cpu())
         return torch.cat(found)
 
     def evaluate(self, module: Any, split: str) -> Metrics:
-        """Kendall's tau-b, R^2 and 100 x MSE; with --rescale also `tau_rescaled`."""
+        """Kendall's tau-b, R^2 and 100 x MSE; with --rescale also `tau_rescaled` and so on."""
         from scipy.stats import kendalltau
 
         rows = self.data[split]
         wanted = rows.column(self.target).double()
         spread = float((wanted - wanted.mean()).square().mean())
         metrics: Metrics = {}
-        cases = {"": 0.0} | ({"_rescaled": self.options.rescale} if self.options.rescale else {})
-        for suffix, rescale in cases.items():
-            found = self._predict(module, rows, rescale).double()
+        for suffix, change in self.cases.items():
+            found = self._predict(module, rows, change).double()
             mse = float(mse_loss(found, wanted))
             tau = float(kendalltau(found.numpy(), wanted.numpy()).statistic)
             metrics[f"tau{suffix}"] = tau if tau == tau else 0.0  # constants order nothing
