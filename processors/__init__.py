@@ -89,3 +89,8 @@ def __getattr__(name: str) -> Any:
     value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    """Also what is not loaded yet, for completion."""
+    return sorted({*globals(), *__all__})

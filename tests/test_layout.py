@@ -218,6 +218,15 @@ def test_importing_loads_nothing_heavy(package):
     assert loaded & heavy == set()
 
 
+@pytest.mark.parametrize("package", ["zoo", "processors"])
+def test_names_are_completed_before_they_are_loaded(package):
+    script = f"import {package} as p; print(*set(p.__all__) - set(dir(p)))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.split() == []
+
+
 def test_shapes_are_checked_while_tests_run():
     from zoo import nets
 
