@@ -131,7 +131,7 @@ def _scale(config: dict[str, Any], summary: dict[str, Any]) -> str:
 
 
 def sections(found: Sequence[tuple[Path | None, dict[str, Any]]]) -> list[Section]:
-    """The runs by task and kind of zoo, best rows first."""
+    """The runs by task and kind of zoo; rows of most networks first, and of these the best."""
     groups: dict[tuple[str, ...], list[tuple[Path | None, dict[str, Any]]]] = {}
     for folder, record in found:
         config, summary = record["config"], record["summary"]
@@ -160,7 +160,13 @@ def sections(found: Sequence[tuple[Path | None, dict[str, Any]]]) -> list[Sectio
             for ordered in [sorted(each, key=lambda pair: pair[1]["summary"]["seed"])]
         ]
         sign = -1 if higher else 1
-        rows.sort(key=lambda row: sign * float(np.mean(row.values(shown))))
+        # Rows of one scale stand together.
+        rows.sort(
+            key=lambda row: (
+                -row.configs[0]["networks"]["train"],
+                sign * float(np.mean(row.values(shown))),
+            )
+        )
         made.append(
             Section(
                 title=f"{aim + ': ' if aim else ''}{task} on {source} (recipe {recipe})",

@@ -105,18 +105,22 @@ def test_scales_are_never_mixed(tmp_path, changes):
     assert [row.values("mse") for row in section.rows] == [[1.0], [2.0]]
 
 
-def test_better_rows_come_first(tmp_path):
-    accuracies = {"mlp": 0.2, "dws": 0.8, "nfn-np": 0.5}
+def test_better_rows_come_first_among_those_of_a_scale(tmp_path):
+    accuracies = {"mlp": 0.2, "dws": 0.8, "nfn-np": 0.5, "statnn": 0.9}
+    networks = {"train": 4000, "validation": 500, "test": 500}
     folders = [
         write_run(
             tmp_path / model,
-            config(task="classify", model=model, recipe={"name": "dws"}, source="mnist"),
+            config(
+                task="classify", model=model, recipe={"name": "dws"}, source="mnist",
+                networks=networks | ({"train": 50} if model == "statnn" else {}),
+            ),
             summary(0.0, metric="accuracy", higher=True, test={"accuracy": value}),
         )
         for model, value in accuracies.items()
-    ]
+    ]  # fmt: skip
     (section,) = report.sections(report.collect(folders))
-    assert [row.model for row in section.rows] == ["dws", "nfn-np", "mlp"]
+    assert [row.model for row in section.rows] == ["dws", "nfn-np", "mlp", "statnn"]
     text = report.render(report.collect(folders), tmp_path / "report.md")
     assert "**80.00**" in text
     assert "85.71 ± 0.57" in text
