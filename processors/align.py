@@ -21,6 +21,9 @@ from torch import Tensor
 
 from zoo import NetworkSpec, Weights, symmetry
 
+# Parameters of the networks that are matched side by side, which bounds the memory.
+_SIDE_BY_SIDE = 1 << 24
+
 # The order of every layer of neurons, `net neuron`; None for inputs and outputs.
 Orders: TypeAlias = list[Tensor | None]
 
@@ -149,6 +152,18 @@ def match(
         raise ValueError(f"expected at least one sweep, got {sweeps}")
     # Assignments run on the CPU, and the products are too small to be worth a device.
     weights, reference = (w.map(lambda x: x.detach().cpu()) for w in (weights, reference))
+    parts = [
+        _match(spec, weights[some], reference[some] if len(reference) > 1 else reference,
+               sweeps, tolerance)
+        for some in torch.arange(len(weights)).split(max(1, _SIDE_BY_SIDE // spec.param_count))
+    ]  # fmt: skip
+    return _element([None, *(torch.cat(orders) for orders in zip(*parts, strict=True)), None])
+
+
+def _match(
+    spec: NetworkSpec, weights: Weights, reference: Weights, sweeps: int, tolerance: float
+) -> tuple[Tensor, ...]:
+    """The order of every hidden layer, see `match`."""
     as_it_is: Orders = [
         None,
         *(torch.arange(n).repeat(len(weights), 1) for n in spec.widths[1:-1]),
@@ -161,11 +176,10 @@ def match(
     near, other = (squared_distance(symmetry.apply(end, weights), reference) for end in ends)
     # Not for a tie: a network that is aligned shall stay as it is.
     switch = other < near * (1 - tolerance)
-    orders = (
+    return tuple(
         torch.where(switch[:, None], second, first)
         for first, second in zip(ends[0].permutations, ends[1].permutations, strict=True)
     )
-    return _element([None, *orders, None])
 
 
 def _element(orders: Orders) -> symmetry.Element:
@@ -206,7 +220,11 @@ def mean_reference(
 
 def squared_distance(weights: Weights, reference: Weights) -> Float[Tensor, " net"]:
     """The squared Euclidean distance of each network to the reference, float64."""
-    return (weights.flatten().double() - reference.flatten().double()).square().sum(dim=1)
+    tensors = weights.map(lambda ours, theirs: ours.double() - theirs.double(), reference)
+    return sum(
+        (tensor.flatten(1).square().sum(dim=1) for tensor in tensors.tensors().values()),
+        start=torch.zeros(len(weights), dtype=torch.float64),
+    )
 
 
 def align(

@@ -46,6 +46,18 @@ def test_the_distance_never_grows(spec):
         assert after.mean() < 0.95 * before.mean()
 
 
+@pytest.mark.parametrize("references", [1, 20])
+@pytest.mark.parametrize("spec", SPECS)
+def test_parts_of_any_size_give_the_same(spec, references, monkeypatch):
+    networks, reference = random_networks(spec, 20), random_networks(spec, references)
+    whole = align.match(spec, networks, reference)
+    monkeypatch.setattr(align, "_SIDE_BY_SIDE", 3 * spec.param_count)
+    parts = align.match(spec, networks, reference)
+    assert len(whole.permutations) == len(parts.permutations) == len(spec.layers) - 1
+    for ours, theirs in zip(whole.permutations, parts.permutations, strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def test_a_network_that_is_aligned_stays():
     networks = random_networks(MLP, 20)
     element = align.match(MLP, networks, networks)
