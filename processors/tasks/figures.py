@@ -1,5 +1,6 @@
 """The figures of runs, as PNG files."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -129,16 +130,27 @@ def bars(
     rows: Sequence[tuple[str, NDArray[np.floating[Any]], float | None]], unit: str, path: Path
 ) -> None:
     """A bar for each name, a dot for each seed, and a line where a number was published."""
-    figure, (axes,) = _axes(7, 0.45 * len(rows) + 1.2)
+    names = [_wrapped(name) for name, _, _ in rows]
+    lines = max(name.count("\n") + 1 for name in names)
+    figure, (axes,) = _axes(7, (0.15 * lines + 0.12) * len(rows) + 0.8)
     for place, (_, values, beside) in enumerate(rows):
         axes.barh(place, values.mean(), color="tab:blue", alpha=0.6)
         axes.plot(values, [place] * len(values), "k.", markersize=4)
         if beside is not None:
             axes.plot([beside, beside], [place - 0.4, place + 0.4], color="tab:red", linewidth=2)
-    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows], fontsize=7)
-    axes.invert_yaxis()
+    axes.set_yticks(range(len(rows)), names, fontsize=7)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel(f"{unit} (bars: ours, with networks x epochs; red: published)", fontsize=8)
     _save(figure, path)
+
+
+def _wrapped(text: str, width: int = 44) -> str:
+    """The same, in lines of about this width; what has no space is not cut."""
+    parts = [
+        textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False)
+        for line in text.splitlines()
+    ]
+    return "\n".join(piece for part in parts for piece in part)
 
 
 def shares(
