@@ -147,7 +147,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         options={"rescale": 2.0}, quick_recipe={"epochs": 1},
     ),
     "cnn-generalization-tanh": Experiment(
-        "M2", "The same of tanh networks, and with random signs (Monomial-NFN, Table 2).",
+        "M2", "The accuracy of small tanh CNNs, also with random signs (Monomial-NFN, Table 2).",
         "fit-trajectories", "cifar10", "small-cnn", "generalize",
         _models("nfn-hnp", "nfn-np", "monomial", "statnn"),
         recipe_changes={"activation": "tanh", "validation_share": 0.1}, rates=(),

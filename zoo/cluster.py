@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 import uuid
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -545,7 +546,8 @@ def _connected(cluster: Cluster) -> Iterator[tuple[Any, bool]]:
     if cluster.address == "local":
         quiet["include_dashboard"] = False
     try:
-        ray.init(address=cluster.address, **quiet)
+        with warnings.catch_warnings(action="ignore"):  # the error says it too
+            ray.init(address=cluster.address, **quiet)
     except ImportError as error:
         raise ValueError(
             f"{cluster.address} needs Ray's client: pip install 'wszoo[ray]' ({error})"
