@@ -7,9 +7,11 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -349,6 +351,24 @@ def test_a_shard_that_fails_again_and_again_ends_the_run(nodes, digits, slow, tm
 
 
 # ---- without a cluster
+
+
+def test_no_cluster_there_is_one_line(monkeypatch):
+    """Ray itself is not asked: it would wait for half a minute, and find our nodes."""
+
+    def init(address: str, **_: Any) -> None:
+        warnings.warn("the client timed out, see the documentation", stacklevel=2)
+        raise ConnectionError("ray client connection\ntimeout")
+
+    monkeypatch.setattr(
+        cluster, "_ray", lambda: SimpleNamespace(is_initialized=lambda: False, init=init)
+    )
+    with (
+        warnings.catch_warnings(action="error"),
+        pytest.raises(ZooError, match=r"no Ray cluster answers at 'ray://here:1' \(ray client c"),
+        cluster._connected(Cluster("ray://here:1")),
+    ):
+        pass
 
 
 def test_what_tasks_left_is_taken_over_once(digits, slow, tmp_path, monkeypatch):
