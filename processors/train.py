@@ -8,6 +8,7 @@ killed goes on from its last checkpoint to the weights it would have had (to the
 a CPU with the same number of threads).
 """
 
+import atexit
 import contextlib
 import io
 import json
@@ -202,7 +203,16 @@ def _accelerator(settings: Settings, device: str, log_with: str | None, out: Pat
             f"tracker {log_with!r} is not installed here; install its package, or leave --log-with "
             "out: metrics.jsonl has all of it"
         )
+    if found.num_processes > 1:
+        atexit.unregister(_leave)
+        atexit.register(_leave)
     return found
+
+
+def _leave() -> None:
+    """Leave the group of processes, whose threads abort a process that just ends."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def train(
