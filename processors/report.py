@@ -124,9 +124,8 @@ def _scale(config: dict[str, Any], summary: dict[str, Any]) -> str:
     """What runs must share to be one row, their seed aside."""
     # The rate is chosen on one seed and given to the others, so it does not tell rows apart.
     settings = {name: value for name, value in config["settings"].items() if name != "lr"}
-    same = [config[key] for key in ("model", "options", "networks", "zoo_sha256")]
-    # Records that were kept earlier have only what was given.
-    same.append(config.get("model_sizes", config["sizes"]))
+    keys = ("model", "model_sizes", "options", "networks", "zoo_sha256")
+    same = [config[key] for key in keys]
     return json.dumps([*same, settings, summary["device"].split(",")[0]], sort_keys=True)
 
 

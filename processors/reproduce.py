@@ -78,8 +78,23 @@ def _models(*names: str) -> tuple[Variant, ...]:
     return tuple(Variant(name) for name in names)
 
 
+def _cnns(
+    identity: str,
+    text: str,
+    activation: str,
+    variants: tuple[Variant, ...],
+    options: Mapping[str, Any] | None = None,
+) -> Experiment:
+    """One on small CNNs of that activation."""
+    return Experiment(
+        identity, text, "fit-trajectories", "cifar10", "small-cnn", "generalize", variants,
+        recipe_changes={"activation": activation, "validation_share": 0.1}, options=options or {},
+        rates=(), limit=12, quick={"epochs": 3, "batch": 8}, quick_recipe={"epochs": 1},
+    )  # fmt: skip
+
+
 _STEPS = {"steps": 100, "batch": 32, "warmup": 0}
-# The least that tells the parts of a DWSNets layer apart: some minutes.
+# About the scale of docs/results.md, where the parts of a layer are told apart.
 _PARTS: dict[str, Any] = {
     "limit": 5000,
     "quick": {"epochs": 15, "batch": 128, "lr": 2e-3, "schedule": "cosine", "evaluations": 5},
@@ -138,21 +153,13 @@ EXPERIMENTS: dict[str, Experiment] = {
         ),
         **_PARTS,
     ),
-    "cnn-generalization": Experiment(
-        "N1", "The accuracy of small CNNs (NFN, Table 2), on a zoo of our own.",
-        "fit-trajectories", "cifar10", "small-cnn", "generalize",
-        _models("nfn-hnp", "nfn-np", "monomial", "statnn"),
-        recipe_changes={"activation": "relu", "validation_share": 0.1}, rates=(),
-        limit=12, quick={"epochs": 3, "batch": 8},
-        options={"rescale": 2.0}, quick_recipe={"epochs": 1},
+    "cnn-generalization": _cnns(
+        "N1", "The accuracy of small CNNs (NFN, Table 2), on a zoo of our own.", "relu",
+        _models("nfn-hnp", "nfn-np", "monomial", "statnn"), {"rescale": 2.0},
     ),
-    "cnn-generalization-tanh": Experiment(
+    "cnn-generalization-tanh": _cnns(
         "M2", "The accuracy of small tanh CNNs, also with random signs (Monomial-NFN, Table 2).",
-        "fit-trajectories", "cifar10", "small-cnn", "generalize",
-        _models("nfn-hnp", "nfn-np", "monomial", "statnn"),
-        recipe_changes={"activation": "tanh", "validation_share": 0.1}, rates=(),
-        limit=12, quick={"epochs": 3, "batch": 8},
-        options={"flip": True}, quick_recipe={"epochs": 1},
+        "tanh", _models("nfn-hnp", "nfn-np", "monomial", "statnn"), {"flip": True},
     ),
     "mnist-nfn": Experiment(
         "N2", "The digit of an INR of NFN's recipe, ten views (NFN, Table 3).",
@@ -196,17 +203,13 @@ EXPERIMENTS: dict[str, Experiment] = {
         quick={"epochs": 1, "batch": 8},
         quick_recipe={"epochs": 1},
     ),
-    "monomial-depth": Experiment(
-        "M5", "Depth of Monomial-NFN (Tran et al. 2024, Table 24).",
-        "fit-trajectories", "cifar10", "small-cnn", "generalize",
+    "monomial-depth": _cnns(
+        "M5", "Depth of Monomial-NFN (Tran et al. 2024, Table 24).", "relu",
         (
             Variant("monomial"),
             Variant("monomial", sizes={"channels": [16, 5]}),
             Variant("monomial", sizes={"channels": [5]}),
         ),
-        recipe_changes={"activation": "relu", "validation_share": 0.1}, rates=(),
-        limit=12, quick={"epochs": 3, "batch": 8},
-        quick_recipe={"epochs": 1},
     ),
 }  # fmt: skip
 

@@ -78,7 +78,7 @@ class Rows:
         for weights, more in self.batches(batch):
             for name, tensor in function(weights).tensors().items():
                 if name not in held:
-                    held[name] = self._space((len(self), *tensor.shape[1:]))
+                    held[name] = self._space(tensor)
                 held[name][start : start + len(tensor)] = tensor
             start += len(weights)
             columns.append(more if self._small else {k: v.cpu() for k, v in more.items()})
@@ -87,19 +87,20 @@ class Rows:
             {name: torch.cat([part[name] for part in columns]) for name in columns[0]},
         )
 
-    def _space(self, shape: tuple[int, ...]) -> Tensor:
-        """Room for a float32 tensor of all rows; the file goes with the last use of it."""
+    def _space(self, like: Tensor) -> Tensor:
+        """Room for all rows of such a tensor; the file goes with the last use of it."""
+        shape, dtype = (len(self), *like.shape[1:]), like.dtype
         if self._small:
-            return torch.empty(shape, device=self.device)
-        size = math.prod(shape)
+            return torch.empty(shape, dtype=dtype, device=self.device)
+        size, needed = math.prod(shape), math.prod(shape) * dtype.itemsize
         with tempfile.NamedTemporaryFile(prefix="wszoo-rows-") as file:
             free = shutil.disk_usage(file.name).free
-            if 4 * size > free:
+            if needed > free:
                 raise ZooError(
-                    f"{4 * size / 1e9:.1f} GB are needed in {tempfile.gettempdir()} for a while, "
+                    f"{needed / 1e9:.1f} GB are needed in {tempfile.gettempdir()} for a while, "
                     f"{free / 1e9:.1f} GB are free there; set TMPDIR to a folder with more room"
                 )
-            return torch.from_file(file.name, shared=True, size=size).view(shape)
+            return torch.from_file(file.name, shared=True, size=size, dtype=dtype).view(shape)
 
     def stats(self) -> Mapping[str, Tensor]:
         """What `zoo.Zoo.stats` gives, of these rows as they are now."""

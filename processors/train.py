@@ -327,13 +327,10 @@ def train(
                 f"{accelerator.device} has no memory left: {str(error).partition('.')[0]}; try "
                 "--accumulate 2, or a smaller --batch"
             ) from error
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             raise ZooError(
-                f"cannot write {error.filename or folder}: {error.strerror or error}; the same "
-                "command goes on from the last checkpoint"
+                f"{folder}: {error}; the same command goes on from the last checkpoint"
             ) from error
-        except SafetensorError as error:
-            raise ZooError(f"{folder}: {error}") from error
 
 
 def _open(zoo: str) -> dict[str, Zoo]:
@@ -464,11 +461,7 @@ def _align(data: Mapping[str, Rows], seed: int) -> Mapping[str, Any]:
     sample = data["train"].batch(torch.arange(min(1000, len(data["train"]))))[0].to("cpu")
     reference = align.align(spec, sample, sample=len(sample), generator=generator).reference
     for rows in data.values():
-        rows.transform(
-            lambda weights: zoos.symmetry.apply(
-                align.match(spec, weights.to("cpu"), reference), weights.to("cpu")
-            ).to(weights.device)
-        )
+        rows.transform(lambda weights: align.align(spec, weights.to("cpu"), reference).weights)
     return {**data["train"].stats(), "reference": reference.flatten()}
 
 

@@ -24,6 +24,7 @@ def config(**changes):
         "settings": {"epochs": 500, "batch": 512, "lr": 0.001},
         "options": {},
         "sizes": {},
+        "model_sizes": {"chan": 16},
         "seed": 0,
         "command": "wszoo train ssl zoos/sine-ssl --model dws",
     } | changes
@@ -90,7 +91,7 @@ def test_seeds_are_one_row_whatever_their_rate(tmp_path):
     [
         {"networks": {"train": 200, "validation": 50, "test": 50}},
         {"settings": {"epochs": 5, "batch": 512, "lr": 0.001}},
-        {"sizes": {"chan": 8}},
+        {"model_sizes": {"chan": 8}},
         {"options": {"noise": 0.5}},
         {"zoo_sha256": "1" * 64},
     ],

@@ -404,7 +404,8 @@ class _Driver:
         todo = deque(key for key in planned.parts if key not in self.records)
         if not todo:
             return
-        with _connected(cluster) as (ray, ours), ThreadPoolExecutor(COMMITS) as pool:
+        joined = _ray().is_initialized()
+        with _connected(cluster) as ray, ThreadPoolExecutor(COMMITS) as pool:
             threads = max(1, int(cluster.cpus))
             job = ray.put(_Job(self.where, planned.index, planned.goal, device, threads))
             task = ray.remote(_fit_shard).options(
@@ -448,9 +449,9 @@ class _Driver:
             finally:
                 # Only a run that was cut leaves tasks; they hold nothing that is needed, and
                 # Ray ends them with their connection. Cancelling one that ends just now may
-                # abort this process (ray-project/ray#54846), so it is done only where the
-                # connection stays.
-                for ref in () if ours else waiting:
+                # abort this process (a race like ray-project/ray#54785), so it is done only where
+                # the connection was there before and stays.
+                for ref in waiting if joined else ():
                     with contextlib.suppress(Exception):
                         ray.cancel(ref, force=True)
         if given_up:
@@ -529,14 +530,11 @@ def _files(record: Record, note: bool = False) -> list[File]:
 
 
 @contextlib.contextmanager
-def _connected(cluster: Cluster) -> Iterator[tuple[Any, bool]]:
-    """Ray, connected, and whether the connection ends here.
-
-    One that this process had before is used and left.
-    """
+def _connected(cluster: Cluster) -> Iterator[Any]:
+    """Ray, connected; a connection that this process had before is used and left."""
     ray = _ray()
     if ray.is_initialized():
-        yield ray, False
+        yield ray
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -562,7 +560,7 @@ def _connected(cluster: Cluster) -> Iterator[tuple[Any, bool]]:
         if main and before is not None:
             signal.signal(signal.SIGTERM, before)  # Ray's own would end the process at once
     try:
-        yield ray, True
+        yield ray
     finally:
         ray.shutdown()
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from processors.tasks import figures, papers
 from processors.tasks.task import Metrics, Task, target_column
 from zoo import Weights, symmetry
 
+# Of networks to others of the same function, with random numbers of the generator.
+Change: TypeAlias = Callable[[Weights, torch.Generator], Weights]
 LOSSES = ("auto", "bce", "mse")
 
 
@@ -66,7 +68,7 @@ class Generalize(Task):
                     f"{self.spec.layers[0].activation}"
                 )
         # What networks are measured after, by the suffix of its metrics.
-        self.cases: dict[str, Callable[[Weights], Weights] | None] = {"": None}
+        self.cases: dict[str, Change | None] = {"": None}
         if options.rescale:
             self.cases["_rescaled"] = self._rescaled
         if options.flip:
@@ -94,26 +96,24 @@ class Generalize(Task):
             return binary_cross_entropy_with_logits(logits, wanted)
         return 100 * mse_loss(logits.sigmoid(), wanted)
 
-    def _rescaled(self, weights: Weights) -> Weights:
+    def _rescaled(self, weights: Weights, generator: torch.Generator) -> Weights:
         element = symmetry.identity(self.spec, len(weights))
         largest = 10**self.options.rescale
         factors = tuple(
-            1 + (largest - 1) * torch.rand(f.shape, generator=self._drawn) for f in element.factors
+            1 + (largest - 1) * torch.rand(f.shape, generator=generator) for f in element.factors
         )
         return symmetry.apply(symmetry.Element(element.permutations, factors), weights)
 
-    def _flipped(self, weights: Weights) -> Weights:
-        drawn = symmetry.sample(self.spec, len(weights), ("sign",), self._drawn)
+    def _flipped(self, weights: Weights, generator: torch.Generator) -> Weights:
+        drawn = symmetry.sample(self.spec, len(weights), ("sign",), generator)
         return symmetry.apply(drawn, weights)
 
     @torch.no_grad()
-    def _predict(
-        self, module: Any, rows: Rows, change: Callable[[Weights], Weights] | None = None
-    ) -> Tensor:
-        self._drawn = torch.Generator().manual_seed(0)
+    def _predict(self, module: Any, rows: Rows, change: Change | None = None) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
         found = []
         for weights, _ in rows.batches(64):
-            weights = weights if change is None else change(weights)
+            weights = weights if change is None else change(weights, generator)
             found.append(module(weights)[:, 0].float().sigmoid().cpu())
         return torch.cat(found)
 
