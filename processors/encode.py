@@ -370,7 +370,9 @@ class GaussianNoise(nn.Module):
     def _noisy(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         noise = self.scale * _normal_like(x, generator)
         if self.relative:
-            std = x.flatten(1).std(dim=1, correction=0)
+            flat = x.flatten(1)
+            # Tensor.std takes 20 times as long on the CPU.
+            std = (flat - flat.mean(dim=1, keepdim=True)).square().mean(dim=1).sqrt()
             noise = noise * std.reshape(-1, *(1 for _ in x.shape[1:]))
         return x + noise
 
