@@ -73,7 +73,9 @@ class AdaptOptions(Options):
     """What `adapt` can be told."""
 
     strength: float = describe(1.7, "Of the corruption; 0 leaves pictures as they are.")
-    variants: int = describe(2, "Corrupted copies of every training picture.")
+    variants: int = describe(
+        8, "Corrupted copies of every training picture, flipped anew whenever one is drawn."
+    )
     images: int = describe(128, "Pictures a network in an update.")
     eval_images: int = describe(400, "Pictures a network at most in an evaluation.")
 

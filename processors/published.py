@@ -159,7 +159,7 @@ def table_for(config: dict[str, Any]) -> Table | None:
             table.task == config["task"]
             and table.recipe == config["recipe"].get("name")
             and table.source in (None, config["source"])
-            and all(config["options"].get(name) == value for name, value in table.options)
+            and all(config["task_options"].get(name) == value for name, value in table.options)
             and all(config["recipe"].get(name) == value for name, value in table.fields)
         )
         if same:

@@ -124,7 +124,7 @@ def _scale(config: dict[str, Any], summary: dict[str, Any]) -> str:
     """What runs must share to be one row, their seed aside."""
     # The rate is chosen on one seed and given to the others, so it does not tell rows apart.
     settings = {name: value for name, value in config["settings"].items() if name != "lr"}
-    keys = ("model", "model_sizes", "options", "networks", "zoo_sha256")
+    keys = ("model", "model_sizes", "task_options", "networks", "zoo_sha256")
     same = [config[key] for key in keys]
     return json.dumps([*same, settings, summary["device"].split(",")[0]], sort_keys=True)
 

@@ -32,7 +32,7 @@ LOCK = ".lock"
 # Stands in a card until it is known where the model will lie.
 _HERE = "PATH or user/name"
 # What a run may go on with otherwise: where the zoo lies, as its hash says that it is the same.
-_FREE = ("command", "versions", "device", "zoo")
+_FREE = ("command", "versions", "device", "zoo", "options", "sizes")
 
 
 def write_bytes(path: Path, content: bytes) -> None:

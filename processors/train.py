@@ -289,6 +289,7 @@ def train(
         "options": dict(options or {}),
         "sizes": dict(sizes or {}),
         # With the defaults of the task, which may be others in another version.
+        "task_options": asdict(made.options),
         "model_sizes": {**made.sizes(model), **(sizes or {})},
         "seed": seed,
         "split_limit": limits,
@@ -853,6 +854,6 @@ def evaluate(
     data = {split: kind.rows(zoos.open_zoo(str(zoo), split), where, limits.get(split))}
     if kind.probes and split != "train":
         data["train"] = kind.rows(zoos.open_zoo(str(zoo), "train"), where, limits.get("train"))
-    task = make(config["task"], data, {**config["options"], **(options or {})})
+    task = make(config["task"], data, {**config["task_options"], **(options or {})})
     model = task.restore(best).to(where).eval()
     return task.evaluate(model, split)

@@ -23,6 +23,7 @@ def config(**changes):
         "zoo_sha256": "0" * 64,
         "settings": {"epochs": 500, "batch": 512, "lr": 0.001},
         "options": {},
+        "task_options": {"noise": 0.2},
         "sizes": {},
         "model_sizes": {"chan": 16},
         "seed": 0,
@@ -92,7 +93,7 @@ def test_seeds_are_one_row_whatever_their_rate(tmp_path):
         {"networks": {"train": 200, "validation": 50, "test": 50}},
         {"settings": {"epochs": 5, "batch": 512, "lr": 0.001}},
         {"model_sizes": {"chan": 8}},
-        {"options": {"noise": 0.5}},
+        {"task_options": {"noise": 0.5}},
         {"zoo_sha256": "1" * 64},
     ],
 )
@@ -133,8 +134,8 @@ def test_a_published_number_is_for_the_published_model_alone():
     assert published_for(config(model="statnn")) is None
     assert published_for(config(recipe={"name": "mine"})) is None
     edit = config(task="edit", recipe={"name": "nfn"}, source="mnist", model="nfn-np")
-    assert published_for({**edit, "options": {"edit": "dilate"}}).value == 0.068
-    assert published_for({**edit, "options": {"edit": "other"}}) is None
+    assert published_for({**edit, "task_options": {"edit": "dilate"}}).value == 0.068
+    assert published_for({**edit, "task_options": {"edit": "other"}}) is None
     for activation, experiment in (("tanh", "M2"), ("relu", "N1")):
         recipe = {"name": "small-cnn", "activation": activation}
         cnns = config(task="generalize", recipe=recipe, source="cifar10", model="monomial")

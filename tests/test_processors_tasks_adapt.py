@@ -85,6 +85,28 @@ def test_pictures_are_of_the_two_classes():
     assert bank.first(pairs, 100)[1].shape == (2, 20)
 
 
+def test_pictures_of_training_are_flipped_whenever_they_are_drawn():
+    # Only the upper left quarter is bright, as no rotation, jitter or noise changes much.
+    images = torch.zeros(30, 8, 8, 1, dtype=torch.uint8)
+    images[:, :4, :4] = 255
+    labels, pairs = torch.zeros(30, dtype=torch.long), torch.tensor([[0, 0]])
+    quarters = {}
+    for strength in (0.0, 0.2, 1.0):
+        bank = Bank(images, labels, 1, strength, (0,), flips_later=True)
+        pixels = bank.drawn(pairs, 4000)[0].float()
+        sums = pixels[0, :, 0].unflatten(1, (2, 4)).unflatten(3, (2, 4)).sum(dim=(2, 4))
+        quarters[strength] = sums.flatten(1).argmax(dim=1).bincount(minlength=4) / 4000
+    torch.testing.assert_close(quarters[0.0], torch.tensor([1.0, 0, 0, 0]))
+    expected = torch.tensor([0.81, 0.09, 0.09, 0.01])
+    torch.testing.assert_close(quarters[0.2], expected, atol=0.03, rtol=0)
+    torch.testing.assert_close(quarters[1.0], torch.full((4,), 0.25), atol=0.05, rtol=0)
+    # Those of validation and test are as they are.
+    bank = Bank(images, labels, 1, 1.0, (0,))
+    assert {tuple(x.tolist()) for x in bank.drawn(pairs, 200)[0][0].flatten(1)} == {
+        tuple(x.tolist()) for x in bank.pixels[0].flatten(1)
+    }
+
+
 def test_clean_pictures_give_the_accuracy_in_the_index(classifiers):
     made, rows = task(classifiers, strength=0.0, eval_images=10_000)
     # Of its classes a pair may have some more of the one; ours takes as many of each.

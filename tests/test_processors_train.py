@@ -396,8 +396,8 @@ def test_a_finished_run_is_not_trained_again(plain, waves_zoo, monkeypatch):
     [
         ({"seed": 3}, "seed is 0, not 3"),
         ({"settings": {"lr": 0.5}}, r"settings\.lr is 0\.001, not 0\.5"),
-        ({"sizes": {"width": 8}}, r"sizes\.width is 16, not 8"),
-        ({"options": {"noise": 0.5}}, r"options\.noise is None, not 0\.5"),
+        ({"sizes": {"width": 8}}, r"model_sizes\.width is 16, not 8"),
+        ({"options": {"noise": 0.5}}, r"task_options\.noise is 0\.1, not 0\.5"),
         ({"split_limit": "train=50"}, r"split_limit\.train is None, not 50"),
         ({"lr_grid": [1e-3]}, r"lr_grid is \[\], not \[0\.001\]"),
         ({"model": "mlp"}, "model is 'statnn', not 'mlp'"),

@@ -18,13 +18,15 @@ from processors.options import AdaptOptions
 from processors.rows import Rows
 from processors.settings import Settings
 from processors.tasks import figures, papers
-from processors.tasks.corruptions import corrupt
+from processors.tasks.corruptions import corrupt, flip, flip_chance
 from processors.tasks.task import Metrics, Task
-from zoo import Weights, ZooError, forward, source_of, split_items
+from zoo import Weights, Zoo, ZooError, forward, source_of, split_items
 
 # Classifiers that are changed at once in an evaluation, and pictures in memory with them.
 _NETS, _PICTURES = 32, 20_000
-# Opening tens of thousands of files takes longer than all else before the first update.
+# Opening tens of thousands of files takes long, and so does corrupting them: the last source
+# stays open, and its banks.
+_SOURCES: dict[str, Any] = {}
 _BANKS: dict[tuple[Any, ...], "Bank"] = {}
 
 
@@ -32,16 +34,26 @@ class Bank:
     """Corrupted pictures of one part of a source, by class.
 
     Attributes:
+        flips: chance of a flip along each axis, anew whenever a picture is drawn.
         pixels: 0..255, `variant item chan row column`, items ordered by class.
         starts, counts: where the items of each class lie.
         clean: one picture of each class as it was, `label row column chan`, for figures.
     """
 
     def __init__(
-        self, images: Tensor, labels: Tensor, classes: int, strength: float, seeds: Sequence[int]
+        self,
+        images: Tensor,
+        labels: Tensor,
+        classes: int,
+        strength: float,
+        seeds: Sequence[int],
+        flips_later: bool = False,
     ) -> None:
         images = images[labels.argsort(stable=True)]
-        self.pixels = torch.stack([corrupt(images, strength, seed) for seed in seeds])
+        self.flips = flip_chance(strength) if flips_later else 0.0
+        self.pixels = torch.stack(
+            [corrupt(images, strength, seed, flips=not flips_later) for seed in seeds]
+        )
         self.counts = labels.bincount(minlength=classes)
         self.starts = self.counts.cumsum(0) - self.counts
         self.clean = images[self.starts.clamp(max=len(images) - 1)]
@@ -62,7 +74,10 @@ class Bank:
         second = (place >= counts[:, :1]).long()
         item = place - second * counts[:, :1] + self.starts[pairs].gather(1, second)
         variant = torch.randint(len(self.pixels), item.shape, device=pairs.device)
-        return self.pixels[variant, item], pairs.gather(1, second)
+        pixels = self.pixels[variant, item]
+        if self.flips:
+            pixels = flip(pixels, torch.rand(2, *item.shape, device=pairs.device) < self.flips)
+        return pixels, pairs.gather(1, second)
 
     def first(
         self, pairs: Int64[Tensor, "net 2"], count: int
@@ -122,22 +137,11 @@ class Adapt(Task):
         index, options = self.zoo.index, self.options
         key = (index.source["sha256"], options.strength, options.variants)
         if (*key, part) not in _BANKS:
-            _BANKS.clear()
-            source = source_of(index)
-            if source.labels is None:
-                raise ZooError(f"the source of {index.name} has no classes")
-            images, labels = torch.from_numpy(source.images), torch.from_numpy(source.labels)
-            classes = len(source.class_names)
-            for name, items in split_items(source.train_items, len(source), "dws").items():
-                chosen = slice(items.start, items.stop)
-                if not len(items) or not labels[chosen].bincount(minlength=classes).min():
-                    raise ZooError(
-                        f"{source.name} has too few pictures: its {name} part lacks a class"
-                    )
-                _BANKS[*key, name] = Bank(
-                    images[chosen], labels[chosen], classes, options.strength,
-                    {"test": (0,), "validation": (1,)}.get(name, range(2, 2 + options.variants)),
-                )  # fmt: skip
+            for other in [old for old in _BANKS if old[:-1] != key]:
+                del _BANKS[other]
+            seeds = {"test": (0,), "validation": (1,)}.get(part, range(2, 2 + options.variants))
+            pictures = _pictures(self.zoo, part)
+            _BANKS[*key, part] = Bank(*pictures, options.strength, seeds, part == "train")
         device = next(iter(self.data.values())).device
         return _BANKS[*key, part].to(device)
 
@@ -199,6 +203,30 @@ class Adapt(Task):
             {name: list((images.float() / 255).numpy()) for name, images in rows.items()},
             folder / "pictures.png",
         )
+
+
+def _pictures(zoo: Zoo, part: str) -> tuple[Tensor, Tensor, int]:
+    """Pictures of a part of a zoo's source, their classes, and how many classes there are."""
+    key = zoo.index.source["sha256"]
+    if key not in _SOURCES:
+        _SOURCES.clear()
+        _SOURCES[key] = _opened(zoo)
+    source = _SOURCES[key]
+    items = split_items(source.train_items, len(source), "dws")[part]
+    chosen = slice(items.start, items.stop)
+    images, labels = (torch.from_numpy(x[chosen]) for x in (source.images, source.labels))
+    return images, labels, len(source.class_names)
+
+
+def _opened(zoo: Zoo) -> Any:
+    """The pictures that a zoo was fitted to, every class in every part."""
+    source = source_of(zoo.index)
+    if source.labels is None:
+        raise ZooError(f"the source of {zoo.index.name} has no classes")
+    for part, items in split_items(source.train_items, len(source), "dws").items():
+        if len(set(source.labels[items.start : items.stop])) < len(source.class_names):
+            raise ZooError(f"{source.name} has too few pictures: its {part} part lacks a class")
+    return source
 
 
 def _pairs(columns: Mapping[str, Tensor]) -> Int64[Tensor, "net 2"]:

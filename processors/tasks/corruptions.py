@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from math import pi
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, Shaped, UInt8
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
@@ -22,16 +22,22 @@ _GREY = (0.2989, 0.587, 0.114)
 Pictures = Float[Tensor, "item chan row column"]
 
 
+def flip_chance(strength: float) -> float:
+    """Of a flip along an axis: one half, or half the strength below 1, so that 0 has none."""
+    return min(0.5, 0.5 * strength)
+
+
 def corrupt(
-    images: UInt8[Tensor, "item row column chan"], strength: float, seed: int
+    images: UInt8[Tensor, "item row column chan"], strength: float, seed: int, flips: bool = True
 ) -> UInt8[Tensor, "item chan row column"]:
     """Every picture rotated, flipped, jittered and with noise, in this order.
 
     Args:
         images: 0..255; grey ones keep their hue and saturation, being without any.
-        strength: factor on all ranges. Pictures are flipped along each axis with a chance
-            of one half, or half the strength below 1, so that 0 changes nothing.
+        strength: factor on all ranges; that of flips is `flip_chance`.
         seed: the same one gives the same pictures.
+        flips: whether any are flipped. It is the same to flip them afterwards, the angles
+            being as likely to either side and the noise alike everywhere.
 
     Raises:
         ValueError: for a negative strength.
@@ -39,19 +45,22 @@ def corrupt(
     if strength < 0:
         raise ValueError(f"strength must not be negative, got {strength}")
     generator = torch.Generator().manual_seed(seed)
-    parts = [_corrupt(chunk, strength, generator) for chunk in images.split(_CHUNK)]
+    parts = [_corrupt(chunk, strength, generator, flips) for chunk in images.split(_CHUNK)]
     return torch.cat(parts)
 
 
 def _corrupt(
-    images: UInt8[Tensor, "item row column chan"], strength: float, generator: torch.Generator
+    images: UInt8[Tensor, "item row column chan"],
+    strength: float,
+    generator: torch.Generator,
+    flips: bool,
 ) -> UInt8[Tensor, "item chan row column"]:
     x = images.permute(0, 3, 1, 2).float() / 255
     signed = (torch.rand(5, len(x), generator=generator) * 2 - 1) * strength
-    flipped = torch.rand(2, len(x), generator=generator) < min(0.5, 0.5 * strength)
+    draws = torch.rand(2, len(x), generator=generator)
     x = rotate(x, signed[0] * DEGREES)
-    for axis, chosen in zip((3, 2), flipped, strict=True):
-        x = torch.where(chosen[:, None, None, None], x.flip(axis), x)
+    if flips:
+        x = flip(x, draws < flip_chance(strength))
     factors = iter((1 + signed[1:4] * JITTER).clamp(min=0))
     x = blend(x, torch.zeros(()), next(factors))
     x = blend(x, grey(x).mean(dim=(1, 2, 3), keepdim=True), next(factors))
@@ -71,6 +80,15 @@ def rotate(x: Pictures, degrees: Float[Tensor, " item"]) -> Pictures:
     turn = torch.stack([cos, -sin * row / column, zero, sin * column / row, cos, zero], dim=1)
     grid = affine_grid(turn.view(-1, 2, 3), list(x.shape), align_corners=False)
     return grid_sample(x, grid, align_corners=False)
+
+
+def flip(
+    x: Shaped[Tensor, "*items chan row column"], chosen: Bool[Tensor, "2 *items"]
+) -> Shaped[Tensor, "*items chan row column"]:
+    """The chosen pictures flipped along columns, then those chosen for it along rows."""
+    for axis, ones in zip((-1, -2), chosen, strict=True):
+        x = torch.where(ones[..., None, None, None], x.flip(axis), x)
+    return x
 
 
 def grey(x: Pictures) -> Float[Tensor, "item 1 row column"]:
