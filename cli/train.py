@@ -242,13 +242,25 @@ for _task in OPTIONS:
     "--option", "options", multiple=True, metavar="NAME=VALUE",
     help="An option of the task, over the run's, such as rescale=2; repeatable.",
 )  # fmt: skip
+@click.option(
+    "--keep", type=click.Path(path_type=Path),
+    help="Also keep the result in this JSON file: `wszoo report` gives it a row.",
+)  # fmt: skip
 def eval_(
-    run: Path, zoo: str, split: str, split_limit: str | None, device: str, options: tuple[str, ...]
+    run: Path,
+    zoo: str,
+    split: str,
+    split_limit: str | None,
+    device: str,
+    options: tuple[str, ...],
+    keep: Path | None,
 ) -> None:
     """Measure the best model of a finished RUN on a split of ZOO."""
     chosen = parse_sizes(options)
     from processors.train import evaluate
 
-    metrics = evaluate(run, zoo, split, split_limit=split_limit, options=chosen, device=device)
+    metrics = evaluate(
+        run, zoo, split, split_limit=split_limit, options=chosen, device=device, keep=keep
+    )
     for name, value in metrics.items():
         click.echo(f"{name} {value:.6g}")

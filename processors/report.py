@@ -115,9 +115,7 @@ def unfinished(folder: Path) -> bool:
 
 def keep(folders: Sequence[str | Path], path: Path) -> None:
     """Keep what a report needs of these runs in one JSON file, one record a line."""
-    records = [record for _, record in collect(folders)]
-    lines = ",\n".join(json.dumps(record) for record in records)
-    runs.write_text(path, f"[\n{lines}\n]\n")
+    runs.write_records(path, [record for _, record in collect(folders)])
 
 
 def _scale(config: dict[str, Any], summary: dict[str, Any]) -> str:

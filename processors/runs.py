@@ -16,7 +16,7 @@ import re
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,12 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, plain: Any) -> None:
     """Replace a JSON file in one step."""
     write_text(path, json.dumps(plain, indent=2) + "\n")
+
+
+def write_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Replace a file of what reports need, {"config", "summary"} of each run, one a line."""
+    lines = ",\n".join(json.dumps(record) for record in records)
+    write_text(path, f"[\n{lines}\n]\n")
 
 
 def read_json(path: Path) -> Any:

@@ -836,24 +836,47 @@ def evaluate(
     split_limit: str | None = None,
     options: Mapping[str, Any] | None = None,
     device: str = "auto",
+    keep: str | Path | None = None,
 ) -> dict[str, float]:
     """The metrics of a finished run's model on a split of a zoo, of the same networks.
 
     Args:
         options: of the task, over those of the run.
+        keep: a JSON file for what a report needs, which then has a row of its own.
 
     Raises:
-        ValueError: if the zoo's networks are of another architecture than the model's.
+        ValueError: if the zoo's networks are of another architecture than the model's, or
+            what is to be kept is not of the test split of the run's zoo.
         ZooError: if the run is not finished.
     """
     folder, where = Path(run), _device(device)
     limits = parse_limit(split_limit)
     best = runs.model_folder(folder)
     config = runs.read_json(folder / runs.CONFIG)
+    if keep is not None and split != "test":
+        raise ValueError(f"reports show the test split; {split!r} cannot be kept for them")
     kind = TASKS[known(config["task"])]
     data = {split: kind.rows(zoos.open_zoo(str(zoo), split), where, limits.get(split))}
     if kind.probes and split != "train":
         data["train"] = kind.rows(zoos.open_zoo(str(zoo), "train"), where, limits.get("train"))
     task = make(config["task"], data, {**config["task_options"], **(options or {})})
+    if keep is not None and runs.zoo_sha256(data[split].zoo) != config["zoo_sha256"]:
+        raise ValueError(f"reports show a run on its own zoo, {config['zoo_name']}; not on {zoo}")
     model = task.restore(best).to(where).eval()
-    return task.evaluate(model, split)
+    metrics = task.evaluate(model, split)
+    if keep is not None:
+        words = ["wszoo", "eval", str(run), str(zoo)]
+        words += ["--split-limit", split_limit] if split_limit else []
+        words += [
+            w for name, value in (options or {}).items() for w in ("--option", f"{name}={value}")
+        ]
+        kept = {
+            **config,
+            "networks": {**config["networks"], split: len(data[split])},
+            "options": {**config["options"], **(options or {})},
+            "task_options": asdict(task.options),
+            "command": shlex.join([*words, "--keep", str(keep)]),
+        }
+        summary = {**runs.read_json(folder / runs.SUMMARY), split: metrics}
+        runs.write_records(Path(keep), [{"config": kept, "summary": summary}])
+    return metrics

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,6 +100,31 @@ def test_options_of_a_task_can_be_changed_when_measuring(trained):
     assert float(found["mse_x100_rescaled"]) != pytest.approx(kept["mse_x100_rescaled"], rel=1e-4)
     train = run("eval", out, zoo, "--split", "train", "--split-limit", 10, "--device", "cpu")
     assert train.exit_code == 0, train.output
+
+
+def test_a_kept_measurement_is_a_row_beside_its_run(trained, tmp_path):
+    out, zoo = trained["generalize"]
+    file = tmp_path / "far.json"
+    words = ["eval", out, zoo, "--option", "rescale=3", "--device", "cpu", "--keep", file]
+    printed = dict(line.split() for line in run(*words).stdout.splitlines())
+    result = run("report", out, file, "--out", tmp_path / "report.md")
+    assert result.exit_code == 0, result.output
+    report = (tmp_path / "report.md").read_text()
+    rows = [line for line in report.splitlines() if line.startswith("| statnn")]
+    assert len(rows) == 2
+    (row,) = [row for row in rows if "rescale=3" in row]
+    assert f"{float(printed['mse_x100_rescaled']):.4g}" in row
+    assert f"wszoo eval {out} {zoo} --option rescale=3 --keep {file}" in report
+    # Reports show one split, of the zoo that the run was trained on.
+    file.unlink()
+    lone = ["eval", out, zoo, "--keep", file, "--device", "cpu"]
+    assert "'train' cannot be kept" in line_of(run(*lone, "--split", "train"), 2)
+    other = shutil.copytree(zoo, tmp_path / "other")
+    index = json.loads((other / "zoo.json").read_text())
+    (other / "zoo.json").write_text(json.dumps(index | {"name": "other"}))
+    lone[2] = other
+    assert "reports show a run on its own zoo" in line_of(run(*lone), 2)
+    assert not file.exists()
 
 
 def test_the_command_of_a_run_makes_it_again(trained, monkeypatch, tmp_path):
