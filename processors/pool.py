@@ -73,6 +73,23 @@ def _reduce(tensor: Tensor, dim: int, pool: str) -> Tensor:
     return total / tensor.shape[dim] if pool == "mean" else total
 
 
+def largest(tensor: Tensor, dim: int) -> Tensor:
+    """`amax` over an axis that is not negative, exactly; without a gradient.
+
+    On a CPU torch goes one by one through rows of 2 to 31 entries: the larger ones of two
+    halves, and so on, are found five to thirty times as fast.
+    """
+    if tensor.device.type != "cpu" or not 1 < tensor.shape[dim + 1 :].numel() < 32:
+        return tensor.amax(dim)
+    while (length := tensor.shape[dim]) > 1:
+        half = length // 2
+        rest = tensor.narrow(dim, 2 * half, length % 2)
+        tensor = torch.maximum(tensor.narrow(dim, 0, half), tensor.narrow(dim, half, half))
+        if length % 2:
+            tensor = torch.cat([tensor, rest], dim)
+    return tensor.squeeze(dim)
+
+
 class _Max(torch.autograd.Function):
     """`amax`, whose backward counts ties in floating point: four times as fast on a CPU.
 
@@ -83,7 +100,7 @@ class _Max(torch.autograd.Function):
 
     @staticmethod
     def forward(tensor: Tensor, dim: int) -> Tensor:
-        return tensor.amax(dim)
+        return largest(tensor, dim)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
@@ -94,10 +111,10 @@ class _Max(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         tensor, output = ctx.saved_tensors
         # Written as numbers at once: to sum or convert booleans takes most of amax's time.
-        largest = torch.empty_like(tensor, requires_grad=False)
-        torch.eq(tensor.detach(), output.detach().unsqueeze(ctx.dim), out=largest)
-        share = grad / largest.sum(ctx.dim)
-        return largest * share.unsqueeze(ctx.dim), None
+        chosen = torch.empty_like(tensor, requires_grad=False)
+        torch.eq(tensor.detach(), output.detach().unsqueeze(ctx.dim), out=chosen)
+        share = grad / chosen.sum(ctx.dim)
+        return chosen * share.unsqueeze(ctx.dim), None
 
 
 class _MaxBoth(torch.autograd.Function):
@@ -112,7 +129,7 @@ class _MaxBoth(torch.autograd.Function):
     def forward(
         tensor: Float[Tensor, "net first second feature"],
     ) -> tuple[Tensor, Tensor, Tensor]:
-        return tensor.view_as(tensor), tensor.amax(1), tensor.amax(2)
+        return tensor.view_as(tensor), largest(tensor, 1), largest(tensor, 2)
 
     @staticmethod
     def setup_context(
@@ -125,21 +142,21 @@ class _MaxBoth(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> Tensor | None:
         tensor, *pools = ctx.saved_tensors
         total, *parts = grads
-        largest = torch.empty_like(tensor, requires_grad=False)
+        chosen = torch.empty_like(tensor, requires_grad=False)
         for dim, (pool, grad) in enumerate(zip(pools, parts, strict=True), 1):
             if grad is None:
                 continue
             if torch.is_grad_enabled():
-                largest = torch.empty_like(largest)  # the graph of backward keeps the last
-            torch.eq(tensor.detach(), pool.detach().unsqueeze(dim), out=largest)
-            share = (grad / largest.sum(dim)).unsqueeze(dim)
+                chosen = torch.empty_like(chosen)  # the graph of backward keeps the last
+            torch.eq(tensor.detach(), pool.detach().unsqueeze(dim), out=chosen)
+            share = (grad / chosen.sum(dim)).unsqueeze(dim)
             if total is None:
-                total = largest * share
+                total = chosen * share
             elif total is grads[0]:
                 # Not in place: the gradient that came in belongs to others.
-                total = torch.addcmul(total, largest, share)
+                total = torch.addcmul(total, chosen, share)
             else:
-                total = total.addcmul_(largest, share)
+                total = total.addcmul_(chosen, share)
         return total
 
 

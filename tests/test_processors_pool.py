@@ -92,3 +92,18 @@ def test_both_pools_have_the_gradients_of_each():
     for chosen in ((0, 1, 2), (1, 2), (0, 2), (1,), (0,)):
         expected = gradient((x, x.amax(1), x.amax(2)), chosen)
         torch.testing.assert_close(gradient(pools._MaxBoth.apply(x), chosen), expected)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3])
+@pytest.mark.parametrize("length", [1, 2, 3, 7, 16])
+@pytest.mark.parametrize("features", [1, 2, 31, 32])
+def test_the_largest_are_those_of_amax(dim, length, features):
+    shape = [3, 2, 2, features]
+    shape[dim] = length
+    x = torch.randn(shape)
+    x[0, 0] = float("nan")
+    for each in (x, x.transpose(0, dim).contiguous().transpose(0, dim)):
+        expected = each.amax(dim)
+        torch.testing.assert_close(
+            pools.largest(each, dim), expected, rtol=0, atol=0, equal_nan=True
+        )
