@@ -30,8 +30,10 @@ from processors.encode import Normalise
 from processors.monomial import MonomialNFN
 from processors.nfn import NFN, LearnedStep
 from processors.vae import TicketVAE
-from zoo import NetworkSpec, Weights
+from zoo import NetworkSpec, Weights, ZooError
 
+# Of a run's folder, where its best model lies.
+MODEL = "model"
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "dws": DWSNet,
     "nfn-np": partial(NFN, symmetry="np"),
@@ -246,14 +248,25 @@ def build(
 
 
 def load(path: str | Path) -> Any:
-    """The model in a folder of `save_pretrained`, or in a repository on the Hub.
+    """The model in a folder of `save_pretrained` or of a run, or in a repository on the Hub.
 
     Returns:
         A `Processor`, or a `TicketVAE` where that was saved.
+
+    Raises:
+        ZooError: for a folder without a model, such as that of a run before its end.
     """
     folder = Path(path)
-    file = folder / "config.json" if folder.is_dir() else hf_hub_download(str(path), "config.json")
-    kind = Processor if "name" in json.loads(Path(file).read_text("utf-8")) else TicketVAE
+    if folder.is_dir():
+        if (folder / MODEL / "config.json").is_file():
+            path = folder = folder / MODEL
+        file = folder / "config.json"
+    else:
+        file = Path(hf_hub_download(str(path), "config.json"))
+    config = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    if "spec" not in config:
+        raise ZooError(f"{path} holds no model; a run has one when it is finished")
+    kind = Processor if "name" in config else TicketVAE
     # huggingface_hub says on stdout that it loads, where commands print results.
     with redirect_stdout(StringIO()):
         return kind.from_pretrained(path)

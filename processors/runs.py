@@ -23,11 +23,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from processors.models import load
+from processors.models import MODEL, load
 from zoo import Zoo, ZooError
 
 CONFIG, METRICS, SUMMARY, CARD = "config.json", "metrics.jsonl", "summary.json", "README.md"
-MODEL, LAST, CHECKPOINT, FIGURES = "model", "last", "checkpoint", "figures"
+LAST, CHECKPOINT, FIGURES = "last", "checkpoint", "figures"
 LOCK = ".lock"
 # Stands in a card until it is known where the model will lie.
 _HERE = "PATH or user/name"

@@ -11,7 +11,7 @@ from equivariance import distance, random_weights
 
 import processors
 from processors.models import EDITORS, MODELS
-from zoo import NetworkSpec, Weights
+from zoo import NetworkSpec, Weights, ZooError
 
 SPEC = NetworkSpec.mlp([2, 4, 3, 1], coord_order="xy")
 SMALL = {
@@ -73,6 +73,19 @@ def test_saving_and_loading_gives_the_same_model(name, out, tmp_path):
     # The statistics came along: a model without them gives something else.
     with torch.no_grad():
         assert distance(small(name, out).eval()(weights), found) > 0
+
+
+def test_a_run_is_loaded_by_its_folder_once_it_has_a_model(tmp_path):
+    (tmp_path / "config.json").write_text('{"wszoo": "run"}')
+    with pytest.raises(ZooError, match="holds no model; a run has one when it is finished"):
+        processors.load(tmp_path)
+    small("mlp", 2, stats()).save_pretrained(tmp_path / "model")
+    with torch.no_grad():
+        found = [processors.load(tmp_path / part).eval()(plain()) for part in ("", "model")]
+    assert distance(*found) == 0
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ZooError, match="none holds no model"):
+        processors.load(tmp_path / "none")
 
 
 @pytest.mark.parametrize(("name", "out"), CASES)
