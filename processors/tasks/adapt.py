@@ -51,9 +51,11 @@ class Bank:
     ) -> None:
         images = images[labels.argsort(stable=True)]
         self.flips = flip_chance(strength) if flips_later else 0.0
-        self.pixels = torch.stack(
-            [corrupt(images, strength, seed, flips=not flips_later) for seed in seeds]
-        )
+        shape = images.permute(0, 3, 1, 2).shape
+        # Filled one by one: there may be more than a gigabyte.
+        self.pixels = torch.empty(len(seeds), *shape, dtype=torch.uint8)
+        for variant, seed in zip(self.pixels, seeds, strict=True):
+            variant.copy_(corrupt(images, strength, seed, flips=not flips_later))
         self.counts = labels.bincount(minlength=classes)
         self.starts = self.counts.cumsum(0) - self.counts
         self.clean = images[self.starts.clamp(max=len(images) - 1)]
