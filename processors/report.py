@@ -90,6 +90,7 @@ def collect(folders: Iterable[str | Path]) -> list[tuple[Path | None, dict[str, 
         found.append((path, {"config": config, "summary": runs.read_json(path / runs.SUMMARY)}))
     once: dict[str, tuple[Path | None, dict[str, Any]]] = {}
     for folder, record in found:
+        runs.check_config(record["config"], folder or "a file of `wszoo report --keep`")
         # Wherever its zoo lay and whatever its folder was called.
         told = {k: v for k, v in record["config"].items() if k not in ("zoo", "command")}
         once.setdefault(json.dumps(told, sort_keys=True), (folder, record))

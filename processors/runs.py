@@ -78,6 +78,15 @@ def read_json(path: Path) -> Any:
         raise ZooError(f"{path} cannot be read: {error}") from error
 
 
+def check_config(config: Mapping[str, Any], where: str | Path) -> None:
+    """Raise `ZooError` for the configuration of a run by a wszoo that recorded less."""
+    lacking = [name for name in ("task_options", "model_sizes") if name not in config]
+    if lacking:
+        raise ZooError(
+            f"{where} holds a run of an older wszoo, without {', '.join(lacking)}; train it again"
+        )
+
+
 def zoo_sha256(zoo: Zoo) -> str:
     """Of a zoo's index, which has the hash of every file."""
     return hashlib.sha256((zoo.folder / "zoo.json").read_bytes()).hexdigest()

@@ -853,6 +853,7 @@ def evaluate(
     limits = parse_limit(split_limit)
     best = runs.model_folder(folder)
     config = runs.read_json(folder / runs.CONFIG)
+    runs.check_config(config, folder)
     if keep is not None and split != "test":
         raise ValueError(f"reports show the test split; {split!r} cannot be kept for them")
     kind = TASKS[known(config["task"])]

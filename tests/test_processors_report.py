@@ -107,6 +107,16 @@ def test_scales_are_never_mixed(tmp_path, changes):
     assert [row.values("mse") for row in section.rows] == [[1.0], [2.0]]
 
 
+def test_a_run_that_recorded_less_is_named(tmp_path):
+    old = {k: v for k, v in config().items() if k != "task_options"}
+    folder = write_run(tmp_path / "old", old, summary(1.0))
+    with pytest.raises(ZooError, match="old holds a run of an older wszoo, without task_options"):
+        report.collect([folder])
+    (tmp_path / "kept.json").write_text(json.dumps([{"config": old, "summary": summary(1.0)}]))
+    with pytest.raises(ZooError, match="--keep` holds a run of an older wszoo"):
+        report.collect([tmp_path / "kept.json"])
+
+
 def test_better_rows_come_first_among_those_of_a_scale(tmp_path):
     accuracies = {"mlp": 0.2, "dws": 0.8, "nfn-np": 0.5, "statnn": 0.9}
     networks = {"train": 4000, "validation": 500, "test": 500}
