@@ -77,7 +77,7 @@ def largest(tensor: Tensor, dim: int) -> Tensor:
     """`amax` over an axis that is not negative, exactly; without a gradient.
 
     On a CPU torch goes one by one through rows of 2 to 31 entries: the larger ones of two
-    halves, and so on, are found five to thirty times as fast.
+    halves, and so on, are found four to thirty times as fast.
     """
     if tensor.device.type != "cpu" or not 1 < tensor.shape[dim + 1 :].numel() < 32:
         return tensor.amax(dim)

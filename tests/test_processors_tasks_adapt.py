@@ -100,6 +100,10 @@ def test_pictures_of_training_are_flipped_whenever_they_are_drawn():
     expected = torch.tensor([0.81, 0.09, 0.09, 0.01])
     torch.testing.assert_close(quarters[0.2], expected, atol=0.03, rtol=0)
     torch.testing.assert_close(quarters[1.0], torch.full((4,), 0.25), atol=0.05, rtol=0)
+    # For a measurement they are flipped too, alike every time.
+    first, again = (bank.first(pairs, 40)[0] for _ in range(2))
+    torch.testing.assert_close(first, again, rtol=0, atol=0)
+    assert (first != bank.pixels[0, :20].repeat(2, 1, 1, 1)).flatten(2).any(dim=2).any()
     # Those of validation and test are as they are.
     bank = Bank(images, labels, 1, 1.0, (0,))
     assert {tuple(x.tolist()) for x in bank.drawn(pairs, 200)[0][0].flatten(1)} == {

@@ -34,7 +34,8 @@ class Bank:
     """Corrupted pictures of one part of a source, by class.
 
     Attributes:
-        flips: chance of a flip along each axis, anew whenever a picture is drawn.
+        flips: chance of a flip along each axis, anew whenever a picture is drawn; the first
+            ones are flipped alike every time. 0 where flips are in `pixels`.
         pixels: 0..255, `variant item chan row column`, items ordered by class.
         starts, counts: where the items of each class lie.
         clean: one picture of each class as it was, `label row column chan`, for figures.
@@ -87,7 +88,11 @@ class Bank:
         """The first pictures of each network's classes, as many of the one as of the other."""
         each = min(count // 2, int(self.counts.min()))
         item = self.starts[pairs][..., None] + torch.arange(each, device=pairs.device)
-        return self.pixels[0, item.flatten(1)], pairs.repeat_interleave(each, dim=1)
+        pixels = self.pixels[0, item.flatten(1)]
+        if self.flips:
+            draws = torch.rand(2, *pixels.shape[:2], generator=torch.Generator().manual_seed(0))
+            pixels = flip(pixels, (draws < self.flips).to(pixels.device))
+        return pixels, pairs.repeat_interleave(each, dim=1)
 
 
 class Adapt(Task):
