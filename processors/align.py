@@ -48,7 +48,8 @@ def _similarity(reference: Tensor, tensor: Tensor, axis: int) -> Float[Tensor, "
     ours, theirs = (
         x.movedim(axis, 1).reshape(len(x), x.shape[axis], -1) for x in (tensor, reference)
     )
-    return theirs.expand(len(ours), -1, -1) @ ours.mT
+    # One reference for all networks is one product of matrices.
+    return (ours @ (theirs[0] if len(theirs) == 1 else theirs).mT).mT
 
 
 def _permute(tensor: Tensor, order: Tensor | None, axis: int) -> Tensor:
@@ -59,17 +60,70 @@ def _permute(tensor: Tensor, order: Tensor | None, axis: int) -> Tensor:
     return tensor.take_along_dim(order.reshape(shape), dim=axis)
 
 
-def _layer_score(
-    weights: Weights, reference: Weights, orders: Orders, layer: int, outgoing: bool = True
-) -> Float[Tensor, "net neuron neuron"]:
-    """What each pairing of the layer's neurons adds to the product, its neighbours fixed."""
-    before = _permute(weights.weights[layer], orders[layer], 2)
-    score = _similarity(reference.weights[layer], before, 1)
-    score = score + _similarity(reference.biases[layer], weights.biases[layer], 1)
-    if outgoing:
-        after = _permute(weights.weights[layer + 1], orders[layer + 2], 1)
-        score = score + _similarity(reference.weights[layer + 1], after, 2)
-    return score.double()
+class _Scores:
+    """What each pairing of a layer's neurons adds to the product with the reference.
+
+    Inputs and outputs keep their order, so what comes in from those and what goes out
+    to these is computed once.
+
+    Attributes:
+        hidden: the numbers of the layers that are matched.
+        scale: the product of the two norms, `net`.
+    """
+
+    def __init__(self, weights: Weights, reference: Weights):
+        self._weights, self._reference = weights, reference
+        self.hidden = range(weights.layers - 1)
+        self.scale = _norm(weights) * _norm(reference)
+        last = weights.layers - 1
+        first = _similarity(reference.weights[0], weights.weights[0], 1)
+        self._fixed = {
+            (0, 1): first + _similarity(reference.biases[0], weights.biases[0], 1),
+            (last, 2): _similarity(reference.weights[last], weights.weights[last], 2),
+        }
+
+    def _part(
+        self, layer: int, axis: int, order: Tensor | None, rows: Tensor
+    ) -> Float[Tensor, "row neuron neuron"]:
+        """Of one tensor, for the neurons along `axis`, those of its other axis in order."""
+        if (layer, axis) in self._fixed:
+            return self._fixed[layer, axis][rows]
+        reference = self._reference
+        if len(reference) > 1:
+            reference = reference[rows]
+        other = 3 - axis
+        tensor = _permute(self._weights.weights[layer][rows], order, other)
+        score = _similarity(reference.weights[layer], tensor, axis)
+        if axis == 1:
+            biases = self._weights.biases[layer][rows]
+            score = score + _similarity(reference.biases[layer], biases, 1)
+        return score
+
+    def incoming(
+        self, layer: int, orders: Orders, rows: Int[Tensor, " row"]
+    ) -> Float[Tensor, "row neuron neuron"]:
+        """By the layer's own weights and biases, given the order of the layer before."""
+        before = orders[layer]
+        return self._part(layer, 1, None if before is None else before[rows], rows).double()
+
+    def __call__(
+        self, layer: int, orders: Orders, rows: Int[Tensor, " row"]
+    ) -> Float[Tensor, "row neuron neuron"]:
+        """By what comes in and what goes out, given the orders of both neighbours."""
+        after = orders[layer + 2]
+        outgoing = self._part(layer + 1, 2, None if after is None else after[rows], rows)
+        return self.incoming(layer, orders, rows) + outgoing
+
+    def product(self, orders: Orders) -> Float[Tensor, " net"]:
+        """Of the permuted networks and the reference, but for the outputs' biases."""
+        rows = torch.arange(len(self._weights))
+        total = torch.zeros(len(rows), dtype=torch.float64)
+        for layer in self.hidden:
+            score = self if layer == self.hidden[-1] else self.incoming
+            order = orders[layer + 1]
+            assert order is not None
+            total += _total(score(layer, orders, rows), order)
+        return total
 
 
 def _assign(score: Float[Tensor, "net neuron neuron"]) -> Int[Tensor, "net neuron"]:
@@ -78,46 +132,42 @@ def _assign(score: Float[Tensor, "net neuron neuron"]) -> Int[Tensor, "net neuro
     )
 
 
-def _from_the_inputs(spec: NetworkSpec, weights: Weights, reference: Weights) -> Orders:
+def _from_the_inputs(spec: NetworkSpec, scores: _Scores, count: int) -> Orders:
     """Layer by layer, by what comes in; what goes out counts once its order is known."""
     orders: Orders = [None] * (len(spec.layers) + 1)
-    hidden = range(len(spec.layers) - 1)
-    for layer in hidden:
-        score = _layer_score(weights, reference, orders, layer, outgoing=layer == hidden[-1])
-        orders[layer + 1] = _assign(score)
+    for layer in scores.hidden:
+        score = scores if layer == scores.hidden[-1] else scores.incoming
+        orders[layer + 1] = _assign(score(layer, orders, torch.arange(count)))
     return orders
 
 
-def _descend(
-    spec: NetworkSpec,
-    weights: Weights,
-    reference: Weights,
-    orders: Orders,
-    sweeps: int,
-    tolerance: float,
-) -> Orders:
-    """The orders after sweeps over all layers, each network until it gains no more."""
-    orders = list(orders)
-    enough = tolerance * _norm(weights) * _norm(reference)
-    left = torch.arange(len(weights))
+def _descend(scores: _Scores, orders: Orders, sweeps: int, tolerance: float) -> Orders:
+    """The orders after sweeps over all layers, each network until it gains no more.
+
+    A layer whose neighbours have not moved since its last assignment is left out.
+    """
+    orders = [None if order is None else order.clone() for order in orders]
+    enough = tolerance * scores.scale
+    stale = [torch.ones(len(enough), dtype=torch.bool) for _ in scores.hidden]
     for _ in range(sweeps):
-        some, target = weights[left], reference[left] if len(reference) > 1 else reference
-        chosen = [None if order is None else order[left] for order in orders]
-        gained = torch.zeros(len(left), dtype=torch.float64)
-        for layer in range(len(spec.layers) - 1):
-            score = _layer_score(some, target, chosen, layer)
-            old, best = chosen[layer + 1], _assign(score)
-            assert old is not None
-            gain = _total(score, best) - _total(score, old)
+        for layer in scores.hidden:
+            rows = stale[layer].nonzero()[:, 0]
+            if not len(rows):
+                continue
+            stale[layer][:] = False
+            order = orders[layer + 1]
+            assert order is not None
+            score = scores(layer, orders, rows)
+            best = _assign(score)
+            gain = _total(score, best) - _total(score, order[rows])
             # Ties and rounding are no reason to move.
-            better = gain > enough[left]
-            chosen[layer + 1] = torch.where(better[:, None], best, old)
-            gained += torch.where(better, gain, 0)
-        for order, new in zip(orders, chosen, strict=True):
-            if order is not None and new is not None:
-                order[left] = new
-        left = left[gained > 0]
-        if not len(left):
+            better = gain > enough[rows]
+            moved = rows[better]
+            order[moved] = best[better]
+            for neighbour in (layer - 1, layer + 1):
+                if neighbour in scores.hidden:
+                    stale[neighbour][moved] = True
+        if not any(rows.any() for rows in stale):
             break
     return orders
 
@@ -164,21 +214,23 @@ def _match(
     spec: NetworkSpec, weights: Weights, reference: Weights, sweeps: int, tolerance: float
 ) -> tuple[Tensor, ...]:
     """The order of every hidden layer, see `match`."""
+    scores = _Scores(weights, reference)
+    count = len(weights)
     as_it_is: Orders = [
         None,
-        *(torch.arange(n).repeat(len(weights), 1) for n in spec.widths[1:-1]),
+        *(torch.arange(n).repeat(count, 1) for n in spec.widths[1:-1]),
         None,
     ]
-    ends = [
-        _element(_descend(spec, weights, reference, start, sweeps, tolerance))
-        for start in (as_it_is, _from_the_inputs(spec, weights, reference))
-    ]
-    near, other = (squared_distance(symmetry.apply(end, weights), reference) for end in ends)
+    near, other = (
+        _descend(scores, start, sweeps, tolerance)
+        for start in (as_it_is, _from_the_inputs(spec, scores, count))
+    )
     # Not for a tie: a network that is aligned shall stay as it is.
-    switch = other < near * (1 - tolerance)
+    switch = scores.product(other) - scores.product(near) > tolerance * scores.scale
     return tuple(
         torch.where(switch[:, None], second, first)
-        for first, second in zip(ends[0].permutations, ends[1].permutations, strict=True)
+        for first, second in zip(near, other, strict=True)
+        if first is not None and second is not None
     )
 
 
@@ -192,7 +244,7 @@ def _total(score: Tensor, order: Tensor) -> Float[Tensor, " net"]:
 
 
 def _norm(weights: Weights) -> Float[Tensor, " net"]:
-    return weights.flatten().double().norm(dim=1)
+    return weights.flatten().norm(dim=1).double()
 
 
 def mean_reference(

@@ -11,6 +11,7 @@ matched depth and parameters); Zhou et al. 2023, NFN (StatNN).
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float
@@ -324,15 +325,25 @@ def statistics_of(weights: Weights) -> Float[Tensor, "net feat"]:
     for tensor in weights.tensors().values():
         entries = tensor.flatten(1)
         # torch.quantile refuses more than 16 million entries.
-        ordered = entries.sort(dim=1).values
+        ordered = _ascending(entries)
         last = entries.shape[1] - 1
         quantiles = [
             torch.lerp(ordered[:, int(at)], ordered[:, min(int(at) + 1, last)], at - int(at))
             for at in (q * last for q in QUANTILES)
         ]
-        spread = entries.var(dim=1, correction=0)
-        features += [entries.mean(dim=1), spread, *quantiles]
+        mean = entries.mean(dim=1)
+        # On a CPU Tensor.var over rows takes many times as long as its definition.
+        spread = (entries - mean[:, None]).square().mean(dim=1)
+        features += [mean, spread, *quantiles]
     return torch.stack(features, dim=1)
+
+
+def _ascending(entries: Float[Tensor, "net entry"]) -> Float[Tensor, "net entry"]:
+    """Each row sorted. On a CPU by NumPy, many times faster, where no gradient is wanted."""
+    tracked = entries.requires_grad or torch.compiler.is_compiling()
+    if entries.device.type != "cpu" or entries.dtype != torch.float32 or tracked:
+        return entries.sort(dim=1).values
+    return torch.from_numpy(np.sort(entries.numpy(), axis=1))
 
 
 class StatNN(nn.Module):

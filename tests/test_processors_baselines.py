@@ -147,6 +147,15 @@ def test_statistics_equal_torchs():
     torch.testing.assert_close(found, torch.stack(expected, 1))
 
 
+def test_statistics_are_the_same_with_a_gradient():
+    weights = random_networks(SMALL_CNN)
+    tracked = weights.map(lambda tensor: tensor.clone().requires_grad_())
+    found = baselines.statistics_of(tracked)
+    assert torch.equal(found, baselines.statistics_of(weights))
+    found.square().sum().backward()
+    assert all(tensor.grad.abs().sum() > 0 for tensor in tracked.tensors().values())
+
+
 @pytest.mark.parametrize("make", ALL)
 def test_bfloat16_autocast_trains(make):
     model = make(TINY, 3, params=20_000)
