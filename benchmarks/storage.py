@@ -2,7 +2,7 @@
 
     python benchmarks/storage.py [--zoo PATH] [--networks 10000]
 
-Three questions, with the first `--networks` rows of a zoo (of random weights without
+Four questions, with the first `--networks` rows of a zoo (of random weights without
 `--zoo`, which are as hard to compress as fitted ones):
 
 - How much of the Parquet view does the Hub store again, when it has the safetensors?
@@ -11,9 +11,12 @@ Three questions, with the first `--networks` rows of a zoo (of random weights wi
 - How fast does `load_dataset` with `with_format("torch")` read them all, against one
   .pth file a network, both from a warm file cache and in turns?
 - How long does `open_zoo` take for 70,000 networks, and a random batch of 512?
+- How long does a random batch of 32 trajectory networks (0.5 MB each) take from files that
+  are not in memory, and how much is read for it; with and without announcing the rows?
 """
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -28,12 +31,13 @@ from zoo import shards, table
 from zoo.shards import Column, Index, Shard
 
 SPEC = zoo.NetworkSpec.mlp([2, 32, 32, 1], output_offset=0.5, coord_order="xy")
+WIDE = zoo.NetworkSpec.mlp([784, 128, 128, 128, 10])
 SHARD_ROWS = 5_000
 ROUNDS = 3
 
 
-def random_zoo(folder: Path, rows: int, parquet: bool) -> Index:
-    """A zoo of random weights of the MNIST architecture, all in one split."""
+def random_zoo(folder: Path, rows: int, parquet: bool, spec: zoo.NetworkSpec = SPEC) -> Index:
+    """A zoo of random weights, all in one split."""
     draw = np.random.default_rng(0)
     others = {
         "label": Column("target", "class", names=tuple(map(str, range(10)))),
@@ -42,8 +46,8 @@ def random_zoo(folder: Path, rows: int, parquet: bool) -> Index:
     index = Index(
         name=folder.name,
         recipe={"kind": "inrs", "name": "random"},
-        spec=SPEC,
-        columns=shards.zoo_columns(SPEC, others),
+        spec=spec,
+        columns=shards.zoo_columns(spec, others),
         shards=(),
         source={"name": "random", "shape": [28, 28, 1]},
         plan={"seed": 0},
@@ -58,7 +62,7 @@ def random_zoo(folder: Path, rows: int, parquet: bool) -> Index:
             "label": draw.integers(0, 10, count),
             "psnr_db": draw.normal(30, 3, count).astype(np.float32),
         }
-        for name, shape in SPEC.tensors.items():
+        for name, shape in spec.tensors.items():
             tensors[name] = draw.standard_normal((count, *shape), dtype=np.float32)
         file = shards.shard_file("train", number, total)
         shards.write_tensors(folder / file, tensors)
@@ -207,6 +211,42 @@ def opening(folder: Path) -> None:
     )
 
 
+def cold(folder: Path) -> None:
+    """Print what random batches cost whose files the system has to read first."""
+    index = random_zoo(folder, 1_000, parquet=False, spec=WIDE)
+    draw = np.random.default_rng(1)
+    large = table.LARGE_BYTES
+
+    def from_disk(limit: int) -> tuple[float, float]:
+        """Milliseconds and MB read, per network."""
+        for shard in index.shards:
+            with (folder / shard.file).open("rb") as file:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        table.LARGE_BYTES = limit
+        networks = zoo.open_zoo(folder)
+        wanted = draw.permutation(len(networks))[:320].reshape(-1, 32)
+        before = _read_bytes()
+        seconds, _ = taken(lambda: [networks.batch(rows) for rows in wanted])
+        table.LARGE_BYTES = large
+        return 1e3 * seconds / wanted.size, (_read_bytes() - before) / 1e6 / wanted.size
+
+    found = [(from_disk(1 << 60), from_disk(large)) for _ in range(ROUNDS)]
+    own = 4e-6 * WIDE.param_count
+    print(f"random batches of 32 networks of {own:.2f} MB, from disk, medians of {ROUNDS} rounds")
+    for name, results in zip(
+        ("page by page", "rows announced"), zip(*found, strict=True), strict=True
+    ):
+        milliseconds, megabytes = (statistics.median(x) for x in zip(*results, strict=True))
+        print(f"  {name:<15} {milliseconds:.2f} ms and {megabytes:.2f} MB read per network")
+
+
+def _read_bytes() -> int:
+    """What this process has had read from disks so far; Linux only."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--zoo", type=Path, help="a zoo with its Parquet view; else random")
@@ -224,6 +264,8 @@ def main() -> None:
         deduplication(path, part, scratch)
         reading(path, index, part, chosen.networks, scratch)
         opening(scratch / "large")
+        if Path("/proc/self/io").exists():
+            cold(scratch / "wide")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import mmap
 import pickle
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import torch
 from helpers import CNN, SINE, SIREN, write_zoo
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 
-from zoo import nets, shards, stats
+from zoo import nets, shards, stats, table
 from zoo.errors import ZooError
 from zoo.reader import Zoo, collate, open_zoo
 from zoo.spec import NetworkSpec
@@ -55,6 +56,42 @@ def test_read_equals_written(kind: str, tmp_path: Path) -> None:
             assert got.dtype == expected[name].dtype
             assert got.tobytes() == expected[name][order].tobytes(), name
             assert networks.column(name).tobytes() == expected[name].tobytes(), name
+
+
+def test_large_rows_are_announced_whole_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advised: list[tuple[int, int, int]] = []
+
+    class Recording(mmap.mmap):
+        def madvise(self, option: int, start: int = 0, length: int = 0) -> None:
+            super().madvise(option, start, length)  # refuses a start within a page
+            advised.append((option, start, start + length))
+
+    monkeypatch.setattr(mmap, "mmap", Recording)
+    # Rows of 80,000 and 400 bytes, of which only the first are worth it.
+    index = write_zoo(tmp_path, spec=NetworkSpec.mlp([200, 100, 1]), parquet=False)
+    networks = open_zoo(tmp_path, "train")
+    rows = [19, 3, 3, 8]
+    weights, _ = networks.batch(rows)
+    expected = written(tmp_path, "train")["weight_0"][rows]
+    assert weights.weights[0].numpy().tobytes() == expected.tobytes()
+    size = expected[0].nbytes
+    contents = [(tmp_path / shard.file).read_bytes() for shard in index.shards]
+    assert len(advised) == len(rows)
+    assert all(option == mmap.MADV_WILLNEED for option, _, _ in advised)
+    for row in expected:
+        assert any(
+            row.tobytes() in content[start:stop]
+            for content in contents
+            for _, start, stop in advised
+        )
+    assert all(size <= stop - start < size + mmap.PAGESIZE for _, start, stop in advised)
+
+    advised.clear()
+    monkeypatch.setattr(table, "LARGE_BYTES", size + 1)
+    open_zoo(tmp_path, "train").batch(rows)
+    assert not advised
 
 
 def test_a_row_is_the_network_and_its_columns(folder: Path) -> None:

@@ -8,6 +8,7 @@ rows it asks for, and worker processes open the folder again instead of receivin
         loss = task(model(weights), columns["label"])
 """
 
+import math
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -146,7 +147,13 @@ class Zoo(Dataset[Row]):
         self._shards = [table.map_shard(folder, index, shard) for shard in shards]
         # Row numbers at which shards begin, and after the last the number of rows.
         self._starts = np.cumsum([0, *(shard.rows for shard in shards)])
-        self._numbers = [name for name, shape in table.row_shapes(index).items() if not shape]
+        shapes = table.row_shapes(index)
+        self._numbers = [name for name, shape in shapes.items() if not shape]
+        self._large = [
+            name
+            for name, shape in shapes.items()
+            if math.prod(shape) * np.dtype(index.columns[name].stored).itemsize >= table.LARGE_BYTES
+        ]
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -205,6 +212,9 @@ class Zoo(Dataset[Row]):
             for shard in np.unique(where)
             for places in [np.flatnonzero(where == shard)]
         ]
+        for shard, chosen, _ in parts:
+            for name in self._large:
+                table.announce(shard[name], chosen)
         gathered = {}
         for name, first in self._shards[0].items():
             fresh = np.empty((len(rows), *first.shape[1:]), first.dtype)
