@@ -132,7 +132,7 @@ def bars() -> Iterator[Callable[[Any], None]]:
                 bar.close()
             shown[state.label] = tqdm(
                 total=state.steps, initial=state.step, desc=state.label, disable=None,
-                unit="step", smoothing=0.05, dynamic_ncols=True,
+                unit=state.unit, smoothing=0.05, dynamic_ncols=True,
             )  # fmt: skip
         bar = shown[state.label]
         words = {}

@@ -1,17 +1,14 @@
 """Gathers the networks of a split, batch by batch, on the device that trains.
 
 Small zoos are held on the device whole; of others each batch is copied from the mapped
-shards, or from a temporary file, by a thread, one batch ahead of the model.
+shards by a thread, one batch ahead of the model.
 
     rows = Rows(zoo.open_zoo("zoos/mnist-inrs", "train"), device="cuda")
     for weights, columns in rows.stream(orders(len(rows), batch=512, seed=0)):
         ...
 """
 
-import math
-import shutil
-import tempfile
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count, islice
 from typing import TypeAlias
@@ -19,8 +16,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from processors.base import rebuild
-from zoo import Moments, Weights, Zoo, ZooError, normalisation
+from zoo import Moments, Weights, Zoo, normalisation, symmetry
 
 Batch: TypeAlias = tuple[Weights, dict[str, Tensor]]
 # Of a split that is held on the device whole.
@@ -52,8 +48,8 @@ class Rows:
         self.zoo, self.device = zoo, torch.device(device)
         self._count = self._total() if limit is None else min(limit, self._total())
         self._held: Batch | None = None
-        self._small = 4 * zoo.spec.param_count * self._count <= HELD_BYTES
-        if self._small:
+        self._element: symmetry.Element | None = None
+        if 4 * zoo.spec.param_count * self._count <= HELD_BYTES:
             self._held = self._gather(torch.arange(self._count))
 
     def _total(self) -> int:
@@ -67,40 +63,18 @@ class Rows:
         values = torch.from_numpy(self.zoo.column(name)[: self._count])
         return values.float() if values.is_floating_point() else values
 
-    def transform(self, function: Callable[[Weights], Weights], batch: int = 1024) -> None:
-        """Replace all networks by `function` of them, which keeps their shapes.
+    def permute(self, element: symmetry.Element) -> None:
+        """Give every network as it is after `element` has acted, which has one for each row.
 
-        The result is held on the device, or, of a large split, in a temporary file.
+        Networks that are not held are permuted batch by batch.
         """
-        held: dict[str, Tensor] = {}
-        columns: list[dict[str, Tensor]] = []
-        start = 0
-        for weights, more in self.batches(batch):
-            for name, tensor in function(weights).tensors().items():
-                if name not in held:
-                    held[name] = self._space(tensor)
-                held[name][start : start + len(tensor)] = tensor
-            start += len(weights)
-            columns.append(more if self._small else {k: v.cpu() for k, v in more.items()})
-        self._held = (
-            rebuild(held),
-            {name: torch.cat([part[name] for part in columns]) for name in columns[0]},
-        )
-
-    def _space(self, like: Tensor) -> Tensor:
-        """Room for all rows of such a tensor; the file goes with the last use of it."""
-        shape, dtype = (len(self), *like.shape[1:]), like.dtype
-        if self._small:
-            return torch.empty(shape, dtype=dtype, device=self.device)
-        size, needed = math.prod(shape), math.prod(shape) * dtype.itemsize
-        with tempfile.NamedTemporaryFile(prefix="wszoo-rows-") as file:
-            free = shutil.disk_usage(file.name).free
-            if needed > free:
-                raise ZooError(
-                    f"{needed / 1e9:.1f} GB are needed in {tempfile.gettempdir()} for a while, "
-                    f"{free / 1e9:.1f} GB are free there; set TMPDIR to a folder with more room"
-                )
-            return torch.from_file(file.name, shared=True, size=size, dtype=dtype).view(shape)
+        if self._held is not None:
+            weights, columns = self._held
+            self._held = symmetry.apply(element, weights), columns
+        elif self._element is None:
+            self._element = element
+        else:
+            self._element = symmetry.compose(element, self._element)
 
     def stats(self) -> Mapping[str, Tensor]:
         """What `zoo.Zoo.stats` gives, of these rows as they are now."""
@@ -114,16 +88,16 @@ class Rows:
     def batch(self, rows: Tensor) -> Batch:
         """The networks of these row numbers, int64, and their columns, on the device."""
         if self._held is None:
-            return self._gather(rows)
+            weights, columns = self._gather(rows)
+            if self._element is not None:
+                weights = symmetry.apply(_chosen(self._element, rows), weights)
+            return weights, columns
         weights, columns = self._held
         chosen = rows.to(weights.device, non_blocking=True)
-        found = weights[chosen], {name: values[chosen] for name, values in columns.items()}
-        return found if self._small else self._to_device(*found)
+        return weights[chosen], {name: values[chosen] for name, values in columns.items()}
 
     def _gather(self, rows: Tensor) -> Batch:
-        return self._to_device(*self.zoo.batch(rows))
-
-    def _to_device(self, weights: Weights, columns: dict[str, Tensor]) -> Batch:
+        weights, columns = self.zoo.batch(rows)
         if self.device.type == "cuda":
             weights = weights.map(Tensor.pin_memory)
         return (
@@ -137,7 +111,7 @@ class Rows:
 
     def stream(self, orders: Iterable[Tensor]) -> Generator[Batch, None, None]:
         """One batch for each tensor of row numbers, gathered one batch ahead."""
-        if self._small:
+        if self._held is not None:
             yield from map(self.batch, orders)
             return
         pending = iter(orders)
@@ -148,6 +122,13 @@ class Rows:
                 found = ready.result()
                 ahead += [pool.submit(self.batch, rows) for rows in islice(pending, 1)]
                 yield found
+
+
+def _chosen(element: symmetry.Element, rows: Tensor) -> symmetry.Element:
+    return symmetry.Element(
+        tuple(order[rows] for order in element.permutations),
+        tuple(factor[rows] for factor in element.factors),
+    )
 
 
 def steps_per_epoch(rows: int, batch: int) -> int:

@@ -36,13 +36,15 @@ from processors.options import OPTIONS
 from processors.rows import SEEDS, Rows, batch_rows, mixed, orders, steps_per_epoch
 from processors.settings import Settings
 from processors.tasks import TASKS, Task, figures
-from zoo import Weights, Zoo, ZooError
+from zoo import Weights, Zoo, ZooError, symmetry
 
 SPLITS = ("train", "validation", "test")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 # Between checkpoints; one more is made at every validation.
 CHECKPOINT_SECONDS = 60.0
-_STATE, _BEST = "state.pt", "best.safetensors"
+_STATE, _BEST, _MATCHED = "state.pt", "best.safetensors", "matched.safetensors"
+# Networks whose mean others are matched to; also those that are matched at a time.
+_SAMPLE = 1000
 _PACKAGES = ("wszoo", "torch", "accelerate", "numpy")
 
 
@@ -52,7 +54,7 @@ class Progress:
 
     Attributes:
         label: what is being trained.
-        step, steps: updates done, and in all.
+        step, steps: updates done, and in all; or whatever `unit` names.
         loss: of the last update that was logged.
         metric, best: the validation metric's name, and its best value so far.
     """
@@ -63,6 +65,7 @@ class Progress:
     loss: float | None
     metric: str
     best: float | None
+    unit: str = "step"
 
 
 Report = Callable[[Progress], None]
@@ -383,7 +386,10 @@ def _work(
     """Everything that takes time, in a folder of one's own."""
     stats: Mapping[str, Any] = task.data["train"].zoo.stats()
     if model == "mlp-align":
-        stats = _align(task.data, seed)
+        main = accelerator.is_main_process
+        stats = _align(
+            task.data, seed, folder / runs.CHECKPOINT / _MATCHED, main, progress if main else None
+        )
     found_grid: dict[str, float | None] = {}
     if lr_grid:
         tried = {}
@@ -453,17 +459,56 @@ def _tenth(settings: Settings) -> Settings:
     return replace(settings, steps=max(1, (settings.steps or 0) // 10), **short)
 
 
-def _align(data: Mapping[str, Rows], seed: int) -> Mapping[str, Any]:
-    """Align all splits to a mean of training networks, which also sets the statistics."""
+def _align(
+    data: Mapping[str, Rows], seed: int, path: Path, main: bool, progress: Report | None
+) -> Mapping[str, Any]:
+    """Align all splits to a mean of training networks, which also sets the statistics.
+
+    Args:
+        path: of the permutations found so far, int32, which a later call goes on from.
+        main: whether this process writes them.
+    """
     from processors import align
 
     spec = data["train"].zoo.spec
-    generator = torch.Generator().manual_seed(seed)
-    sample = data["train"].batch(torch.arange(min(1000, len(data["train"]))))[0].to("cpu")
-    reference = align.align(spec, sample, sample=len(sample), generator=generator).reference
-    for rows in data.values():
-        rows.transform(lambda weights: align.align(spec, weights.to("cpu"), reference).weights)
-    return {**data["train"].stats(), "reference": reference.flatten()}
+    known = load_file(path) if path.is_file() else {}
+    total, saved = sum(map(len, data.values())), time.perf_counter()
+
+    def keep() -> None:
+        if main:
+            runs.write_bytes(path, save(known))
+
+    def tell(done: int) -> None:
+        if progress is not None:
+            progress(Progress("matching", done, total, None, "", None, unit="network"))
+
+    tell(0)
+    if "reference" not in known:
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(min(_SAMPLE, len(data["train"])), generator=generator)
+        sample = data["train"].batch(order)[0].to("cpu")
+        known["reference"] = align.mean_reference(spec, sample).flatten()
+        keep()
+    reference = Weights.unflatten(known["reference"], spec)
+    before = 0
+    for split, rows in data.items():
+        names = {f"{split}.{n}": width for n, width in enumerate(spec.widths[1:-1])}
+        for name, width in names.items():
+            known.setdefault(name, torch.empty(0, width, dtype=torch.int32))
+        start = min((len(known[name]) for name in names), default=len(rows))
+        for part in torch.arange(start, len(rows)).split(_SAMPLE):
+            found = align.match(spec, rows.batch(part)[0], reference).permutations
+            for name, order in zip(names, found, strict=True):
+                known[name] = torch.cat([known[name], order.int()])
+            if time.perf_counter() - saved > CHECKPOINT_SECONDS:
+                keep()
+                saved = time.perf_counter()
+            tell(before + int(part[-1]) + 1)
+        before += len(rows)
+        orders = tuple(known[name].long() for name in names)
+        rows.permute(symmetry.Element(orders, tuple(torch.ones(order.shape) for order in orders)))
+    keep()
+    return {**data["train"].stats(), "reference": known["reference"]}
 
 
 class _Run:

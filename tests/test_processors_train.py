@@ -19,7 +19,7 @@ from torch.testing import assert_close
 
 import processors
 import zoo
-from processors import runs
+from processors import align, runs
 from processors import train as training
 from processors.settings import Settings
 from processors.train import evaluate
@@ -533,9 +533,9 @@ def test_aligning_once_is_aligning_every_time(digits_zoo, tmp_path, monkeypatch)
     # The same without the shortcut: raw networks, aligned in every forward.
     inner = training._align
 
-    def lazily(data, seed):
+    def lazily(data, *more):
         held = {split: rows._held for split, rows in data.items()}
-        found = inner(data, seed)
+        found = inner(data, *more)
         for split, rows in data.items():
             rows._held = held[split]
         return found
@@ -550,6 +550,40 @@ def test_aligning_once_is_aligning_every_time(digits_zoo, tmp_path, monkeypatch)
     monkeypatch.setattr(training._Run, "__init__", not_aligned)
     other = train(digits_zoo, tmp_path / "always", **plain)
     assert other["test"]["loss"] == pytest.approx(summary["test"]["loss"], rel=1e-4)
+
+
+def test_matching_goes_on_where_it_was_killed(digits_zoo, tmp_path, monkeypatch):
+    plain = {"task": "classify", "model": "mlp-align", "settings": {"epochs": 1}}
+    monkeypatch.setattr(training, "_SAMPLE", 20)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
+    told: list[training.Progress] = []
+    train(digits_zoo, tmp_path / "whole", progress=told.append, **plain)
+    matching = [state for state in told if state.unit == "network"]
+    assert (matching[0].step, matching[-1].step) == (0, 80)
+    assert {state.steps for state in matching} == {80}
+
+    class Killed(Exception):
+        pass
+
+    def killed(state):
+        if state.unit == "network" and state.step == 40:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(digits_zoo, tmp_path / "again", progress=killed, **plain)
+    matched, match = [], align.match
+
+    def counting(spec, weights, reference, *more):
+        matched.append(len(weights))
+        return match(spec, weights, reference, *more)
+
+    monkeypatch.setattr(align, "match", counting)
+    train(digits_zoo, tmp_path / "again", **plain)
+    # The rest of training, validation, test; then what the finished model is tried on.
+    assert matched[:-1] == [20, 5, 7, 8]
+    files = (tmp_path / run / "last" / "model.safetensors" for run in ("whole", "again"))
+    expected, found = map(load_file, files)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
 # ---- several processes
