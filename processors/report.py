@@ -8,6 +8,7 @@ published number stands beside it with the scale that it belongs to.
 import contextlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,6 +129,23 @@ def _scale(config: dict[str, Any], summary: dict[str, Any]) -> str:
     return json.dumps([*same, settings, summary["device"].split(",")[0]], sort_keys=True)
 
 
+def _each_seed_once(
+    found: Sequence[tuple[Path | None, dict[str, Any]]],
+) -> list[list[tuple[Path | None, dict[str, Any]]]]:
+    """Rows in order of their seeds; where one was trained repeatedly, apart by the rate."""
+    found = sorted(found, key=lambda pair: pair[1]["summary"]["seed"])
+    seeds = [record["summary"]["seed"] for _, record in found]
+    if len(set(seeds)) == len(seeds):
+        return [found]
+    rows: dict[tuple[float, int], list[tuple[Path | None, dict[str, Any]]]] = {}
+    met: Counter[tuple[float, int]] = Counter()
+    for folder, record in found:
+        rate, seed = record["summary"]["lr"], record["summary"]["seed"]
+        rows.setdefault((rate, met[rate, seed]), []).append((folder, record))
+        met[rate, seed] += 1
+    return list(rows.values())
+
+
 def sections(found: Sequence[tuple[Path | None, dict[str, Any]]]) -> list[Section]:
     """The runs by task and kind of zoo; rows of most networks first, and of these the best."""
     groups: dict[tuple[str, ...], list[tuple[Path | None, dict[str, Any]]]] = {}
@@ -155,7 +173,7 @@ def sections(found: Sequence[tuple[Path | None, dict[str, Any]]]) -> list[Sectio
                 tuple(f for f, _ in ordered),
             )
             for each in byscale.values()
-            for ordered in [sorted(each, key=lambda pair: pair[1]["summary"]["seed"])]
+            for ordered in _each_seed_once(each)
         ]
         sign = -1 if higher else 1
         # Rows of one scale stand together.

@@ -87,6 +87,23 @@ def test_seeds_are_one_row_whatever_their_rate(tmp_path):
     assert cells[-1] == "mse_frequency 3"
 
 
+def test_a_seed_counts_once_in_a_row(tmp_path):
+    folders = three_seeds(tmp_path)  # by rates of 0.001, 0.002 and 0.003
+    for number, (lr, mse) in enumerate([(0.002, 5.0), (0.002, 6.0), (0.001, 7.0)]):
+        settings = {"epochs": 500, "batch": 512, "lr": lr}
+        told = config(settings=settings, versions={"torch": str(number)})
+        told["options"] = {"views": 2, "noise": 0.5}
+        folders.append(write_run(tmp_path / f"more-{number}", told, summary(mse, lr=lr)))
+    for seed, folder in enumerate(folders[:3]):
+        (folder / "summary.json").write_text(
+            json.dumps(summary(1.0 + seed, seed=seed, lr=0.001 * (seed + 1)))
+        )
+    (section,) = report.sections(report.collect(folders))
+    rows = {tuple(row.values("mse")): {s["lr"] for s in row.summaries} for row in section.rows}
+    assert rows == {(1.0,): {0.001}, (7.0,): {0.001}, (5.0, 2.0): {0.002}, (6.0,): {0.002},
+                    (3.0,): {0.003}}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "changes",
     [
