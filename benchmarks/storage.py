@@ -213,7 +213,7 @@ def opening(folder: Path) -> None:
 
 def cold(folder: Path) -> None:
     """Print what random batches cost whose files the system has to read first."""
-    index = random_zoo(folder, 1_000, parquet=False, spec=WIDE)
+    index = random_zoo(folder, 4_000, parquet=False, spec=WIDE)
     draw = np.random.default_rng(1)
     large = table.LARGE_BYTES
 
