@@ -91,8 +91,7 @@ class _Scores:
         reference = self._reference
         if len(reference) > 1:
             reference = reference[rows]
-        other = 3 - axis
-        tensor = _permute(self._weights.weights[layer][rows], order, other)
+        tensor = _permute(self._weights.weights[layer][rows], order, 3 - axis)
         score = _similarity(reference.weights[layer], tensor, axis)
         if axis == 1:
             biases = self._weights.biases[layer][rows]
@@ -132,12 +131,13 @@ def _assign(score: Float[Tensor, "net neuron neuron"]) -> Int[Tensor, "net neuro
     )
 
 
-def _from_the_inputs(spec: NetworkSpec, scores: _Scores, count: int) -> Orders:
+def _from_the_inputs(scores: _Scores) -> Orders:
     """Layer by layer, by what comes in; what goes out counts once its order is known."""
-    orders: Orders = [None] * (len(spec.layers) + 1)
+    orders: Orders = [None] * (len(scores.hidden) + 2)
+    rows = torch.arange(len(scores.scale))
     for layer in scores.hidden:
         score = scores if layer == scores.hidden[-1] else scores.incoming
-        orders[layer + 1] = _assign(score(layer, orders, torch.arange(count)))
+        orders[layer + 1] = _assign(score(layer, orders, rows))
     return orders
 
 
@@ -207,7 +207,7 @@ def match(
                sweeps, tolerance)
         for some in torch.arange(len(weights)).split(max(1, _SIDE_BY_SIDE // spec.param_count))
     ]  # fmt: skip
-    return _element([None, *(torch.cat(orders) for orders in zip(*parts, strict=True)), None])
+    return symmetry.Element.permuting(torch.cat(orders) for orders in zip(*parts, strict=True))
 
 
 def _match(
@@ -215,15 +215,9 @@ def _match(
 ) -> tuple[Tensor, ...]:
     """The order of every hidden layer, see `match`."""
     scores = _Scores(weights, reference)
-    count = len(weights)
-    as_it_is: Orders = [
-        None,
-        *(torch.arange(n).repeat(count, 1) for n in spec.widths[1:-1]),
-        None,
-    ]
+    as_it_is: Orders = [None, *symmetry.identity(spec, len(weights)).permutations, None]
     near, other = (
-        _descend(scores, start, sweeps, tolerance)
-        for start in (as_it_is, _from_the_inputs(spec, scores, count))
+        _descend(scores, start, sweeps, tolerance) for start in (as_it_is, _from_the_inputs(scores))
     )
     # Not for a tie: a network that is aligned shall stay as it is.
     switch = scores.product(other) - scores.product(near) > tolerance * scores.scale
@@ -232,11 +226,6 @@ def _match(
         for first, second in zip(near, other, strict=True)
         if first is not None and second is not None
     )
-
-
-def _element(orders: Orders) -> symmetry.Element:
-    permutations = tuple(order for order in orders if order is not None)
-    return symmetry.Element(permutations, tuple(torch.ones(o.shape) for o in permutations))
 
 
 def _total(score: Tensor, order: Tensor) -> Float[Tensor, " net"]:

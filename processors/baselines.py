@@ -131,8 +131,9 @@ class AlignedMLP(MLP):
     """`MLP` on networks after weight matching to a reference, which is saved with it.
 
     Call `fit_reference` with the training networks first; without, nothing is aligned.
-    Matching costs some 0.2 ms a network and runs on the CPU: for many epochs align the
-    data once (`align.align`), give their statistics, and say so by `aligned`.
+    Matching takes from 0.6 ms a network (2-32-32-1) to 40 ms (hidden layers of 128) and
+    runs on the CPU: for many epochs align the data once (`align.align`), give their
+    statistics, and say so by `aligned`.
 
     Attributes:
         aligned: the networks that come in are aligned already; not saved.

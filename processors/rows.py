@@ -90,7 +90,7 @@ class Rows:
         if self._held is None:
             weights, columns = self._gather(rows)
             if self._element is not None:
-                weights = symmetry.apply(_chosen(self._element, rows), weights)
+                weights = symmetry.apply(self._element[rows], weights)
             return weights, columns
         weights, columns = self._held
         chosen = rows.to(weights.device, non_blocking=True)
@@ -122,13 +122,6 @@ class Rows:
                 found = ready.result()
                 ahead += [pool.submit(self.batch, rows) for rows in islice(pending, 1)]
                 yield found
-
-
-def _chosen(element: symmetry.Element, rows: Tensor) -> symmetry.Element:
-    return symmetry.Element(
-        tuple(order[rows] for order in element.permutations),
-        tuple(factor[rows] for factor in element.factors),
-    )
 
 
 def steps_per_epoch(rows: int, batch: int) -> int:

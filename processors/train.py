@@ -505,8 +505,7 @@ def _align(
                 saved = time.perf_counter()
             tell(before + int(part[-1]) + 1)
         before += len(rows)
-        orders = tuple(known[name].long() for name in names)
-        rows.permute(symmetry.Element(orders, tuple(torch.ones(order.shape) for order in orders)))
+        rows.permute(symmetry.Element.permuting(known[name].long() for name in names))
     keep()
     return {**data["train"].stats(), "reference": known["reference"]}
 

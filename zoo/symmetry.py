@@ -10,6 +10,7 @@ Source: Hecht-Nielsen 1990 (permutations); Tran et al. 2024, Monomial-NFN, Sec. 
 (monomial matrices).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +39,19 @@ class Element:
 
     permutations: tuple[Tensor, ...]
     factors: tuple[Tensor, ...]
+
+    @classmethod
+    def permuting(cls, permutations: Iterable[Tensor]) -> "Element":
+        """These permutations, `net out` each, with factors of 1 in float32."""
+        orders = tuple(permutations)
+        return cls(orders, tuple(torch.ones(order.shape) for order in orders))
+
+    def __getitem__(self, nets: Tensor) -> "Element":
+        """Those of the chosen networks."""
+        return Element(
+            tuple(order[nets] for order in self.permutations),
+            tuple(factor[nets] for factor in self.factors),
+        )
 
 
 def kept_by(spec: NetworkSpec) -> tuple[str, ...]:
