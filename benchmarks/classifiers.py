@@ -20,9 +20,9 @@ from torch import nn
 
 import zoo
 from zoo import nets
-from zoo.builder import cpu_kind
 from zoo.engines import available_cores
 from zoo.engines.classifiers import CompiledEngine, Data, Run
+from zoo.making.builder import cpu_kind
 from zoo.training import initial_weights
 
 SPEC = zoo.NetworkSpec

@@ -22,9 +22,9 @@ import ray
 
 import zoo
 from zoo import engines, nets, shards, stats, storage, writing
-from zoo.builder import Progress, build, plan_zoo
-from zoo.cluster import _Driver, build_on_cluster
 from zoo.engines import Adam
+from zoo.making.builder import Progress, build, plan_zoo
+from zoo.making.cluster import _Driver, build_on_cluster
 from zoo.shards import File, Shard
 
 

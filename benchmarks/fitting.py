@@ -21,9 +21,9 @@ from torch import nn
 
 import zoo
 from zoo import nets
-from zoo.builder import cpu_kind
 from zoo.engines import Adam, available_cores
 from zoo.engines.cpu import CpuEngine
+from zoo.making.builder import cpu_kind
 
 SPEC = zoo.NetworkSpec.mlp([2, 32, 32, 1], output_offset=0.5, coord_order="xy")
 

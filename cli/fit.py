@@ -12,7 +12,7 @@ import click
 from cli.options import INRS, TRAINED, data_root, fitting, given_fields, recipe_options, storage
 
 if TYPE_CHECKING:
-    from zoo.builder import Progress
+    from zoo.making.builder import Progress
     from zoo.shards import Index
 
 NODES_SHOWN = 4
@@ -99,8 +99,8 @@ def _fit(
 
     from tqdm import tqdm
 
-    from zoo.builder import Progress, build
-    from zoo.cluster import Cluster, build_on_cluster
+    from zoo.making.builder import Progress, build
+    from zoo.making.cluster import Cluster, build_on_cluster
 
     signal.signal(signal.SIGTERM, _stop)
     bars: list[tqdm[NoReturn]] = []
@@ -256,7 +256,7 @@ def merge(
     The result equals that of one fit of everything. The parts are left as they are; their
     files are linked, or copied from another file system.
     """
-    from zoo.merging import merge as join
+    from zoo.making.merging import merge as join
 
     def warn(line: str) -> None:
         click.echo(line, err=True)

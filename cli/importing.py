@@ -67,9 +67,9 @@ def import_(
     """
     from tqdm import tqdm
 
-    from zoo.builder import Progress
     from zoo.importers import import_zoo
     from zoo.importers.published import Options
+    from zoo.making.builder import Progress
 
     folder = out or Path("zoos") / f"{path.resolve().name.partition('.')[0]}-{format}"
     bar: tqdm[NoReturn] = tqdm(disable=None, unit="net", dynamic_ncols=True)

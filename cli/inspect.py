@@ -76,7 +76,7 @@ def _describe(index: "Index") -> None:
 def _local_index(path: Path, revision: str | None) -> "Index":
     if revision is not None:
         raise ValueError(f"{path} is a folder, and only repositories have revisions")
-    from zoo.builder import unfinished
+    from zoo.making.builder import unfinished
     from zoo.shards import read_index
 
     state = unfinished(path)

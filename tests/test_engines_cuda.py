@@ -257,7 +257,8 @@ def test_the_next_plan_where_memory_is_short(monkeypatch):
 
 def test_a_zoo_of_another_machines_gpu_is_verified_by_quality(tmp_path, monkeypatch):
     """Built with the kernel, as on a GPU; refitted here, where the CPU's engine takes over."""
-    from zoo import build, builder
+    from zoo import build
+    from zoo.making import builder
 
     monkeypatch.setattr(engines, "choose", lambda name, device, spec: "cuda")
     monkeypatch.setattr(builder, "processor", lambda device: "cuda NVIDIA H200")
@@ -278,7 +279,8 @@ def test_a_zoo_of_another_machines_gpu_is_verified_by_quality(tmp_path, monkeypa
 
 
 def test_every_gpu_gets_a_worker_of_its_own(tmp_path, monkeypatch):
-    from zoo import build, builder, workers
+    from zoo import build
+    from zoo.making import builder, workers
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(builder, "processor", lambda device: "cuda NVIDIA H200")

@@ -11,8 +11,9 @@ import pytest
 from helpers import assert_same_rows
 
 import zoo
-from zoo import builder, shards, sources, verification
-from zoo.builder import Progress, build, plan_rows, unfinished
+from zoo import shards, sources, verification
+from zoo.making import builder
+from zoo.making.builder import Progress, build, plan_rows, unfinished
 from zoo.recipes import ClassifierRecipe, TrajectoryRecipe, bounds, recipe
 from zoo.training import Classification
 

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors and mypy; at run time __getattr__ does it
     from zoo import symmetry
-    from zoo.builder import Progress, build
-    from zoo.cluster import Cluster, build_on_cluster
     from zoo.compare import original, source_of
     from zoo.errors import ZooError
-    from zoo.fitting import Networks, fit
     from zoo.hub import open_zoo, pull, push
     from zoo.importers import import_zoo
-    from zoo.merging import merge
+    from zoo.making.builder import Progress, build
+    from zoo.making.cluster import Cluster, build_on_cluster
+    from zoo.making.fitting import Networks, fit
+    from zoo.making.merging import merge
     from zoo.nets import coordinates, forward, render, to_module
     from zoo.reader import Row, Zoo, collate
     from zoo.recipes import ImageRecipe, SineRecipe, recipe
@@ -31,26 +31,26 @@ if TYPE_CHECKING:  # for editors and mypy; at run time __getattr__ does it
     from zoo.weights import Weights
 
 _HOMES = {
-    "Cluster": "zoo.cluster",
+    "Cluster": "zoo.making.cluster",
     "ImageRecipe": "zoo.recipes",
     "Layer": "zoo.spec",
     "Moments": "zoo.stats",
     "NetworkSpec": "zoo.spec",
-    "Networks": "zoo.fitting",
-    "Progress": "zoo.builder",
+    "Networks": "zoo.making.fitting",
+    "Progress": "zoo.making.builder",
     "Row": "zoo.reader",
     "SineRecipe": "zoo.recipes",
     "Weights": "zoo.weights",
     "Zoo": "zoo.reader",
     "ZooError": "zoo.errors",
-    "build": "zoo.builder",
-    "build_on_cluster": "zoo.cluster",
+    "build": "zoo.making.builder",
+    "build_on_cluster": "zoo.making.cluster",
     "collate": "zoo.reader",
     "coordinates": "zoo.nets",
-    "fit": "zoo.fitting",
+    "fit": "zoo.making.fitting",
     "forward": "zoo.nets",
     "import_zoo": "zoo.importers",
-    "merge": "zoo.merging",
+    "merge": "zoo.making.merging",
     "normalisation": "zoo.stats",
     "open_zoo": "zoo.hub",
     "original": "zoo.compare",

@@ -22,7 +22,7 @@ from zoo.engines.classifiers import (
     layer_sizes,
     random_words,
 )
-from zoo.fitting import ATTEMPTS, Arrays, Fitted, Rows, split_params
+from zoo.making.fitting import ATTEMPTS, Arrays, Fitted, Rows, split_params
 from zoo.recipes import Classified, ClassifierRecipe, TrajectoryRecipe, bounds, choices
 from zoo.shards import STORAGE, Column, round_to
 from zoo.sources import ImageSource, split_items

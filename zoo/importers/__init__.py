@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo import shards, writing
-from zoo.builder import PLAN_FILE, Progress, default_shard_rows, package_versions
 from zoo.errors import ZooError
 from zoo.importers.checking import Originals, originals_of
 from zoo.importers.published import Arrays, Options, Published, limited
+from zoo.making.builder import PLAN_FILE, Progress, default_shard_rows, package_versions
 from zoo.shards import Excluded, Index, Shard
 
 # Format: module. The only list of them.

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.builder import largest_remainder
 from zoo.errors import ZooError
+from zoo.making.builder import largest_remainder
 from zoo.shards import SPLITS, Column
 from zoo.spec import NetworkSpec
 

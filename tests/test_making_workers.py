@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from zoo import workers
 from zoo.errors import ZooError
+from zoo.making import workers
 
 MODES = pytest.mark.parametrize("count", [1, 2], ids=["thread", "processes"])
 
@@ -141,7 +141,7 @@ def test_workers_end_when_the_results_are_not_wanted_any_more():
 SCRIPT = """
 import time
 
-from zoo import workers
+from zoo.making import workers
 
 
 def prepare():

@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from zoo import shards, writing
-from zoo.builder import (
+from zoo.compare import source_of
+from zoo.errors import ZooError
+from zoo.making.builder import (
     Planned,
     differences,
     gathered,
@@ -30,8 +32,6 @@ from zoo.builder import (
     refuse_nothing,
     refuse_other,
 )
-from zoo.compare import source_of
-from zoo.errors import ZooError
 from zoo.recipes import recipe_from_json
 from zoo.shards import File, Index, Shard
 

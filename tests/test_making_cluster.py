@@ -20,10 +20,11 @@ from local_hub import Hub
 from local_s3 import missing, running
 
 import zoo
-from zoo import builder, cluster, shards, sources, storage
-from zoo.builder import Progress, build, plan_zoo
-from zoo.cluster import Cluster, build_on_cluster
+from zoo import shards, sources, storage
 from zoo.errors import ZooError
+from zoo.making import builder, cluster
+from zoo.making.builder import Progress, build, plan_zoo
+from zoo.making.cluster import Cluster, build_on_cluster
 from zoo.recipes import ImageRecipe, recipe
 
 lacking = missing("ray", "moto.server", "s3fs")
@@ -146,8 +147,7 @@ def warm() -> None:
 
     @ray.remote(num_cpus=1)
     def load() -> None:
-        import zoo.cluster
-        import zoo.engines.cpu  # noqa: F401
+        pass
 
     alive = [n["NodeID"] for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU")]
     assert len(alive) == 2

@@ -8,7 +8,7 @@ end the work. So a kill at any moment costs the chunks under way, and the next r
 on from what is on disk.
 
 The shards are a list that recipe, source and plan decide alone. A part is a range of it,
-fitted in a folder of its own that ends without an index: see `zoo.merging`.
+fitted in a folder of its own that ends without an index: see `zoo.making.merging`.
 """
 
 import hashlib
@@ -26,11 +26,12 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from zoo import engines, shards, sources, workers, writing
+from zoo import engines, shards, sources, writing
 from zoo.compare import samples
 from zoo.errors import ZooError
 from zoo.figures import Samples
-from zoo.fitting import Arrays, Fitted, Rows, fit_rows
+from zoo.making import workers
+from zoo.making.fitting import Arrays, Fitted, Rows, fit_rows
 from zoo.objectives import Objective, objective, open_source, raw_items, target_columns
 from zoo.recipes import (
     AnyRecipe,

@@ -30,8 +30,10 @@ from typing import Any
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from zoo import shards, storage, workers, writing
-from zoo.builder import (
+from zoo import shards, storage, writing
+from zoo.errors import ZooError
+from zoo.making import workers
+from zoo.making.builder import (
     Planned,
     Progress,
     Tally,
@@ -48,8 +50,7 @@ from zoo.builder import (
     refuse_nothing,
     refuse_other,
 )
-from zoo.errors import ZooError
-from zoo.fitting import Fitted, Rows
+from zoo.making.fitting import Fitted, Rows
 from zoo.objectives import Objective
 from zoo.recipes import AnyRecipe
 from zoo.shards import File, Index

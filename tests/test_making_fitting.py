@@ -6,7 +6,7 @@ import torch
 
 from zoo import engines, nets, shards
 from zoo.engines import Adam, Fit, reference
-from zoo.fitting import ATTEMPTS, Rows, fit, fit_rows, split_params
+from zoo.making.fitting import ATTEMPTS, Rows, fit, fit_rows, split_params
 from zoo.objectives import Objective
 from zoo.recipes import Recipe, recipe
 from zoo.spec import NetworkSpec

@@ -9,10 +9,11 @@ import pytest
 from helpers import line_of, run
 
 import zoo
-from zoo import builder, shards, sources
-from zoo.builder import build, plan_zoo
+from zoo import shards, sources
 from zoo.errors import ZooError
-from zoo.merging import merge
+from zoo.making import builder
+from zoo.making.builder import build, plan_zoo
+from zoo.making.merging import merge
 from zoo.recipes import ImageRecipe, recipe
 
 SETTINGS = {"limit": 120, "shard_rows": 20}  # 7 shards: five of train, one each of the others

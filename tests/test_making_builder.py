@@ -14,10 +14,11 @@ import pytest
 from helpers import assert_same_rows, rows_of
 
 import zoo
-from zoo import builder, shards, sources, writing
-from zoo.builder import Progress, build, largest_remainder, plan_rows, unfinished
+from zoo import shards, sources, writing
 from zoo.engines.cpu import CpuEngine
 from zoo.errors import ZooError
+from zoo.making import builder
+from zoo.making.builder import Progress, build, largest_remainder, plan_rows, unfinished
 from zoo.recipes import ImageRecipe, recipe
 
 QUICK = {"steps": 6, "hidden": 8}
@@ -77,7 +78,8 @@ KILLED = textwrap.dedent(
     import os, random, shutil, signal, sys, time
     from pathlib import Path
     import zoo
-    from zoo import builder, shards, sources, recipes
+    from zoo import shards, sources, recipes
+    from zoo.making import builder
     import zoo.cards, zoo.table, zoo.engines.cpu, datasets, matplotlib.figure
 
     out, whole, seed = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
