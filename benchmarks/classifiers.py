@@ -22,7 +22,7 @@ import zoo
 from zoo import nets
 from zoo.engines import available_cores
 from zoo.engines.classifiers import CompiledEngine, Data, Run
-from zoo.making.builder import cpu_kind
+from zoo.making.plan import cpu_kind
 from zoo.training import initial_weights
 
 SPEC = zoo.NetworkSpec

@@ -23,8 +23,10 @@ import ray
 import zoo
 from zoo import engines, nets, shards, stats, storage, writing
 from zoo.engines import Adam
-from zoo.making.builder import Progress, build, plan_zoo
+from zoo.making.builder import build
 from zoo.making.cluster import _Driver, build_on_cluster
+from zoo.making.plan import plan_zoo
+from zoo.making.progress import Progress
 from zoo.shards import File, Shard
 
 

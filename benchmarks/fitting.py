@@ -23,7 +23,7 @@ import zoo
 from zoo import nets
 from zoo.engines import Adam, available_cores
 from zoo.engines.cpu import CpuEngine
-from zoo.making.builder import cpu_kind
+from zoo.making.plan import cpu_kind
 
 SPEC = zoo.NetworkSpec.mlp([2, 32, 32, 1], output_offset=0.5, coord_order="xy")
 

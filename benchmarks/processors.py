@@ -37,7 +37,7 @@ from processors import EquivariantLinear, InvariantPool, base  # noqa: E402
 from processors.linear import Term  # noqa: E402
 from processors.nfn import Features  # noqa: E402
 from zoo import NetworkSpec, Weights  # noqa: E402
-from zoo.making.builder import cpu_kind  # noqa: E402
+from zoo.making.plan import cpu_kind  # noqa: E402
 
 MNIST = NetworkSpec.mlp([2, 32, 32, 1])
 REFERENCE_GFLOPS = 180.0

@@ -29,7 +29,7 @@ from benchmarks.storage import random_zoo  # noqa: E402
 from processors import train as training  # noqa: E402
 from processors.rows import Rows  # noqa: E402
 from processors.settings import Settings  # noqa: E402
-from zoo.making.builder import cpu_kind  # noqa: E402
+from zoo.making.plan import cpu_kind  # noqa: E402
 
 # Batches as published.
 CASES = {"dws": 512, "nfn-np": 32}

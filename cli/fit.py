@@ -12,7 +12,7 @@ import click
 from cli.options import INRS, TRAINED, data_root, fitting, given_fields, recipe_options, storage
 
 if TYPE_CHECKING:
-    from zoo.making.builder import Progress
+    from zoo.making.progress import Progress
     from zoo.shards import Index
 
 NODES_SHOWN = 4
@@ -99,8 +99,9 @@ def _fit(
 
     from tqdm import tqdm
 
-    from zoo.making.builder import Progress, build
+    from zoo.making.builder import build
     from zoo.making.cluster import Cluster, build_on_cluster
+    from zoo.making.progress import Progress
 
     signal.signal(signal.SIGTERM, _stop)
     bars: list[tqdm[NoReturn]] = []

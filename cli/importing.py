@@ -69,7 +69,7 @@ def import_(
 
     from zoo.importers import import_zoo
     from zoo.importers.published import Options
-    from zoo.making.builder import Progress
+    from zoo.making.progress import Progress
 
     folder = out or Path("zoos") / f"{path.resolve().name.partition('.')[0]}-{format}"
     bar: tqdm[NoReturn] = tqdm(disable=None, unit="net", dynamic_ncols=True)

@@ -17,8 +17,10 @@ import zoo
 from zoo import shards, sources, writing
 from zoo.engines.cpu import CpuEngine
 from zoo.errors import ZooError
-from zoo.making import builder
-from zoo.making.builder import Progress, build, largest_remainder, plan_rows, unfinished
+from zoo.making import plan
+from zoo.making.builder import build, unfinished
+from zoo.making.plan import largest_remainder, plan_rows
+from zoo.making.progress import Progress
 from zoo.recipes import ImageRecipe, recipe
 
 QUICK = {"steps": 6, "hidden": 8}
@@ -424,5 +426,5 @@ def test_misuse(digits, quick, tmp_path):
 
 
 def test_command_line_in_the_card_says_what_differs(quick):
-    line = builder.command_line(quick, "digits", {"seed": 4, "limit": 9})
+    line = plan.command_line(quick, "digits", {"seed": 4, "limit": 9})
     assert line == ("wszoo fit-inrs digits --recipe dws --hidden 8 --steps 6 --seed 4 --limit 9")

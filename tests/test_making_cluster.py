@@ -22,9 +22,11 @@ from local_s3 import missing, running
 import zoo
 from zoo import shards, sources, storage
 from zoo.errors import ZooError
-from zoo.making import builder, cluster
-from zoo.making.builder import Progress, build, plan_zoo
+from zoo.making import cluster, plan
+from zoo.making.builder import build
 from zoo.making.cluster import Cluster, build_on_cluster
+from zoo.making.plan import plan_zoo
+from zoo.making.progress import Progress
 from zoo.recipes import ImageRecipe, recipe
 
 lacking = missing("ray", "moto.server", "s3fs")
@@ -336,8 +338,8 @@ def test_a_shard_that_fails_again_and_again_ends_the_run(nodes, digits, slow, tm
     """Here for the reason that the nodes have other versions than the driver."""
     quick = replace(slow, steps=5)
     with pytest.MonkeyPatch.context() as patch:
-        versions = {**builder.package_versions(), "numba": "0.1"}
-        patch.setattr(builder, "package_versions", lambda: versions)
+        versions = {**plan.package_versions(), "numba": "0.1"}
+        patch.setattr(plan, "package_versions", lambda: versions)
         lines: list[str] = []
         with pytest.raises(
             ZooError, match=r"has numba [\d.]+, the driver 0\.1: the same.*after 2 tries"

@@ -12,8 +12,9 @@ import zoo
 from zoo import shards, sources
 from zoo.errors import ZooError
 from zoo.making import builder
-from zoo.making.builder import build, plan_zoo
+from zoo.making.builder import build
 from zoo.making.merging import merge
+from zoo.making.plan import plan_zoo
 from zoo.recipes import ImageRecipe, recipe
 
 SETTINGS = {"limit": 120, "shard_rows": 20}  # 7 shards: five of train, one each of the others

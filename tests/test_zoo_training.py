@@ -13,7 +13,9 @@ from helpers import assert_same_rows
 import zoo
 from zoo import shards, sources, verification
 from zoo.making import builder
-from zoo.making.builder import Progress, build, plan_rows, unfinished
+from zoo.making.builder import build, unfinished
+from zoo.making.plan import plan_rows
+from zoo.making.progress import Progress
 from zoo.recipes import ClassifierRecipe, TrajectoryRecipe, bounds, recipe
 from zoo.training import Classification
 

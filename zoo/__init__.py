@@ -17,10 +17,11 @@ if TYPE_CHECKING:  # for editors and mypy; at run time __getattr__ does it
     from zoo.errors import ZooError
     from zoo.hub import open_zoo, pull, push
     from zoo.importers import import_zoo
-    from zoo.making.builder import Progress, build
+    from zoo.making.builder import build
     from zoo.making.cluster import Cluster, build_on_cluster
     from zoo.making.fitting import Networks, fit
     from zoo.making.merging import merge
+    from zoo.making.progress import Progress
     from zoo.nets import coordinates, forward, render, to_module
     from zoo.reader import Row, Zoo, collate
     from zoo.recipes import ImageRecipe, SineRecipe, recipe
@@ -37,7 +38,7 @@ _HOMES = {
     "Moments": "zoo.stats",
     "NetworkSpec": "zoo.spec",
     "Networks": "zoo.making.fitting",
-    "Progress": "zoo.making.builder",
+    "Progress": "zoo.making.progress",
     "Row": "zoo.reader",
     "SineRecipe": "zoo.recipes",
     "Weights": "zoo.weights",

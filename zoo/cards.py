@@ -691,7 +691,7 @@ def _split_ranges(index: Index) -> dict[str, range]:
 
 
 def _split_rule(index: Index) -> str:
-    """The rule of `zoo.sources` by which `zoo.making.builder` cut the source."""
+    """The rule of `zoo.sources` by which `zoo.making.plan` cut the source."""
     if index.recipe.get("kind") == "sine":
         return "80-10-10"
     return split_rule(str(index.recipe.get("split", "")), str(index.source.get("name")))

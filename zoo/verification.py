@@ -14,8 +14,8 @@ from zoo import engines, nets, shards, storage, table
 from zoo.compare import evaluate, source_of
 from zoo.engines import classifiers
 from zoo.errors import ZooError
-from zoo.making.builder import cpu_kind, package_versions, plan_rows
 from zoo.making.fitting import Rows, fit_rows
+from zoo.making.plan import cpu_kind, package_versions, plan_rows
 from zoo.objectives import Objective, objective, raw_items, target_columns
 from zoo.recipes import ImageRecipe, SineRecipe, TrajectoryRecipe, recipe_from_json
 from zoo.shards import Index, widen

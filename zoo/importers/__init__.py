@@ -25,8 +25,9 @@ from zoo import shards, writing
 from zoo.errors import ZooError
 from zoo.importers.checking import Originals, originals_of
 from zoo.importers.published import Arrays, Options, Published, limited
-from zoo.making.builder import PLAN_FILE, Progress, default_shard_rows, package_versions
-from zoo.shards import Excluded, Index, Shard
+from zoo.making.plan import default_shard_rows, package_versions
+from zoo.making.progress import Progress
+from zoo.shards import PLAN_FILE, Excluded, Index, Shard
 
 # Format: module. The only list of them.
 FORMATS = {

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.errors import ZooError
-from zoo.making.builder import largest_remainder
+from zoo.making.plan import largest_remainder
 from zoo.shards import SPLITS, Column
 from zoo.spec import NetworkSpec
 

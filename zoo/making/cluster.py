@@ -34,23 +34,18 @@ from zoo import shards, storage, writing
 from zoo.errors import ZooError
 from zoo.making import workers
 from zoo.making.builder import (
-    Planned,
-    Progress,
-    Tally,
     chunk_size,
     fitter_of,
     gathered,
     join,
     note_file,
-    package_versions,
-    plan_zoo,
-    processor,
     record_file,
     record_of,
     refuse_nothing,
-    refuse_other,
 )
 from zoo.making.fitting import Fitted, Rows
+from zoo.making.plan import Planned, package_versions, plan_zoo, processor, refuse_other
+from zoo.making.progress import Progress, Tally
 from zoo.objectives import Objective
 from zoo.recipes import AnyRecipe
 from zoo.shards import File, Index

@@ -22,16 +22,13 @@ from zoo import shards, writing
 from zoo.compare import source_of
 from zoo.errors import ZooError
 from zoo.making.builder import (
-    Planned,
-    differences,
     gathered,
     note_file,
-    plan_zoo,
     record_file,
     record_of,
     refuse_nothing,
-    refuse_other,
 )
+from zoo.making.plan import Planned, differences, plan_zoo, refuse_other
 from zoo.recipes import recipe_from_json
 from zoo.shards import File, Index, Shard
 
