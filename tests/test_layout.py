@@ -15,7 +15,9 @@ ROOT = Path(__file__).parents[1]
 ORDER = {
     "zoo": [
         *("errors", "philox", "spec", "weights", "symmetry", "nets", "shards", "table", "storage"),
-        *("reader", "remote", "hub"),
+        "reader",
+        *("hub.client", "hub.trust", "hub.arrival", "hub.pulling", "hub.publication"),
+        *("hub.pushing", "hub"),
         *("sources", "recipes"),
         *("engines", "engines.tiles", "engines.cpu", "engines.reference"),
         "engines.cuda",

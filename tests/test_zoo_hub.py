@@ -22,6 +22,7 @@ from local_hub import TOKEN, Client, Hub, Tree
 from zoo import cards, shards
 from zoo import hub as library
 from zoo.errors import ZooError
+from zoo.hub import publication, pushing, trust
 
 CUTS = 20
 
@@ -673,7 +674,7 @@ def test_an_index_of_any_content_is_taken_or_refused(tiny, tmp_path):
         place[key] = odd[int(draw.integers(len(odd)))]
         path.write_text(json.dumps(plain))
         try:
-            index = library._read_remote_index("user/odd", path)
+            index = trust.read_index("user/odd", path)
         except ZooError:
             refused += 1
         else:
@@ -809,7 +810,7 @@ def test_progress_counts_bytes(hub, client, tiny, name, tmp_path):
 
 
 def test_a_zoo_with_too_many_files_is_refused(monkeypatch, tiny):
-    monkeypatch.setattr(library, "FOLDER_FILES", 4)
+    monkeypatch.setattr(publication, "FOLDER_FILES", 4)
     with pytest.raises(ZooError, match=r"weights has 5 files, the Hub takes 4 in a folder"):
         library.push(tiny, "user/x", dry_run=True)
 
@@ -821,11 +822,11 @@ def test_many_files_are_listed_page_by_page(hub, client, tiny, name):
 
 
 def test_groups_keep_their_order_and_size():
-    def file(name: str, size: int) -> library.Upload:
-        return library.Upload(name, size, "", b"")
+    def file(name: str, size: int) -> publication.Upload:
+        return publication.Upload(name, size, "", b"")
 
     files = [file(f"w{n}.safetensors", 30 << 20) for n in range(5)]
     files += [file(f"d{n}.parquet", 1) for n in range(40)] + [file("README.md", 5)]
-    groups = list(library._groups(files))
+    groups = list(pushing._groups(files))
     assert [f for group in groups for f in group] == files
     assert [len(group) for group in groups] == [2, 2, 1, 32, 8, 1]

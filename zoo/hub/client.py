@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 from zoo.errors import ZooError
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 Result = TypeVar("Result")
+# Bytes that are done, bytes in all.
+Progress: TypeAlias = Callable[[int, int], None]
 
 MAIN = "main"
 # Of one call that the client does not repeat itself: half a minute of waiting in all.

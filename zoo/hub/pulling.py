@@ -1,0 +1,155 @@
+"""Fetches a zoo from the Hub into a folder of one's own, resumably.
+
+Every file is checked as it arrives and `zoo.json` comes last: a folder with an index is
+whole.
+"""
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from zoo import shards, table
+from zoo.errors import ZooError
+from zoo.hub import client, trust
+from zoo.hub.client import Progress
+from zoo.hub.trust import CARD_FILE
+from zoo.shards import INDEX_FILE, File, Index
+
+PULL_FOLDER = ".pull"
+
+
+def pull(
+    repo_id: str,
+    out: str | Path,
+    *,
+    split: str | None = None,
+    revision: str | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Index:
+    """Fetch a zoo from the Hub into a folder of one's own, or what is missing there.
+
+    Every file is checked as it arrives and `zoo.json` comes last, so a folder with an
+    index is whole; a pull that was cut goes on with the next file. With `split` the
+    index stays that of the whole zoo: only this split opens, and a later pull without
+    it fetches the rest.
+
+    Args:
+        out: a new or empty folder, an earlier pull, or the same zoo.
+        split: None fetches all.
+        revision: branch, tag or commit; None takes the main branch.
+        overwrite: replace another zoo in `out`.
+        progress: called with bytes done and bytes in all.
+
+    Raises:
+        ZooError: if there is no such zoo, its files are not those of its index, or the
+            Hub or the disk fails.
+        ValueError: for an unknown split, a folder that holds something else, or if
+            `repo_id` is not of the form user/name.
+    """
+    trust.check_name(repo_id)
+    folder = Path(out)
+    report = progress or (lambda done, total: None)
+    with client.speaking(repo_id, "dataset", revision):
+        api = client.open_api()
+        info = client.retrying(
+            lambda: api.repo_info(repo_id, repo_type="dataset", revision=revision)
+        )
+        commit = str(info.sha)
+        tree = client.files_of(api, repo_id, "dataset", commit)
+        _refuse_foreign(folder)
+        if INDEX_FILE not in tree:
+            raise ZooError(
+                f"{repo_id} holds no {INDEX_FILE} at {revision or client.MAIN}: it is no zoo"
+            )
+        if tree[INDEX_FILE].size > trust.INDEX_BYTES:
+            raise ZooError(f"{repo_id}: {INDEX_FILE} has {tree[INDEX_FILE].size} bytes, no index")
+        with shards.one_writer(folder), _staging(folder) as staging:
+            path = client.fetch(repo_id, INDEX_FILE, commit, staging)
+            index = trust.read_index(repo_id, path)
+            chosen = index.shards if split is None else tuple(table.shards_of(index, split))
+            views = [shard.parquet for shard in chosen if shard.parquet]
+            files: list[File] = [*chosen, *views, *([index.stats] if index.stats else [])]
+            trust.check_against(repo_id, files, tree)
+            _make_room(folder, path, overwrite)
+            total = sum(file.bytes for file in files)
+            done = 0
+            report(done, total)
+            for file in files:
+                if shards.check_file(folder, file, hashes=True):
+                    arrived = client.fetch(repo_id, file.file, commit, staging)
+                    if wrong := shards.check_file(staging, file, hashes=True):
+                        raise ZooError(f"{repo_id}: {wrong}")
+                    if isinstance(file, shards.Shard):
+                        table.map_shard(staging, index, file)
+                    elif file.file.endswith(".safetensors"):
+                        shards.read_tensors(arrived)
+                    _move(arrived, folder / file.file)
+                done += file.bytes
+                report(done, total)
+            for name in sorted(tree):
+                if name == CARD_FILE or trust.FIGURE.fullmatch(name):
+                    _move(client.fetch(repo_id, name, commit, staging), folder / name)
+            _remove_strays(folder, index)
+            _move(path, folder / INDEX_FILE)
+    return index
+
+
+@contextlib.contextmanager
+def _staging(folder: Path) -> Iterator[Path]:
+    """Where files arrive; it stays behind to mark a pull that was cut after it began."""
+    staging = folder / PULL_FOLDER
+    whole = (folder / INDEX_FILE).exists() or not staging.exists()
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    try:
+        yield staging
+    except BaseException:
+        parts = [folder / INDEX_FILE, folder / "weights", folder / "data"]
+        if whole and ((folder / INDEX_FILE).exists() or not any(p.exists() for p in parts)):
+            shutil.rmtree(staging)
+        raise
+    shutil.rmtree(staging)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse a folder that a pull must not write into."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; choose another --out")
+    if not folder.is_dir():
+        return
+    names = {path.name for path in folder.iterdir()} - {shards.LOCK_FILE}
+    if shards.BUILD_FOLDER in names:
+        raise ValueError(f"{folder} holds a zoo that is being made; choose another --out")
+    if names and not names & {INDEX_FILE, PULL_FOLDER}:
+        raise ValueError(
+            f"{folder} is not empty and not a zoo ({min(names)!r} lies there); choose another --out"
+        )
+
+
+def _make_room(folder: Path, index: Path, overwrite: bool) -> None:
+    """Refuse another zoo, or take its index away: from then on it is an unfinished pull."""
+    there = folder / INDEX_FILE
+    if not there.is_file() or there.read_bytes() == index.read_bytes():
+        return
+    if not overwrite:
+        raise ValueError(
+            f"{folder} holds another zoo, or an older state of this one; choose another --out, "
+            "or replace it with --overwrite"
+        )
+    there.unlink()
+
+
+def _remove_strays(folder: Path, index: Index) -> None:
+    """Remove shards of an earlier zoo."""
+    listed = {file.file for file in index.files}
+    for part in ("weights", "data"):
+        for path in (folder / part).glob("*"):
+            if path.is_file() and f"{part}/{path.name}" not in listed:
+                path.unlink()
+
+
+def _move(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source.replace(target)

@@ -1,0 +1,96 @@
+"""What a repository, a server or a file from elsewhere must be before anything believes it.
+
+An index names the files that will be written here, so its names, sizes and hashes are held
+against what a zoo can have, and against what the repository says that it holds. Nothing is
+ever unpickled or executed.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from zoo import shards, table
+from zoo.errors import ZooError
+from zoo.shards import INDEX_FILE, File, Index
+
+CARD_FILE = "README.md"
+INDEX_BYTES = 256 << 20
+
+_REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
+_PART = re.compile(r"[A-Za-z0-9_][\w.-]*", re.ASCII)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+# A picture of a card.
+FIGURE = re.compile(r"figures/[A-Za-z0-9_][\w.-]*\.png", re.ASCII)
+
+
+def is_repo_id(text: object) -> bool:
+    """Whether a string names a repository and no folder that is there.
+
+    >>> is_repo_id("user/mnist-inrs"), is_repo_id("./mnist-inrs"), is_repo_id("a/b/c")
+    (True, False, False)
+    """
+    return (
+        isinstance(text, str) and _REPO_ID.fullmatch(text) is not None and not Path(text).exists()
+    )
+
+
+def check_name(repo_id: str) -> None:
+    """ValueError unless a string has the form user/name."""
+    if not _REPO_ID.fullmatch(repo_id):
+        raise ValueError(f"expected a repository as user/name, got {repo_id!r}")
+
+
+def read_index(repo_id: str, path: Path) -> Index:
+    """An index that came from elsewhere: also the names, sizes and hashes in it are checked."""
+    try:
+        index = Index.from_json(shards.read_json(path))
+        table.row_shapes(index)
+        check_files(index)
+    except ZooError as error:
+        raise ZooError(f"{repo_id}: {error}".replace(f"{path}:", f"{INDEX_FILE}:")) from error
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        raise ZooError(f"{repo_id}: {INDEX_FILE} is not an index: {error}") from error
+    return index
+
+
+def check_files(index: Index) -> None:
+    """ZooError unless every file of the index is one that a zoo can have.
+
+    The index names the files to be written here, so a name must not reach anything
+    else: no hidden file, no other kind of file, none twice.
+    """
+    seen = set()
+    for file in index.files:
+        plain = PurePosixPath(file.file)
+        if (
+            str(plain) != file.file
+            or not all(_PART.fullmatch(part) for part in plain.parts)
+            or plain.suffix not in (".safetensors", ".parquet")
+            or plain.parts[0].lower() == "figures"
+        ):
+            raise ZooError(f"{INDEX_FILE}: {file.file!r} is no name for a file of a zoo")
+        if file.file.lower() in seen:
+            raise ZooError(f"{INDEX_FILE}: {file.file} is listed twice")
+        seen.add(file.file.lower())
+        if type(file.bytes) is not int or file.bytes < 0:
+            raise ZooError(f"{INDEX_FILE}: {file.file}: expected bytes, got {file.bytes!r}")
+        if not isinstance(file.sha256, str) or not _SHA256.fullmatch(file.sha256):
+            raise ZooError(f"{INDEX_FILE}: {file.file}: expected a sha256, got {file.sha256!r:.80}")
+    for shard in index.shards:
+        if type(shard.rows) is not int or shard.rows < 1:
+            raise ZooError(f"{INDEX_FILE}: {shard.file}: expected rows, got {shard.rows!r:.40}")
+
+
+def check_against(repo_id: str, files: list[File], tree: Mapping[str, Any]) -> None:
+    """ZooError unless the repository has these files, so far as it says what it has."""
+    for file in files:
+        there = tree.get(file.file)
+        if there is None:
+            raise ZooError(f"{repo_id}: {file.file} is missing, though {INDEX_FILE} lists it")
+        if there.size != file.bytes:
+            raise ZooError(
+                f"{repo_id}: {file.file} has {there.size} bytes, {INDEX_FILE} says {file.bytes}"
+            )
+        if there.lfs and there.lfs.sha256 != file.sha256:
+            raise ZooError(f"{repo_id}: {file.file} has another sha256 than {INDEX_FILE} says")
