@@ -406,7 +406,7 @@ class RandomSymmetry(nn.Module):
     """A random element of the network's symmetries acts on each; the function stays.
 
     Args:
-        kinds: of "permutation", "sign" and "scale"; all that keep the function of
+        kinds: of "permutation", "sign", "scale" and "phase"; all that keep the function of
             this spec by default.
         log_scale: standard deviation of the scales' natural logarithm.
 
@@ -433,4 +433,4 @@ class RandomSymmetry(nn.Module):
         drawn = symmetry.sample(
             self.spec, len(x), self.kinds, generator, self.log_scale, dtype=x.dtype
         )
-        return symmetry.apply(drawn, x)
+        return symmetry.apply(drawn, x, self.spec)

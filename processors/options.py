@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from processors.settings import describe
 
-AUGMENTATIONS = ("move", "noise", "dropout", "permute", "sign", "scale")
+AUGMENTATIONS = ("move", "noise", "dropout", "permute", "sign", "phase", "scale")
 
 
 @dataclass(frozen=True)

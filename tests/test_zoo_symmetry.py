@@ -14,14 +14,18 @@ SPECS = {
     "tanh": NetworkSpec.mlp([1, 9, 2], activation="tanh"),
     "conv-relu": NetworkSpec.cnn([2, 6, 5], 3, activation="relu", stride=1),
     "conv-tanh": NetworkSpec.cnn([1, 4, 5, 6], 2, activation="tanh", stride=2, padding=1),
+    "conv-sin": NetworkSpec.cnn([1, 4, 5], 2, activation="sin", stride=2, padding=1),
 }
 KEPT = {
-    "sin": ("permutation", "sign"),
+    "sin": ("permutation", "sign", "phase"),
     "relu": ("permutation", "scale"),
     "tanh": ("permutation", "sign"),
     "conv-relu": ("permutation", "scale"),
     "conv-tanh": ("permutation", "sign"),
+    "conv-sin": ("permutation", "sign", "phase"),
 }
+# The largest groups that can be drawn.
+MONOMIAL, TURNS = ("permutation", "sign", "scale"), ("permutation", "sign", "phase")
 KEPT_CASES = [(name, kind) for name in SPECS for kind in KEPT[name]]
 BROKEN_CASES = [(name, kind) for name in SPECS for kind in symmetry.KINDS if kind not in KEPT[name]]
 NETS = 4
@@ -49,7 +53,7 @@ def assert_same(first: Weights, second: Weights, **tolerance: float) -> None:
 @pytest.mark.parametrize(("name", "kind"), KEPT_CASES)
 def test_acting_keeps_the_function(name, kind):
     spec, weights, x, generator = case(name)
-    moved = symmetry.apply(draw(spec, (kind,), generator), weights)
+    moved = symmetry.apply(draw(spec, (kind,), generator), weights, spec)
     assert not torch.allclose(moved.flatten(), weights.flatten())
     assert_close(nets.forward(spec, moved, x), nets.forward(spec, weights, x), **TIGHT)
 
@@ -59,7 +63,7 @@ def test_acting_keeps_the_function(name, kind):
 def test_all_kinds_that_keep_it_together(name, seed):
     spec, weights, x, generator = case(name, seed)
     assert symmetry.kept_by(spec) == KEPT[name]
-    moved = symmetry.apply(draw(spec, symmetry.kept_by(spec), generator), weights)
+    moved = symmetry.apply(draw(spec, symmetry.kept_by(spec), generator), weights, spec)
     assert_close(nets.forward(spec, moved, x), nets.forward(spec, weights, x), **TIGHT)
 
 
@@ -67,7 +71,7 @@ def test_all_kinds_that_keep_it_together(name, seed):
 def test_what_the_activation_does_not_allow_changes_the_function(name, kind):
     spec, weights, x, generator = case(name)
     before = nets.forward(spec, weights, x)
-    after = nets.forward(spec, symmetry.apply(draw(spec, (kind,), generator), weights), x)
+    after = nets.forward(spec, symmetry.apply(draw(spec, (kind,), generator), weights, spec), x)
     # Every network of the batch, not just one.
     assert ((after - before).abs().amax(dim=(1, 2)) > 1e-3 * before.abs().amax(dim=(1, 2))).all()
 
@@ -75,14 +79,19 @@ def test_what_the_activation_does_not_allow_changes_the_function(name, kind):
 def test_mixed_activations_keep_what_all_allow():
     layers = (Layer("linear", 2, 3, "sin"), Layer("linear", 3, 4, "relu"), Layer("linear", 4, 1))
     assert symmetry.kept_by(NetworkSpec(layers)) == ("permutation",)
-    assert symmetry.kept_by(NetworkSpec.mlp([2, 3, 1], "identity")) == symmetry.KINDS
+    assert symmetry.kept_by(NetworkSpec.mlp([2, 3, 1], "identity")) == MONOMIAL
 
 
+@pytest.mark.parametrize("kinds", [MONOMIAL, TURNS])
 @pytest.mark.parametrize("name", SPECS)
-def test_elements_form_a_group_that_acts(name):
+def test_elements_form_a_group_that_acts(name, kinds):
     spec, weights, _, generator = case(name)
-    a, b, c = (draw(spec, symmetry.KINDS, generator) for _ in range(3))
-    act, dot = symmetry.apply, symmetry.compose
+    a, b, c = (draw(spec, kinds, generator) for _ in range(3))
+    dot = symmetry.compose
+
+    def act(element: symmetry.Element, networks: Weights) -> Weights:
+        return symmetry.apply(element, networks, spec)
+
     assert_same(act(dot(a, b), weights), act(a, act(b, weights)))
     assert_same(act(dot(dot(a, b), c), weights), act(dot(a, dot(b, c)), weights))
     # The order matters, else the first line could not fail.
@@ -96,6 +105,74 @@ def test_elements_form_a_group_that_acts(name):
             assert torch.equal(found, expected)
         for found, expected in zip(product.factors, unit.factors, strict=True):
             assert_close(found, expected)
+        assert not any(phase.any() for phase in product.phases)
+
+
+def test_phases_compose_with_elements_that_have_none():
+    spec, weights, _, generator = case("sin")
+    turned, plain = draw(spec, TURNS, generator), draw(spec, ("permutation", "sign"), generator)
+    for first, second in ((turned, plain), (plain, turned)):
+        both = symmetry.compose(second, first)
+        one_by_one = symmetry.apply(second, symmetry.apply(first, weights, spec), spec)
+        assert_same(symmetry.apply(both, weights, spec), one_by_one)
+    some = torch.tensor([2, 0])
+    assert_same(
+        symmetry.apply(turned[some], weights[some], spec),
+        symmetry.apply(turned, weights, spec)[some],
+    )
+
+
+def test_signs_turn_phases_round():
+    """A semidirect product: j = j2 + (-1)^d2 j1, and the inverse has -(-1)^d j."""
+    one, back = torch.ones(1, 1), -torch.ones(1, 1)
+    order = torch.zeros(1, 1, dtype=torch.int64)
+    first = symmetry.Element((order,), (one,), (torch.tensor([[2]]),))
+    second = symmetry.Element((order,), (back,), (torch.tensor([[3]]),))
+    assert symmetry.compose(second, first).phases[0].item() == 3 - 2
+    assert symmetry.compose(first, second).phases[0].item() == 2 + 3
+    assert symmetry.invert(second).phases[0].item() == 3
+    assert symmetry.invert(first).phases[0].item() == -2
+
+
+def test_phases_need_the_spec_and_no_scales():
+    spec, weights, _, generator = case("sin")
+    turned = draw(spec, ("phase",), generator)
+    assert max(int(phase.abs().max()) for phase in turned.phases) > 1
+    with pytest.raises(ValueError, match="give the spec"):
+        symmetry.apply(turned, weights)
+    with pytest.raises(ValueError, match="draw one of them"):
+        draw(spec, ("phase", "scale"), generator)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_absorbing_omega_keeps_the_function(name):
+    spec, weights, x, _ = case(name)
+    plain, absorbed = symmetry.absorb(spec, weights)
+    assert all(layer.omega == 1 for layer in plain.layers)
+    assert_close(nets.forward(plain, absorbed, x), nets.forward(spec, weights, x), **TIGHT)
+    assert torch.equal(absorbed.flatten(), weights.flatten()) == ("sin" != name)
+
+
+@pytest.mark.parametrize("name", ["relu", "conv-relu"])
+def test_the_canonical_form_keeps_the_function_and_forgets_scales(name):
+    spec, weights, x, generator = case(name)
+    for weight, bias in zip(weights.weights[:-1], weights.biases[:-1], strict=True):
+        weight[1, 2], bias[1, 2] = 0, 0  # a neuron that gives nothing
+    form = symmetry.canonical(spec, weights)
+    assert_close(nets.forward(spec, form, x), nets.forward(spec, weights, x), **TIGHT)
+    scaled = symmetry.apply(draw(spec, ("scale",), generator), weights)
+    assert not torch.allclose(scaled.flatten(), weights.flatten())
+    assert_same(symmetry.canonical(spec, scaled), form)
+    assert_same(symmetry.canonical(spec, form), form)
+    norm = form.weights[0].flatten(2).square().sum(dim=2) + form.biases[0].square()
+    assert_close(norm[0], torch.ones_like(norm[0]))
+    assert not form.weights[1][1, :, 2].any()  # what it gave, is not there any more
+
+
+@pytest.mark.parametrize("name", ["sin", "tanh", "conv-tanh"])
+def test_networks_without_relu_are_canonical_as_they_are(name):
+    spec, weights, _, _ = case(name)
+    assert_same(symmetry.canonical(spec, weights), weights, rtol=0, atol=0)
 
 
 def test_the_action_by_hand():
@@ -116,7 +193,7 @@ def test_the_action_by_hand():
 
 def test_channels_move_with_their_neurons():
     spec, weights, _, generator = case("relu")
-    element = draw(spec, symmetry.KINDS, generator)
+    element = draw(spec, MONOMIAL, generator)
     lifted = weights.map(lambda tensor: torch.stack([tensor, 3 * tensor], dim=-1))
     moved = symmetry.apply(element, lifted)
     assert_same(moved.map(lambda t: t[..., 0]), symmetry.apply(element, weights))
@@ -126,7 +203,7 @@ def test_channels_move_with_their_neurons():
 def test_samples_are_what_was_asked_for():
     spec = NetworkSpec.mlp([2, 3, 1])
     generator = torch.Generator().manual_seed(0)
-    element = symmetry.sample(spec, 6000, symmetry.KINDS, generator, log_scale=0.7)
+    element = symmetry.sample(spec, 6000, MONOMIAL, generator, log_scale=0.7)
     kinds, counts = torch.unique(element.permutations[0], dim=0, return_counts=True)
     assert kinds.shape == (6, 3)  # every permutation of three, each about as often
     assert (counts - 1000).abs().max() < 4 * (1000 * 5 / 6) ** 0.5
@@ -144,7 +221,7 @@ def test_samples_are_what_was_asked_for():
 def test_the_generator_decides():
     spec = SPECS["sin"]
     first, again, other = (
-        symmetry.sample(spec, 3, symmetry.KINDS, torch.Generator().manual_seed(seed))
+        symmetry.sample(spec, 3, MONOMIAL, torch.Generator().manual_seed(seed))
         for seed in (1, 1, 2)
     )
     for a, b, c in zip(first.factors, again.factors, other.factors, strict=True):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # for editors and mypy; at run time __getattr__ does it
     from zoo.sources import split_items
     from zoo.spec import Layer, NetworkSpec
     from zoo.stats import Moments, normalisation
+    from zoo.symmetry import absorb, canonical
     from zoo.verification import verify
     from zoo.weights import Weights
 
@@ -44,8 +45,10 @@ _HOMES = {
     "Weights": "zoo.weights",
     "Zoo": "zoo.reader",
     "ZooError": "zoo.errors",
+    "absorb": "zoo.symmetry",
     "build": "zoo.making.builder",
     "build_on_cluster": "zoo.making.cluster",
+    "canonical": "zoo.symmetry",
     "collate": "zoo.reader",
     "coordinates": "zoo.nets",
     "fit": "zoo.making.fitting",

@@ -53,7 +53,7 @@ class Augment(nn.Module):
             parts.append(GaussianNoise(options.noise))
         if "dropout" in names:
             parts.append(EntryDropout(options.drop))
-        kinds = {"permute": "permutation", "sign": "sign", "scale": "scale"}
+        kinds = {"permute": "permutation", "sign": "sign", "phase": "phase", "scale": "scale"}
         chosen = tuple(kind for name, kind in kinds.items() if name in names)
         if chosen:
             parts.append(RandomSymmetry(spec, chosen))
