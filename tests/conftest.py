@@ -32,8 +32,8 @@ if not torch.cuda.is_available():
 
 _ROOT = Path(__file__).parents[1]
 _UNCHECKED = {
-    # A package takes its modules with it, so these two are left to their modules.
-    *("zoo", "zoo.engines"),
+    # A package takes its modules with it, so these are left to their modules.
+    *("zoo", "zoo.engines", "zoo.sources"),
     # Numba compiles its functions as they are written, so nothing may wrap them.
     *("zoo.engines.tiles", "zoo.engines.dense"),
     # So does Triton.
@@ -41,7 +41,7 @@ _UNCHECKED = {
     # They read what others wrote and refuse wrong types by themselves, which is tested.
     *("zoo.shards", "zoo.spec"),
     # The same; and it resizes an array in place, whose shape is then another on return.
-    "zoo.sources",
+    "zoo.sources.pictures",
 }
 
 

@@ -18,7 +18,8 @@ ORDER = {
         "reader",
         *("hub.client", "hub.trust", "hub.arrival", "hub.pulling", "hub.publication"),
         *("hub.pushing", "hub"),
-        *("sources", "recipes"),
+        *("sources.base", "sources.splits", "sources.pictures", "sources.published"),
+        *("sources.digits", "sources.folders", "sources.waves", "sources", "recipes"),
         *("engines", "engines.tiles", "engines.cpu", "engines.reference"),
         "engines.cuda",
         *("engines.dense", "engines.classifiers"),
@@ -180,7 +181,7 @@ def test_nothing_in_zoo_unpickles():
     # CIFAR-10 comes as pickles: torchvision opens them once their MD5 is right. Published
     # .pth files go through torch's weights_only reader. Both name the error that an
     # unexpected pickle gives, nothing else.
-    for name in ("zoo.sources", "zoo.importers.files"):
+    for name in ("zoo.sources.published", "zoo.importers.files"):
         assert found.pop(name) == ["imports pickle"]
         uses = {
             ast.unparse(node)

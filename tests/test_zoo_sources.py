@@ -19,10 +19,10 @@ import torchvision.datasets
 
 from zoo import philox, sources
 from zoo.errors import ZooError
-from zoo.sources import load_images, load_sine, split_items
+from zoo.sources import digits, load_images, load_sine, published, sha256_of, split_items, waves
 
 RNG = np.random.default_rng(20260726)
-FILES = tuple(sources.IDX_MD5["mnist"])
+FILES = tuple(published.IDX_MD5["mnist"])
 
 
 def md5(content: bytes) -> str:
@@ -51,7 +51,7 @@ def small_mnist(monkeypatch):
     labels = np.arange(9) % 10
     parts = (images[:6], labels[:6], images[6:], labels[6:])
     contents = dict(zip(FILES, map(idx, parts), strict=True))
-    monkeypatch.setitem(sources.IDX_MD5, "mnist", {f: md5(c) for f, c in contents.items()})
+    monkeypatch.setitem(published.IDX_MD5, "mnist", {f: md5(c) for f, c in contents.items()})
     return images, labels, contents
 
 
@@ -103,12 +103,12 @@ def test_sha256_sees_pixels_labels_and_shape_and_not_the_packing(tmp_path, small
     labels = plain.labels.copy()
     labels[5] = 0
     others = {
-        sources._sha256(changed, plain.labels),
-        sources._sha256(turned, plain.labels),
-        sources._sha256(plain.images, labels),
+        sha256_of(changed, plain.labels),
+        sha256_of(turned, plain.labels),
+        sha256_of(plain.images, labels),
     }
     assert len(others | {plain.sha256}) == 4
-    assert sources._sha256(plain.images, plain.labels) == plain.sha256
+    assert sha256_of(plain.images, plain.labels) == plain.sha256
 
 
 def test_data_root_comes_from_the_environment(tmp_path, small_mnist, monkeypatch):
@@ -153,7 +153,7 @@ def test_truncated_gz_is_named(tmp_path, small_mnist):
 def test_idx_files_that_pass_their_md5_are_still_parsed_with_care(
     tmp_path, small_mnist, monkeypatch, file, content, message
 ):
-    monkeypatch.setitem(sources.IDX_MD5["mnist"], file, md5(content))
+    monkeypatch.setitem(published.IDX_MD5["mnist"], file, md5(content))
     write_raw(tmp_path, {**small_mnist[2], file: content})
     with pytest.raises(ZooError, match=message):
         load_images("mnist", tmp_path)
@@ -174,7 +174,7 @@ def test_missing_files_without_network_are_one_line(tmp_path, no_network, capsys
 
 
 def test_download_can_be_forbidden(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "_download", pytest.fail)
+    monkeypatch.setattr(published, "_download", pytest.fail)
     with pytest.raises(ZooError, match=r"not found in .*MNIST/raw, and downloading is off;"):
         load_images("mnist", tmp_path, download=False)
     assert list(tmp_path.iterdir()) == []
@@ -269,9 +269,9 @@ def test_real_data(name, folder, mean, no_network):
 
 def test_class_names_agree_with_torchvision():
     theirs = tuple(torchvision.datasets.FashionMNIST.classes)
-    assert sources._FACTS["fashion-mnist"]["class_names"] == theirs
+    assert published.FACTS["fashion-mnist"]["class_names"] == theirs
     theirs = tuple(name[0] for name in torchvision.datasets.MNIST.classes)
-    assert sources._FACTS["mnist"]["class_names"] == theirs
+    assert published.FACTS["mnist"]["class_names"] == theirs
 
 
 # ---- CIFAR-10
@@ -412,9 +412,10 @@ def test_names_that_open_nothing(name, message):
 
 
 def test_every_source_has_one_line_and_every_licence_is_stated():
-    assert all(line and "\n" not in line for line in sources.SOURCES.values())
-    assert set(sources._FACTS) == set(sources.SOURCES) - {"imagefolder:PATH"}
-    assert all(facts["license"] and facts["citation"] for facts in sources._FACTS.values())
+    assert all(entry.about and "\n" not in entry.about for entry in sources.SOURCES.values())
+    facts = {**published.FACTS, "digits": digits.FACTS, "sine": waves.FACTS}
+    assert set(facts) == set(sources.SOURCES) - {"imagefolder:PATH"}
+    assert all(each["license"] and each["citation"] for each in facts.values())
 
 
 # ---- image folders

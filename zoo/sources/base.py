@@ -1,0 +1,154 @@
+"""What every source is: items in a fixed order, and how they are named, hashed and found.
+
+An item's position in its source is fixed: the source's own training items come first, then
+its test items. So `index` in a zoo means the same item on every machine, and the sha256 of
+a source says whether two machines hold the same values.
+"""
+
+import difflib
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Int64, Shaped, UInt8
+
+
+class Source(Protocol):
+    """What the rest of wszoo asks of a source.
+
+    Attributes:
+        name: as given by the user, an address included.
+        title: for people.
+        license: identifier as the Hub names licences; "unknown" if none is stated.
+        url, citation: one line each; empty if there is none.
+        class_names: empty if items have no classes.
+        sha256: over all values, hence independent of how files were packed.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def license(self) -> str: ...
+    @property
+    def url(self) -> str: ...
+    @property
+    def citation(self) -> str: ...
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+    @property
+    def labels(self) -> Int64[np.ndarray, " item"] | None:
+        """Class numbers, positions in `class_names`; None if items have no classes."""
+
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def train_items(self) -> int:
+        """How many items at the front are the source's own training items."""
+
+    def __len__(self) -> int:
+        """Number of items."""
+
+    def items(self, chosen: Int64[np.ndarray, " item"]) -> Shaped[np.ndarray, "item ..."]:
+        """The chosen items as they are kept: bytes of pictures, coefficients of waves."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a source of pictures is asked for.
+
+    Attributes:
+        name: as given, the address included.
+        address: what follows the colon in a name such as imagefolder:PATH.
+        data_root: where published sets lie.
+        size: rows and columns wanted; None leaves pictures as they are.
+        download: whether missing files may be downloaded.
+    """
+
+    name: str
+    address: str
+    data_root: Path
+    size: int | None
+    download: bool
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSource:
+    """A whole set of labelled images in memory, in its fixed order.
+
+    Attributes:
+        name: as given to `load_images`.
+        license: identifier as the Hub names licences; "unknown" if none is stated.
+        url, citation: one line each; empty for an image folder.
+        images: 0..255, one channel (grey) or three (RGB).
+        labels: class numbers, positions in `class_names`.
+        train_items: this many items at the front are the source's own training images,
+            the rest its own test images.
+        sha256: over shape, pixels and labels as they stand here, hence independent of how
+            files were packed. Pictures in a lossy format depend on the decoder too.
+        path: the folder it was read from; None for digits.
+        files: of an image folder each item's file, relative to `path`; else empty.
+    """
+
+    name: str
+    title: str
+    license: str
+    url: str
+    citation: str
+    images: UInt8[np.ndarray, "item row column chan"]
+    labels: Int64[np.ndarray, " item"]
+    class_names: tuple[str, ...]
+    train_items: int
+    sha256: str
+    path: Path | None = None
+    files: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(row, column, chan) of every image."""
+        _, row, column, chan = self.images.shape
+        return row, column, chan
+
+    def __len__(self) -> int:
+        """Number of items."""
+        return len(self.images)
+
+    def items(
+        self, chosen: Int64[np.ndarray, " item"]
+    ) -> UInt8[np.ndarray, "item row column chan"]:
+        """The chosen pictures."""
+        return self.images[chosen]
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """One line: the unknown name, the known ones, the one probably meant."""
+    message = f"unknown {kind} {name!r}; known: {', '.join(known)}"
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"{message} (did you mean {near[0]}?)" if near else message
+
+
+def sha256_of(*arrays: Shaped[np.ndarray, "..."]) -> str:
+    """Of shapes, types and values, little-endian."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        # The shape goes in too: the same bytes can be another picture.
+        digest.update(f"{little.dtype.str}{little.shape}\n".encode())
+        digest.update(little.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, short enough for a line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:300]} ..."
+
+
+def listed(items: Sequence[str], shown: int = 3) -> str:
+    """The first few, and how many more there are."""
+    more = f" and {len(items) - shown} more" if len(items) > shown else ""
+    return ", ".join(items[:shown]) + more
