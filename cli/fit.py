@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from cli.options import INRS, TRAINED, data_root, fitting, given_fields, recipe_options, storage
+from cli.options import (
+    INRS,
+    TRAINED,
+    data_root,
+    fitting,
+    given_fields,
+    recipe_options,
+    storage,
+    threads,
+)
 
 if TYPE_CHECKING:
     from zoo.making.progress import Progress
@@ -248,6 +257,7 @@ def zoo_name(source: str, recipe: str) -> str:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the zoo.")
 @click.option("--check", is_flag=True, help="Also compare the sha256 of files that are linked.")
 @click.option("--overwrite", is_flag=True, help="Throw away the zoo in --out first.")
+@threads
 @data_root
 def merge(
     parts: tuple[Path, ...], out: Path, check: bool, overwrite: bool, data_root: Path | None

@@ -6,6 +6,8 @@ from typing import NoReturn
 
 import click
 
+from cli.options import threads
+
 
 @click.command("import")
 @click.argument("format")
@@ -32,6 +34,7 @@ import click
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder of the originals; nothing is downloaded.",
 )
+@threads
 @click.option("--limit", type=int, help="Networks in all, split in proportion.")
 @click.option("--shard-rows", type=int, help="Networks of a shard.  [default: about 24 MB]")
 @click.option("--no-parquet", is_flag=True, help="Leave out the view for load_dataset.")

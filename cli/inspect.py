@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.options import data_root, zoo_path
+from cli.options import data_root, threads, zoo_path
 
 if TYPE_CHECKING:
     from zoo.shards import Index
@@ -99,6 +99,7 @@ def _plain(value: Any) -> str:
 @click.option("--refit", default=0, show_default=True, help="Rows to fit again.")
 @click.option("--seed", default=0, show_default=True, help="Of the choice of rows.")
 @click.option("--device", default="cpu", show_default=True, help="Torch device of a refit.")
+@threads
 @data_root
 def verify(
     path: Path | str, samples: int, refit: int, seed: int, device: str, data_root: Path | None
@@ -133,6 +134,7 @@ def verify(
 @click.option("--split", help="Which rows.  [default: the last split]")
 @click.option("--count", default=16, show_default=True, help="How many networks.")
 @click.option("--seed", default=0, show_default=True, help="Of the choice of rows.")
+@threads
 @data_root
 def show(
     path: Path | str, out: Path, split: str | None, count: int, seed: int, data_root: Path | None

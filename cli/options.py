@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from zoo import machine
 from zoo.recipes import ClassifierRecipe, ImageRecipe, SineRecipe, TrajectoryRecipe, flag
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -160,6 +161,22 @@ def data_root(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def _use_threads(ctx: click.Context, param: click.Parameter, count: int | None) -> None:
+    ctx.with_resource(machine.throughout(count))
+
+
+def threads(command: Callable[..., Any]) -> Callable[..., Any]:
+    """How many threads a command computes with; it needs no argument for it."""
+    return click.option(
+        "--threads",
+        type=click.IntRange(1, machine.MOST_THREADS),
+        expose_value=False,
+        callback=_use_threads,
+        help="Threads to compute with.  [default: the cores that affinity, control group, "
+        "OMP_NUM_THREADS and SLURM_CPUS_PER_TASK all allow]",
+    )(command)
+
+
 def storage(command: Callable[..., Any]) -> Callable[..., Any]:
     """How exactly networks are kept."""
     return click.option(
@@ -196,6 +213,7 @@ def fitting(command: Callable[..., Any]) -> Callable[..., Any]:
             "--device", default="cpu", show_default=True,
             help="cpu, cuda (all GPUs, a process each), cuda:1 ..., for engines other than cpu.",
         ),
+        threads,
         data_root,
         click.option("--overwrite", is_flag=True, help="Throw away the zoo in --out first."),
         click.option("--no-parquet", is_flag=True, help="Leave out the view for load_dataset."),

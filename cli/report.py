@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cli.options import data_root
+from cli.options import data_root, threads
 from cli.train import bars, stop
 
 
@@ -58,6 +58,7 @@ def report(runs: tuple[Path, ...], out: Path, keep: Path | None) -> None:
 @click.option("--limit", type=int, help="Networks (or runs) of the zoo, instead of the scale's.")
 @click.option("--epochs", type=int, help="Instead of the scale's.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+@threads
 @data_root
 def reproduce(
     experiment: str | None,

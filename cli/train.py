@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
-from cli.options import NONE, OrNone
+from cli.options import NONE, OrNone, threads
 from processors.options import OPTIONS
 from processors.settings import Settings, texts
 
@@ -75,6 +75,7 @@ def _common() -> list[Callable[..., Any]]:
         click.option(
             "--log-with", help="Tracker beside metrics.jsonl: tensorboard, wandb, ..."
         ),
+        threads,
         click.option("--overwrite", is_flag=True, help="Throw away the run in --out first."),
     ]  # fmt: skip
 
@@ -238,6 +239,7 @@ for _task in OPTIONS:
 @click.option("--split", default="test", show_default=True, help="Which networks.")
 @click.option("--split-limit", help="Networks at most, the first.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+@threads
 @click.option(
     "--option", "options", multiple=True, metavar="NAME=VALUE",
     help="An option of the task, over the run's, such as rescale=2; repeatable.",

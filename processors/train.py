@@ -36,7 +36,7 @@ from processors.options import OPTIONS
 from processors.rows import SEEDS, Rows, batch_rows, mixed, orders, steps_per_epoch
 from processors.settings import Settings
 from processors.tasks import TASKS, Task, figures
-from zoo import Weights, Zoo, ZooError, symmetry
+from zoo import Weights, Zoo, ZooError, machine, symmetry
 
 SPLITS = ("train", "validation", "test")
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -263,6 +263,7 @@ def train(
     if not 0 <= seed < SEEDS:
         raise ValueError(f"seed must be from 0 to {SEEDS - 1}, got {seed}")
     limits = parse_limit(split_limit)
+    machine.limit_torch()
     first = _device(device)
     opened = _open(str(zoo))
     data = {s: TASKS[task].rows(each, first, limits.get(s)) for s, each in opened.items()}
@@ -895,6 +896,7 @@ def evaluate(
     """
     folder, where = Path(run), _device(device)
     limits = parse_limit(split_limit)
+    machine.limit_torch()
     best = runs.model_folder(folder)
     config = runs.read_json(folder / runs.CONFIG)
     runs.check_config(config, folder)

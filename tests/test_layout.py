@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 # A module imports only from those before it.
 ORDER = {
     "zoo": [
+        "machine",
         *("errors", "passed"),
         *("philox", "schema", "spec", "weights", "symmetry", "nets", "shards", "table", "storage"),
         "reader",
@@ -37,8 +38,8 @@ ORDER = {
 }
 # Packages that each one may use, itself aside.
 USES = {"zoo": set(), "processors": {"zoo"}, "cli": {"zoo", "processors"}}
-# What processors see of zoo: what users see.
-SEEN = {"zoo", "zoo.schema", "zoo.symmetry"}
+# What processors see of zoo: what users see, and how the machine is used.
+SEEN = {"zoo", "zoo.schema", "zoo.symmetry", "zoo.machine"}
 # Where names are gathered or engines loaded by name: against the order, inside functions.
 LATE = {"zoo", "zoo.engines"}
 

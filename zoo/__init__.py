@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # for editors and mypy; at run time __getattr__ does it
     from zoo.errors import ZooError
     from zoo.hub import open_zoo, pull, push
     from zoo.importers import import_zoo
+    from zoo.machine import set_threads
     from zoo.making.builder import build
     from zoo.making.cluster import Cluster, build_on_cluster
     from zoo.making.fitting import Networks, fit
@@ -62,6 +63,7 @@ _HOMES = {
     "push": "zoo.hub",
     "recipe": "zoo.recipes",
     "render": "zoo.nets",
+    "set_threads": "zoo.machine",
     "source_of": "zoo.compare",
     "split_items": "zoo.sources",
     "symmetry": "zoo",

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from zoo import nets, storage
+from zoo import machine, nets, storage
 from zoo.errors import ZooError
 from zoo.figures import Samples, accuracy_figure, sample_grid, wave_grid
 from zoo.objectives import Objective, objective, open_source, raw_items
@@ -143,6 +143,7 @@ def draw(
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
+    machine.limit_torch()
     if storage.is_url(path):
         index = storage.read_index(str(path))
     else:

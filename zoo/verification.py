@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from zoo import engines, nets, shards, storage, table
+from zoo import engines, machine, nets, shards, storage, table
 from zoo.compare import evaluate, source_of
 from zoo.engines import classifiers
 from zoo.errors import ZooError
@@ -70,6 +70,7 @@ def verify(
     Raises:
         ZooError: if there is no zoo, its index is unreadable, or its source is missing.
     """
+    machine.limit_torch()
     if storage.is_url(path):
         storage.read_index(str(path))
         with tempfile.TemporaryDirectory(prefix="wszoo-") as scratch:

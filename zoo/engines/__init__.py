@@ -14,13 +14,14 @@ bytes do not depend on the others in its batch, on their order or number, or on 
 number of threads.
 """
 
-import os
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo import machine
+from zoo.machine import available_cores as available_cores
 from zoo.spec import NetworkSpec
 
 CAP, TARGET = 0, 1
@@ -148,12 +149,12 @@ def load(name: str, device: str = "cpu", threads: int | None = None) -> Engine:
 
     Args:
         device: a torch device, for engines that run on torch.
-        threads: cores to use on a CPU; None takes all that this process may use.
+        threads: cores to use on a CPU; None takes all that `zoo.machine` says.
 
     Raises:
         ValueError: for an unknown engine or a device that is not there.
     """
-    threads = threads or available_cores()
+    threads = threads or machine.threads()
     if name == "cpu":
         from zoo.engines.cpu import CpuEngine
 
@@ -178,10 +179,3 @@ def devices(device: str) -> list[str]:
     import torch
 
     return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cuda"]
-
-
-def available_cores() -> int:
-    """Cores that this process may use, at least 1."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -29,8 +29,7 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from zoo import nets, philox
-from zoo.engines import available_cores
+from zoo import machine, nets, philox
 from zoo.shards import round_to
 from zoo.spec import NetworkSpec
 from zoo.weights import Weights
@@ -145,7 +144,7 @@ def load(name: str, device: str = "cpu", threads: int | None = None) -> Classifi
     Raises:
         ValueError: for an unknown engine or a device that is not there.
     """
-    threads = threads or available_cores()
+    threads = threads or machine.threads()
     if name == "cpu":
         return CompiledEngine(threads)
     if name == "torch":

@@ -17,13 +17,13 @@ of threads. The kind of machine does matter, since wider vectors sum in another 
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo import machine
 from zoo.engines import Adam, Fit, tiles
 from zoo.spec import NetworkSpec
 
@@ -154,7 +154,7 @@ def fit(
         beta2: decay of the mean of its square.
         eps: added to the root of the corrected mean square; positive.
         target_mse: a network stops at the step at whose start its error is below.
-        threads: None means one per available core.
+        threads: None takes what `zoo.machine` says.
 
     Returns:
         The fitted networks, see `FitResult`. A network whose error is not finite stops
@@ -220,8 +220,7 @@ def fit(
             cancel[0] = 1
 
     if threads is None:
-        available = getattr(os, "sched_getaffinity", None)
-        threads = len(available(0)) if available else os.cpu_count() or 1
+        threads = machine.threads()
     crew = [
         threading.Thread(target=work, name=f"wszoo-fit-{i}", daemon=True)
         for i in range(max(1, min(threads, nets)))

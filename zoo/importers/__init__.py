@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo import shards, writing
+from zoo import machine, shards, writing
 from zoo.errors import ZooError
 from zoo.importers.checking import Originals, originals_of
 from zoo.importers.published import Arrays, Options, Published, limited
@@ -97,6 +97,7 @@ def import_zoo(
     """
     if shard_rows is not None and shard_rows < 1:
         raise ValueError(f"shard_rows must be at least 1, got {shard_rows}")
+    machine.limit_torch()
     published = find(format, path, options)
     if check_against is None and data_root is not None:
         check_against = published.pictures

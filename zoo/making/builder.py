@@ -22,7 +22,7 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from zoo import engines, shards, writing
+from zoo import engines, machine, shards, writing
 from zoo.errors import ZooError
 from zoo.making import workers
 from zoo.making.fitting import Arrays, Fitted, Rows, fit_rows
@@ -100,6 +100,7 @@ def build(
     parquet: bool = True,
     dtype: str = "float32",
     part: str | None = None,
+    threads: int | None = None,
     progress: Callable[[Progress], None] | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> Index:
@@ -126,6 +127,7 @@ def build(
         dtype: "float32" is exact; classifiers may be kept as "float16" or "bfloat16".
         part: "0-99/1000" fits only parts 0 to 99 of the list of shards cut into 1,000
             equal ones; `zoo.merge` joins the folders of all parts.
+        threads: of all workers together; None takes what `zoo.machine` says.
         progress: called after every chunk.
         warn: called with one line about anything found damaged and made again.
 
@@ -138,6 +140,8 @@ def build(
     """
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
+    if threads is not None:
+        machine.checked_threads(threads)
     folder = Path(out)
     planned = plan_zoo(
         recipe,
@@ -155,7 +159,7 @@ def build(
     if part is not None:
         planned = planned.part(part)
     try:
-        with shards.one_writer(folder):
+        with shards.one_writer(folder), machine.using(threads):
             build = _Build(folder, planned, warn or (lambda line: None))
             build.open(overwrite)
             places = engines.devices(device)
@@ -371,7 +375,7 @@ class _Build:
         count, device = len(devices), devices[0]
         self.processor = processor(device)
         engine = self.index.plan["engine"]
-        threads = max(1, engines.available_cores() // count)
+        threads = max(1, machine.threads() // count)
         self.chunk_rows, side_by_side = chunk_size(self.goal, engine, device, threads)
         chunks = self._found_chunks()
         tally = Tally(self.planned.units * self.unit_rows, progress)

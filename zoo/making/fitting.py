@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zoo import engines, nets
+from zoo import engines, machine, nets
 from zoo.engines import Engine
 from zoo.objectives import Objective
 from zoo.recipes import ImageRecipe, Recipe, SineRecipe
@@ -137,6 +137,7 @@ def fit(
     seed: int = 0,
     engine: str = "auto",
     device: str = "cpu",
+    threads: int | None = None,
 ) -> Networks:
     """Fit one network to each of the targets, on inputs that all share.
 
@@ -147,6 +148,7 @@ def fit(
             the peak.
         labels: `net`, handed through.
         seed: network i starts from the init of (seed, index i, view 0).
+        threads: to compute with; None takes what `zoo.machine` says.
 
     Raises:
         ValueError: if shapes do not fit, or a value is NaN or infinite.
@@ -157,6 +159,8 @@ def fit(
     >>> fit(x, y, short).weights.weights[0].shape
     torch.Size([2, 16, 1])
     """
+    if threads is not None:
+        machine.checked_threads(threads)
     if inputs.ndim != 2 or targets.ndim != 3 or targets.shape[1] != inputs.shape[0]:
         raise ValueError(
             f"expected inputs (point, inp) and targets (net, point, out), got "
@@ -186,7 +190,7 @@ def fit(
     x = np.ascontiguousarray(inputs.detach().cpu().numpy(), np.float32)
     y = np.ascontiguousarray(targets.detach().cpu().numpy(), np.float32)
     goal = Objective(recipe, x, y.shape[2])
-    runner = engines.load(engines.choose(engine, device, goal.spec), device)
+    runner = engines.load(engines.choose(engine, device, goal.spec), device, threads)
     rows = Rows(np.arange(len(y)), np.zeros(len(y), np.int64))
     others = {} if labels is None else {"label": labels.detach().cpu().numpy()}
     fitted = fit_rows(goal, runner, seed, rows, y, others)

@@ -1,6 +1,5 @@
 """Decodes pictures and brings them to a size."""
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, UInt8
 
+from zoo import machine
 from zoo.errors import ZooError
 from zoo.sources.base import ImageSource, Request, listed, sha256_of
 
@@ -40,8 +40,7 @@ def read_pictures(
     """All pictures in one array, which is all that is held beside a few single pictures."""
     import cv2
 
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = min(8, threads or 1)
+    threads = min(8, machine.threads())
     first: Path | None = None
     shape = (0, 0)
     images = np.empty((0, 0, 0, 1), np.uint8)
