@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from processors import base
-from zoo import NetworkSpec, Weights
+from zoo import NetworkSpec, Weights, symmetry
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 # By how much a processor has to miss a group to count as not equivariant.
@@ -131,3 +131,43 @@ def assert_breaks(
     """The module does *not* commute with the group, or is not invariant to it."""
     error = equivariance_error(module, spec, group, chan, nets, seed, dtype)
     assert error > BROKEN, f"equivariant to {error:.1e}: {_describe(spec, group, seed)}"
+
+
+# Networks whose whole group is drawn, for readers that are exact.
+NETS = 4
+# Per activation, what is exact, and one kind each that is not a symmetry.
+EXACT = {
+    "sin": (("permutation", "sign", "phase"), ("scale",)),
+    "tanh": (("permutation", "sign"), ("scale", "phase")),
+    "relu": (("permutation", "scale"), ("sign", "phase")),
+}
+
+
+def random_spec(activation: str, seed: int) -> NetworkSpec:
+    """Two to five layers, hidden widths of 1 to 8, 1 to 4 inputs and outputs; every third a CNN."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def whole(low: int, high: int) -> int:
+        return int(torch.randint(low, high + 1, (), generator=generator))
+
+    hidden = [whole(1, 8) for _ in range(whole(1, 4))]
+    ends = whole(1, 4), whole(1, 4)
+    if seed % 3 == 2:
+        return NetworkSpec.cnn([ends[0], *hidden], ends[1], activation, kernel=whole(1, 3))
+    return NetworkSpec.mlp([ends[0], *hidden, ends[1]], activation, omega=7.0)
+
+
+def draw(spec: NetworkSpec, seed: int) -> Weights:
+    """Random networks, some with neurons that are zero, going in and coming out."""
+    generator = torch.Generator().manual_seed(seed)
+    flat = torch.randn(NETS, spec.param_count, generator=generator, dtype=torch.float64)
+    weights = Weights.unflatten(flat, spec)
+    weights.weights[0][0, 0], weights.biases[0][0, 0] = 0, 0
+    weights.weights[1][1, :, 0] = 0
+    return weights
+
+
+def moved_by(spec: NetworkSpec, weights: Weights, kinds: tuple[str, ...], seed: int) -> Weights:
+    generator = torch.Generator().manual_seed(seed)
+    element = symmetry.sample(spec, NETS, kinds, generator, dtype=torch.float64)
+    return symmetry.apply(element, weights, spec)

@@ -150,7 +150,7 @@ def test_absorbing_omega_keeps_the_function(name):
     plain, absorbed = symmetry.absorb(spec, weights)
     assert all(layer.omega == 1 for layer in plain.layers)
     assert_close(nets.forward(plain, absorbed, x), nets.forward(spec, weights, x), **TIGHT)
-    assert torch.equal(absorbed.flatten(), weights.flatten()) == ("sin" != name)
+    assert torch.equal(absorbed.flatten(), weights.flatten()) == (name != "sin")
 
 
 @pytest.mark.parametrize("name", ["relu", "conv-relu"])

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # for editors and mypy; at run time __getattr__ does it
     from zoo.making.fitting import Networks, fit
     from zoo.making.merging import merge
     from zoo.making.progress import Progress
-    from zoo.nets import coordinates, forward, render, to_module
+    from zoo.nets import activations, coordinates, forward, render, to_module
     from zoo.reader import Row, Zoo, collate
     from zoo.recipes import ImageRecipe, SineRecipe, recipe
     from zoo.sources import split_items
@@ -47,6 +47,7 @@ _HOMES = {
     "Zoo": "zoo.reader",
     "ZooError": "zoo.errors",
     "absorb": "zoo.symmetry",
+    "activations": "zoo.nets",
     "build": "zoo.making.builder",
     "build_on_cluster": "zoo.making.cluster",
     "canonical": "zoo.symmetry",

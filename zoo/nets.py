@@ -4,7 +4,7 @@ Initial weights are numpy arrays from `zoo.philox`, so every engine starts from 
 same bytes; evaluation is plain torch, differentiable and on any device.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import sqrt
 
 import numpy as np
@@ -122,13 +122,18 @@ def _conv(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return rearrange(merged, "item (net out) row col -> net item out row col", net=nets)
 
 
+Inputs = (
+    Float[Tensor, "item inp"]
+    | Float[Tensor, "net item inp"]
+    | Float[Tensor, "item inp row col"]
+    | Float[Tensor, "net item inp row col"]
+)
+
+
 def forward(
     spec: NetworkSpec,
     weights: Weights,
-    x: Float[Tensor, "item inp"]
-    | Float[Tensor, "net item inp"]
-    | Float[Tensor, "item inp row col"]
-    | Float[Tensor, "net item inp row col"],
+    x: Inputs,
     factors: Sequence[Float[Tensor, "net item _"]] | None = None,
 ) -> Float[Tensor, "net item out"]:
     """Every network's output on shared inputs, or on inputs of its own.
@@ -142,6 +147,24 @@ def forward(
     Raises:
         ValueError: if the weights or inputs do not fit the spec.
     """
+    for last in _layers(spec, weights, x, factors):
+        x = last
+    return x + spec.output_offset
+
+
+def activations(spec: NetworkSpec, weights: Weights, x: Inputs) -> list[Tensor]:
+    """What every layer gives on the inputs, `net item out` or of a conv layer its maps.
+
+    The last is the output, its offset included; inputs and errors are those of `forward`.
+    """
+    *hidden, last = _layers(spec, weights, x, None)
+    return [*hidden, last + spec.output_offset]
+
+
+def _layers(
+    spec: NetworkSpec, weights: Weights, x: Tensor, factors: Sequence[Tensor] | None
+) -> Iterator[Tensor]:
+    """What every layer gives, in order; see `forward`."""
     shapes = [(w.shape[1], w.shape[2]) for w in weights.weights]
     if shapes != [(layer.out, layer.inp) for layer in spec.layers]:
         raise ValueError(f"the weights {shapes} are not of a {spec.widths} network")
@@ -160,7 +183,7 @@ def forward(
         x = _activate(layer, x)
         if factors is not None and number < len(factors):
             x = x * factors[number].reshape(*factors[number].shape, *[1] * (x.ndim - 3))
-    return x + spec.output_offset
+        yield x
 
 
 def render(

@@ -241,7 +241,8 @@ def canonical(spec: NetworkSpec, weights: Weights) -> Weights:
     become one. A neuron of norm 0 gives nothing, so its outgoing weights become 0. Neurons
     of other activations stay as they are.
     """
-    new_weights, new_biases = [], []
+    new_weights: list[Tensor] = []
+    new_biases: list[Tensor] = []
     before: Tensor | None = None
     for layer, weight, bias in zip(spec.layers, weights.weights, weights.biases, strict=True):
         if before is not None:

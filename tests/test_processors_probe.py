@@ -1,0 +1,78 @@
+"""Probes see functions: all that keeps a network's function leaves the answer alone."""
+
+import pytest
+import torch
+from equivariance import EXACT, NETS, draw, moved_by, random_spec
+from torch.testing import assert_close
+
+from processors.probe import Probe
+from zoo import NetworkSpec, Weights, forward
+
+
+def reader(spec: NetworkSpec, hidden: bool) -> Probe:
+    torch.manual_seed(0)
+    return Probe(spec, 3, probes=16, hidden=hidden, width=32).double().eval()
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("activation", EXACT)
+def test_symmetries_are_not_seen(activation, seed, hidden):
+    print(f"seed {seed}")
+    spec = random_spec(activation, seed)
+    model, weights = reader(spec, hidden), draw(spec, seed)
+    with torch.no_grad():
+        before = model(weights)
+        after = model(moved_by(spec, weights, EXACT[activation][0], seed + 100))
+    assert (after - before).abs().max() < 1e-10 * before.abs().max().clamp(min=1)
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+@pytest.mark.parametrize("activation", EXACT)
+def test_other_functions_are_seen(activation, hidden):
+    spec = NetworkSpec.mlp([2, 4, 6, 3], activation, omega=3.0)
+    model, weights = reader(spec, hidden), draw(spec, 0)
+    with torch.no_grad():
+        for kind in EXACT[activation][1]:
+            change = model(moved_by(spec, weights, (kind,), 1)) - model(weights)
+            assert (change.abs().amax(dim=1) > 1e-6).all(), kind
+
+
+def test_the_head_reads_the_answers_of_the_networks():
+    spec = NetworkSpec.mlp([2, 4, 6, 3], omega=3.0, output_offset=0.5)
+    model, weights = reader(spec, False), draw(spec, 0)
+    with torch.no_grad():
+        answers = forward(spec, weights, model.probes())
+        assert_close(model(weights), model.head(answers.flatten(1)))
+
+
+def test_two_neurons_that_cancel_are_seen_by_hidden_probes_alone():
+    """The same function by other neurons: what `hidden` adds is more than the function."""
+    spec = NetworkSpec.mlp([1, 2, 1], "tanh")
+
+    def network(slope: float) -> Weights:
+        inward = torch.tensor([[[slope], [slope]]], dtype=torch.float64)
+        outward = torch.tensor([[[1.0, -1.0]]], dtype=torch.float64)
+        zeros = torch.zeros(1, 2, dtype=torch.float64)
+        return Weights((inward, outward), (zeros, zeros[:, :1]))
+
+    with torch.no_grad():
+        for hidden in (False, True):
+            model = reader(spec, hidden)
+            same = torch.allclose(model(network(0.5)), model(network(2.0)))
+            assert same != hidden
+
+
+def test_probes_are_trained_with_the_rest():
+    for spec in (NetworkSpec.mlp([5, 4, 3], "relu"), NetworkSpec.cnn([1, 4, 4], 3)):
+        model = Probe(spec, 2, probes=8, hidden=True)
+        flat = torch.randn(NETS, spec.param_count)
+        model(Weights.unflatten(flat, spec)).square().sum().backward()
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().sum() > 0, name
+
+
+def test_sizes_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="at least 1"):
+        Probe(NetworkSpec.mlp([2, 3, 1]), 2, probes=0)
