@@ -1,101 +1,59 @@
-"""Options that several commands share, and the ones made from recipe fields."""
+"""Options that several commands share, and the ones made from fields of dataclasses."""
 
-import types
-import typing
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
 
 from zoo import machine
+from zoo.fields import About, about, defaults_of, types_of
 from zoo.recipes import ClassifierRecipe, ImageRecipe, SineRecipe, TrajectoryRecipe, flag
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-# What each field of a recipe is, with its unit; the recipes' docstrings say more.
-FIELD_HELP = {
-    "hidden": "Neurons of each hidden layer.",
-    "layers": "Linear layers, the last included.",
-    "omega": "Factor in sin(omega * (W x + b)), the first layer included.",
-    "output_offset": "Added to the output.",
-    "init": "Initialisation: dws or nfn.",
-    "shared_init": "One initialisation for all networks instead of one each.",
-    "lr": "Adam's learning rate.",
-    "weight_decay": "L2 term in the gradient.",
-    "beta1": "Adam's first decay rate.",
-    "beta2": "Adam's second decay rate.",
-    "eps": "Adam's epsilon.",
-    "steps": "Full-batch updates at most.",
-    "coord_order": "xy (column, row) or ij (row, column).",
-    "black": "Output value of a black pixel.",
-    "white": "Output value of a white pixel.",
-    "target_psnr_db": "Stop a network above this PSNR, in dB.",
-    "min_psnr_db": "Leave out networks below this PSNR, in dB.",
-    "views": "Independent initialisations of each training image.",
-    "split": "Rule of the splits: dws or nfn.",
-    "size": "Side in pixels that pictures are resized to.",
-    "waves": "How many waves.",
-    "points": "Samples of each wave.",
-    "min_amplitude": "Least amplitude.",
-    "max_amplitude": "Greatest amplitude.",
-    "min_frequency": "Least frequency, in radians per unit.",
-    "max_frequency": "Greatest frequency, in radians per unit.",
-    "target_mse": "Stop a wave's network below this mean squared error.",
-}
-
-CLASSIFIER_HELP = {
-    "network": "mlp or cnn.",
-    "hidden": "Neurons, or channels, of each hidden layer.",
-    "layers": "Layers of weights, the last included.",
-    "activation": "relu or tanh.",
-    "stride": "Of the convolutions, in pixels.",
-    "epochs": "Passes over the training items at most.",
-    "lr": "Learning rate; a range 1e-4..1e-2 is drawn log-uniformly.",
-    "weight_decay": "L2 term in the gradient, or a range.",
-    "optimiser": "adam, sgd or rmsprop, or a list a,b to draw from.",
-    "beta1": "Adam's first decay rate.",
-    "beta2": "Adam's second decay rate.",
-    "eps": "Epsilon of Adam and RMSprop.",
-    "batch": "Items of a minibatch, or a list.",
-    "init": "torch, glorot, he, orthogonal or normal, or a list.",
-    "init_scale": "Factor on the initial weights, or a range.",
-    "init_std": "Standard deviation of init normal, or a range.",
-    "fraction": "Part of the training items that is seen, or a list.",
-    "dropout": "Chance that a feature is dropped, or a range, drawn uniformly.",
-    "black": "Input of a black pixel.",
-    "white": "Input of a white pixel.",
-    "loss_items": "Training items at most that the train loss is measured on.",
-    "size": "Side in pixels that pictures are resized to.",
-    "networks": "How many classifiers.",
-    "runs": "How many runs.",
-    "checkpoints": "Which networks of a run are kept: every, random or tenths.",
-    "interval": "Updates between checkpoints of every.",
-    "kept": "Checkpoints of random.",
-    "validation_share": "Part of the runs in the validation split.",
-    "test_share": "Part of the runs in the test split.",
-}
-
-
-class OrNone(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.2 on
-    """A number, or `none` to switch it off."""
-
-    def __init__(self, kind: type):
-        self.kind = kind
-        self.name = f"{'integer' if kind is int else 'float'}|none"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value is None or str(value).lower() == "none":
-            return NONE
-        try:
-            return self.kind(value)
-        except ValueError:
-            self.fail(f"{value!r} is neither a number nor none", param, ctx)
-
-
 # click takes None for "not given".
 NONE = object()
+
+
+class Value(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.2 on
+    """A value of a described field: a number in its range, one of its words, or `none`.
+
+    Args:
+        kind: int, float or str.
+        about: its limits.
+        optional: whether `none` switches it off.
+    """
+
+    def __init__(self, kind: type, about: About = About(), optional: bool = False):  # noqa: B008
+        self.kind = kind
+        self.about = about
+        self.optional = optional
+        self.name = {int: "integer", float: "float", str: "text"}[kind]
+        if optional:
+            self.name += "|none"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value is None or value is NONE:
+            return value
+        if self.optional and str(value).lower() == "none":
+            return NONE
+        found = value
+        if isinstance(value, str) and self.kind is not str:
+            try:
+                found = self.kind(value)
+            except ValueError:
+                what = "a whole number" if self.kind is int else "a number"
+                self.fail(f"must be {what}{' or none' * self.optional}, got {value!r}", param, ctx)
+        problem = self.about.problem(found, self.kind)
+        if problem:
+            self.fail(problem, param, ctx)
+        return found
+
+
+def number(kind: type = int, **limits: Any) -> Value:
+    """The type of an option that is a number within limits; see `zoo.fields.About`."""
+    return Value(kind, About(**limits))
 
 
 class PathOrUrl(click.ParamType):  # type: ignore[type-arg]
@@ -114,41 +72,64 @@ INRS = (ImageRecipe, SineRecipe)
 TRAINED = (ClassifierRecipe, TrajectoryRecipe)
 
 
-def recipe_fields(kinds: Sequence[type] = INRS) -> dict[str, Any]:
-    """Every field that a flag can set, with its type, over some kinds of recipe."""
-    found: dict[str, Any] = {}
+def recipe_fields(kinds: Sequence[type] = INRS) -> dict[str, About]:
+    """Every field that a flag can set, over some kinds of recipe."""
+    found: dict[str, About] = {}
     for kind in kinds:
-        hints = typing.get_type_hints(kind)
-        found |= {f.name: hints[f.name] for f in fields(kind) if f.name != "name"}
+        found |= {name: each for name, each in about(kind).items() if name != "name"}
+    return found
+
+
+def dataclass_options(kind: type, *, defaults: bool = False) -> list[Decorator]:
+    """One option for each described field of a dataclass; those not given are None.
+
+    Args:
+        defaults: whether the help shows the dataclass's own.
+    """
+    found: list[Decorator] = []
+    for name, each in about(kind).items():
+        hint, optional = types_of(kind)[name]
+        default = defaults_of(kind).get(name)
+        text = each.words[:1].upper() + each.words[1:]
+        if each.choices and not all(word in text for word in each.choices):
+            text += f": {', '.join(each.choices)}"
+        text += "" if text.endswith((".", "]")) else "."
+        if defaults and default is not None and hint is not bool and "default:" not in text:
+            text += f"  [default: {default}]"
+        settings: dict[str, Any] = {"default": None, "help": text}
+        if hint is bool:
+            settings["is_flag"] = True
+        else:
+            settings["type"] = Value(hint, each, optional and hint is not str)
+        found.append(click.option(flag(name), name, **settings))
     return found
 
 
 def recipe_options(*kinds: type) -> Decorator:
     """One option for each field of these recipes; those not given stay the recipe's."""
-    texts = FIELD_HELP if set(kinds) <= set(INRS) else CLASSIFIER_HELP
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        for name, hint in reversed(recipe_fields(kinds).items()):
-            settings: dict[str, Any] = {"default": None, "help": texts[name]}
-            if hint is bool:
-                settings["is_flag"] = True
-                settings["default"] = False
-            elif isinstance(hint, types.UnionType):
-                inner = next(a for a in typing.get_args(hint) if a is not type(None))
-                settings["type"] = OrNone(inner)
-            else:
-                settings["type"] = hint
-            command = click.option(flag(name), name, **settings)(command)
+        options: dict[str, Decorator] = {}
+        for kind in kinds:
+            options |= dict(zip(about(kind), dataclass_options(kind), strict=True))
+        del options["name"]
+        for option in reversed(options.values()):
+            command = option(command)
         return command
 
     return decorate
 
 
+def given(values: dict[str, Any], *kinds: type) -> dict[str, Any]:
+    """The fields of these dataclasses among a command's arguments that were given."""
+    names = {name for kind in kinds for name in about(kind)}
+    chosen = {k: v for k, v in values.items() if k in names and v is not None and v is not False}
+    return {k: None if v is NONE else v for k, v in chosen.items()}
+
+
 def given_fields(values: dict[str, Any]) -> dict[str, Any]:
     """The recipe fields among a command's arguments that were given."""
-    chosen = {k: v for k, v in values.items() if k in recipe_fields((*INRS, *TRAINED))}
-    chosen = {k: v for k, v in chosen.items() if v is not None and v is not False}
-    return {k: None if v is NONE else v for k, v in chosen.items()}
+    return given(values, *INRS, *TRAINED)
 
 
 def data_root(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -196,13 +177,20 @@ def fitting(command: Callable[..., Any]) -> Callable[..., Any]:
             "--out", type=PathOrUrl(),
             help="Folder of the zoo; with --cluster also a URL.  [default: zoos/NAME]",
         ),
-        click.option("--limit", type=int, help="Networks (or runs) in all, split in proportion."),
         click.option(
-            "--seed", type=int, default=0, show_default=True, help="Of every random number."
+            "--limit", type=number(least=1),
+            help="Networks (or runs) in all, split in proportion.",
         ),
-        click.option("--shard-rows", type=int, help="Networks of a shard.  [default: about 24 MB]"),
         click.option(
-            "--workers", type=int, default=1, show_default=True,
+            "--seed", type=number(least=0, most=2**32 - 1), default=0, show_default=True,
+            help="Key of all random numbers.",
+        ),
+        click.option(
+            "--shard-rows", type=number(least=1),
+            help="Networks of a shard.  [default: about 24 MB]",
+        ),
+        click.option(
+            "--workers", type=number(least=1), default=1, show_default=True,
             help="Processes that share the cores; 1 is fastest with the cpu engine.",
         ),
         click.option(
@@ -227,14 +215,15 @@ def fitting(command: Callable[..., Any]) -> Callable[..., Any]:
             "in) or ray://HOST:PORT.",
         ),
         click.option(
-            "--cpus-per-task", type=float, help="Cores of a cluster's task.  [default: 1]"
+            "--cpus-per-task", type=number(float, above=0),
+            help="Cores of a cluster's task.  [default: 1]",
         ),
         click.option(
-            "--gpus-per-task", type=float,
+            "--gpus-per-task", type=number(float, least=0),
             help="GPUs of a cluster's task, fractions too.  [default: 1 for --device cuda, else 0]",
         ),
         click.option(
-            "--in-flight", type=int,
+            "--in-flight", type=number(least=1),
             help="Tasks handed to the cluster at most.  [default: twice what fits]",
         ),
     ]  # fmt: skip

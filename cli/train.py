@@ -4,19 +4,16 @@ import json
 import os
 import signal
 import sys
-import types
-import typing
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
-from cli.options import NONE, OrNone, threads
+from cli.options import dataclass_options, given, threads
 from processors.options import OPTIONS
-from processors.settings import Settings, texts
+from processors.settings import Settings
 
 TASK_HELP = {
     "classify": "The class of a network's picture.",
@@ -27,27 +24,6 @@ TASK_HELP = {
     "edit": "INRs changed so that their picture is dilated or has more contrast.",
     "tickets": "Which weights to keep of an untrained network, by a variational autoencoder.",
 }
-
-
-def _flags(kind: type, defaults: bool) -> list[Callable[..., Any]]:
-    """One option for each field of a dataclass; those not given are None."""
-    hints = typing.get_type_hints(kind)
-    found = []
-    for each in fields(kind):
-        hint, text = hints[each.name], texts(kind)[each.name]
-        settings: dict[str, Any] = {"default": None}
-        if hint is bool:
-            settings |= {"is_flag": True}
-        elif isinstance(hint, types.UnionType):
-            inner = next(a for a in typing.get_args(hint) if a is not type(None))
-            settings["type"] = inner if inner is str else OrNone(inner)
-        else:
-            settings["type"] = hint
-        if defaults and each.default is not None and hint is not bool and "default:" not in text:
-            text += f"  [default: {each.default}]"
-        flag = f"--{each.name.replace('_', '-')}"
-        found.append(click.option(flag, each.name, help=text, **settings))
-    return found
 
 
 def _common() -> list[Callable[..., Any]]:
@@ -178,15 +154,10 @@ def train() -> None:
 
 
 def _make(task: str) -> click.Command:
-    given = {each.name for each in fields(OPTIONS[task])}
-    plain = {each.name for each in fields(Settings)}
-
     def command(zoo: str, model: str, out: Path | None, seed: int, sizes: tuple[str, ...],
                 lr_grid: str | None, split_limit: str | None, device: str,
                 log_with: str | None, overwrite: bool, **values: Any) -> None:  # fmt: skip
         grid, arguments = parse_grid(lr_grid), parse_sizes(sizes)
-        changes = {k: None if v is NONE else v for k, v in values.items() if v is not None}
-        changes = {k: v for k, v in changes.items() if v is not False}
         from processors.train import train as start
 
         name = f"{task}-{model}-{Path(zoo).name}-{seed}"
@@ -196,8 +167,8 @@ def _make(task: str) -> click.Command:
             with bars() as progress:
                 summary = start(
                     task, model, zoo, folder,
-                    settings={k: v for k, v in changes.items() if k in plain},
-                    options={k: v for k, v in changes.items() if k in given},
+                    settings=given(values, Settings),
+                    options=given(values, OPTIONS[task]),
                     sizes=arguments, seed=seed, split_limit=split_limit, lr_grid=grid,
                     device=device, log_with=log_with, overwrite=overwrite, progress=progress,
                 )  # fmt: skip
@@ -217,14 +188,13 @@ def _make(task: str) -> click.Command:
         f"{TASK_HELP[task]}\n\nZOO is a folder, or the USER/NAME of a zoo on the Hub. Settings "
         "that are not given are those of the model's paper."
     )
-    for decorate in reversed(
-        [
-            click.argument("zoo"),
-            *_common(),
-            *_flags(OPTIONS[task], defaults=True),
-            *_flags(Settings, defaults=False),
-        ]
-    ):
+    decorators: list[Callable[..., Any]] = [
+        click.argument("zoo"),
+        *_common(),
+        *dataclass_options(OPTIONS[task], defaults=True),
+        *dataclass_options(Settings),
+    ]
+    for decorate in reversed(decorators):
         command = decorate(command)
     return click.command(task, short_help=TASK_HELP[task])(command)
 

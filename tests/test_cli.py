@@ -15,7 +15,7 @@ from helpers import line_of, run
 import zoo
 from cli.fit import zoo_name
 from cli.main import COMMANDS
-from cli.options import FIELD_HELP, recipe_fields
+from cli.options import recipe_fields
 from zoo import shards
 
 WSZOO = [sys.executable, "-c", "from cli.main import main; main()"]
@@ -62,7 +62,7 @@ def test_help_is_instant():
 
 
 def test_every_recipe_field_has_an_option_with_help():
-    assert set(FIELD_HELP) == set(recipe_fields())
+    assert all(each.help for each in recipe_fields().values())
     options = run("fit-inrs", "--help").stdout
     for field in recipe_fields():
         assert "--" + field.removesuffix("_db").replace("_", "-") in options
@@ -160,11 +160,20 @@ def test_show_draws_a_picture(made, tmp_path):
         (["fit-inrs", "digits", "--recipe", "x"], 2, r"unknown recipe 'x'; known: dws, "),
         (["fit-inrs", "sine", "--recipe", "dws"], 2, r"not for sine; those are: sine-ssl"),
         (["fit-inrs", "digits", "--waves", "3"], 2, r"has no field 'waves'"),
-        (["fit-inrs", "digits", "--steps", "0"], 2, r"steps must be positive, got 0"),
-        (["fit-inrs", "digits", "--steps", "x"], 2, r"'x' is not a valid integer"),
-        (["fit-inrs", "digits", "--target-psnr", "x"], 2, r"neither a number nor none"),
+        (["fit-inrs", "digits", "--steps", "0"], 2, r"'--steps': must be from 1 to .*, got 0"),
+        (["fit-inrs", "digits", "--steps", "x"], 2, r"'--steps': must be a whole number, got 'x'"),
+        *(
+            (["fit-inrs", "digits", flag, bad], 2, rf"'{flag}': must be a finite number, got {bad}")
+            for flag in ("--omega", "--eps", "--weight-decay", "--white", "--output-offset", "--lr")
+            for bad in ("inf", "nan")
+        ),
+        (["fit-inrs", "digits", "--min-psnr", "nan"], 2, r"'--min-psnr': must be a finite number"),
+        (["fit-inrs", "digits", "--layers", "999999999"], 2, r"'--layers': must be from 2 to 100"),
+        (["fit-inrs", "digits", "--steps", f"{10**21}"], 2, r"'--steps': must be from 1 to"),
+        (["fit-inrs", "digits", "--seed", "-1"], 2, r"'--seed': must be from 0 to 4,294,967,295"),
+        (["fit-inrs", "digits", "--target-psnr", "x"], 2, r"'--target-psnr': must be a number"),
         (["fit-inrs", "digits", "--engine", "x"], 2, r"unknown engine 'x'; known"),
-        (["fit-inrs", "digits", "--limit", "0"], 2, r"limit must be at least 1"),
+        (["fit-inrs", "digits", "--limit", "0"], 2, r"'--limit': must be at least 1, got 0"),
         (["fit-inrs", "imagefolder:nowhere"], 1, r"nowhere"),
         (["info", "nowhere"], 1, r"nowhere is not a zoo: it does not exist"),
         (["verify", "nowhere"], 1, r"nowhere is not a zoo"),

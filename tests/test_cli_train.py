@@ -194,7 +194,7 @@ def test_a_zoo_without_a_split(others, tmp_path):
         ("train classify {digits} --model mlp --lr-grid a,b", 2, "--lr-grid takes learning rates"),
         ("train classify {digits} --model mlp --epochs 3 --steps 3", 2, "either epochs or steps"),
         ("train classify {digits} --model mlp --drop 2", 2, r"probability in \[0, 1\), got 2"),
-        ("train classify {digits} --model mlp --batch many", 2, "'many' is not a valid integer"),
+        ("train classify {digits} --model mlp --batch many", 2, "'--batch': must be a whole"),
         ("train classify {digits} --model mlp --precision int8", 2, "unknown precision 'int8'"),
         ("train classify {digits} --model mlp --split-limit x", 2, "such as train=100,test=50"),
         ("train classify {digits} --model mlp --device gpu", 2, "unknown device 'gpu'; known: a"),

@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.fields import about
 from zoo.figures import Samples, accuracy_figure, quality_histogram, sample_grid, wave_grid
+from zoo.recipes import RECIPE_KINDS
 from zoo.shards import SPLITS, STATS_FILE, Index, replacing
 from zoo.sources import SPLIT_RULES, split_items, split_rule
 from zoo.spec import Layer, NetworkSpec
@@ -63,56 +65,6 @@ _COLUMNS = {
     "dropout": "chance that a feature was dropped",
     "rounding": "root of the mean squared rounding error of the parameters, over that of the "
     "parameters",
-}
-
-_RECIPE = {
-    "kind": "what is fitted",
-    "name": "name of the recipe",
-    "hidden": "neurons of each hidden layer",
-    "layers": "linear layers, the last included",
-    "omega": "factor in sin(omega (W h + b))",
-    "output_offset": "added to the output",
-    "init": "scheme of the initial weights",
-    "shared_init": "one initialisation for all networks",
-    "lr": "learning rate of Adam",
-    "weight_decay": "L2 term in the gradient",
-    "beta1": "of Adam",
-    "beta2": "of Adam",
-    "eps": "of Adam",
-    "steps": "full-batch updates at most",
-    "coord_order": "xy is (column, row), ij is (row, column)",
-    "black": "output that stands for black",
-    "white": "output that stands for white",
-    "target_psnr_db": "a network stops above it, in dB",
-    "min_psnr_db": "networks below it are left out, in dB",
-    "target_mse": "a network stops below it",
-    "views": "initialisations of each training item",
-    "split": "rule that cuts the source into splits",
-    "size": "side in pixels that pictures are resized to",
-    "waves": "number of waves",
-    "points": "samples of each wave",
-    "min_amplitude": "of a in a sin(b x)",
-    "max_amplitude": "of a in a sin(b x)",
-    "min_frequency": "of b in a sin(b x), in radians per unit of x",
-    "max_frequency": "of b in a sin(b x), in radians per unit of x",
-    "network": "kind of network",
-    "activation": "of the hidden layers",
-    "stride": "of convolutions, in pixels",
-    "epochs": "passes over the training items at most",
-    "optimiser": "drawn from these, of torch.optim",
-    "batch": "items of a minibatch, drawn from these",
-    "init_scale": "factor on the initial weights",
-    "init_std": "standard deviation of the scheme normal",
-    "fraction": "part of the training items that is seen, drawn from these",
-    "dropout": "chance that a feature (of a convolution: a whole map) is dropped",
-    "loss_items": "training items on which the train loss is measured; none: all seen",
-    "networks": "number of classifiers",
-    "runs": "number of runs",
-    "checkpoints": "which networks of a run are kept",
-    "interval": "updates between the checkpoints of every",
-    "kept": "checkpoints of random",
-    "validation_share": "part of the runs",
-    "test_share": "part of the runs",
 }
 
 _WSZOO = """\
@@ -749,8 +701,11 @@ def _making(index: Index) -> str:
         rows.append(["CPU", _plain(cpus), "same engine and CPU give the same bytes"])
     rows += [[_plain(name), _plain(version), "version"] for name, version in index.packages.items()]
     parts += [_table(["made with", "value", "meaning"], rows)]
+    kind = RECIPE_KINDS.get(str(index.recipe.get("kind")))
+    meanings = {"kind": "what is fitted", "name": "name of the recipe"}
+    meanings |= {name: each.words for name, each in about(kind).items()} if kind else {}
     recipe = [
-        [f"`{name}`", _value(value), _RECIPE.get(name, "")] for name, value in index.recipe.items()
+        [f"`{name}`", _value(value), meanings.get(name, "")] for name, value in index.recipe.items()
     ]
     parts += ["The recipe:", _table(["field", "value", "meaning"], recipe)]
     facts = {key: index.source.get(key) for key in ("name", "items", "shape", "points", "sha256")}

@@ -8,53 +8,37 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from zoo.fields import about, check, described
 from zoo.spec import INIT_SCHEMES, NetworkSpec
+
+# Far above what can be fitted: a number beyond is a slip, and fails in words.
+MOST_NEURONS, MOST_LAYERS, MOST_PIXELS, MOST_STEPS = 2**16, 100, 2**14, 2**31 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class SirenRecipe:
     """What recipes of all SIREN zoos share; use `ImageRecipe` or `SineRecipe`.
 
-    Attributes:
-        hidden: neurons of each hidden layer.
-        layers: linear layers, the last included; 3 is inp-hidden-hidden-out.
-        omega: factor in sin(omega * (W x + b)), the first layer included.
-        output_offset: added to the network's output.
-        init: "dws" or "nfn", see `zoo.nets.siren_bounds`.
-        shared_init: one initialisation for all networks instead of one each.
-        lr, beta1, beta2, eps: of Adam (Kingma and Ba 2015).
-        weight_decay: L2 term in the gradient, as torch.optim.Adam.
-        steps: full-batch updates at most.
+    `init` is described by `zoo.nets.siren_bounds`, Adam by Kingma and Ba 2015; weight decay
+    is that of torch.optim.Adam.
     """
 
-    name: str
-    hidden: int = 32
-    layers: int = 3
-    omega: float = 30.0
-    output_offset: float = 0.5
-    init: str = "dws"
-    shared_init: bool = False
-    lr: float = 1e-3
-    weight_decay: float = 0.0
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    steps: int = 1000
+    name: str = described(help="name of the recipe")
+    hidden: int = described(32, "neurons of each hidden layer", least=1, most=MOST_NEURONS)
+    layers: int = described(3, "linear layers, the last included", least=2, most=MOST_LAYERS)
+    omega: float = described(30.0, "factor in sin(omega (W h + b))", above=0)
+    output_offset: float = described(0.5, "added to the output")
+    init: str = described("dws", "scheme of the initial weights", choices=INIT_SCHEMES)
+    shared_init: bool = described(False, "one initialisation for all networks")
+    lr: float = described(1e-3, "learning rate of Adam", above=0)
+    weight_decay: float = described(0.0, "L2 term in the gradient", least=0)
+    beta1: float = described(0.9, "first decay rate of Adam", least=0, below=1)
+    beta2: float = described(0.999, "second decay rate of Adam", least=0, below=1)
+    eps: float = described(1e-8, "epsilon of Adam", above=0)
+    steps: int = described(1000, "full-batch updates at most", least=1, most=MOST_STEPS)
 
     def __post_init__(self) -> None:
-        positive = ("hidden", "omega", "lr", "eps", "steps")
-        for name in positive:
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if self.layers < 2:
-            raise ValueError(f"layers must be at least 2 (one hidden layer), got {self.layers}")
-        if not self.weight_decay >= 0:
-            raise ValueError(f"weight_decay must not be negative, got {self.weight_decay}")
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        if self.init not in INIT_SCHEMES:
-            raise ValueError(f"unknown init {self.init!r}; known: {', '.join(INIT_SCHEMES)}")
+        check(self)
 
     def widths(self, inp: int, out: int) -> list[int]:
         return [inp, *[self.hidden] * (self.layers - 1), out]
@@ -67,39 +51,24 @@ class SirenRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRecipe(SirenRecipe):
-    """INRs of pictures.
+    """INRs of pictures; `split` is a rule of `zoo.sources.split_items`."""
 
-    Attributes:
-        coord_order: "xy" (column, row) or "ij" (row, column).
-        black, white: output values of a black and a white pixel.
-        target_psnr_db: a network stops before the step at which it is above it.
-        min_psnr_db: networks that end below it are left out of the zoo.
-        views: independent initialisations of each training image.
-        split: "dws" or "nfn", see `zoo.sources.split_items`.
-        size: side in pixels that pictures are resized to; None keeps theirs.
-    """
-
-    coord_order: str = "xy"
-    black: float = 0.0
-    white: float = 1.0
-    target_psnr_db: float | None = None
-    min_psnr_db: float | None = None
-    views: int = 1
-    split: str = "dws"
-    size: int | None = None
+    coord_order: str = described(
+        "xy", "order of inputs: xy is (column, row), ij is (row, column)", choices=("xy", "ij")
+    )
+    black: float = described(0.0, "output that stands for black")
+    white: float = described(1.0, "output that stands for white")
+    target_psnr_db: float | None = described(None, "a network stops above it", unit="dB")
+    min_psnr_db: float | None = described(None, "networks below it are left out", unit="dB")
+    views: int = described(1, "initialisations of each training item", least=1, most=2**31 - 1)
+    split: str = described("dws", "rule that cuts the source into splits", choices=("dws", "nfn"))
+    size: int | None = described(
+        None, "side in pixels that pictures are resized to", least=1, most=MOST_PIXELS
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.views < 1:
-            raise ValueError(f"views must be at least 1, got {self.views}")
-        if self.coord_order not in ("xy", "ij"):
-            raise ValueError(f"coord_order must be xy or ij, got {self.coord_order!r}")
-        if not self.white > self.black:
-            raise ValueError(f"white ({self.white}) must be above black ({self.black})")
-        if self.split not in ("dws", "nfn"):
-            raise ValueError(f"unknown split {self.split!r}; known: dws, nfn")
-        if self.size is not None and self.size < 1:
-            raise ValueError(f"size must be positive, got {self.size}")
+        check_tones(self.black, self.white)
 
     def spec(self, inp: int, out: int) -> NetworkSpec:
         return NetworkSpec.mlp(
@@ -120,30 +89,18 @@ class ImageRecipe(SirenRecipe):
 
 @dataclass(frozen=True, kw_only=True)
 class SineRecipe(SirenRecipe):
-    """INRs of waves a * sin(b * x) on [-pi, pi].
+    """INRs of waves a * sin(b * x) on [-pi, pi]; split 80/10/10."""
 
-    Attributes:
-        waves: how many; split 80/10/10.
-        points: samples of each wave, both ends included.
-        min_amplitude, max_amplitude: a is uniform in between.
-        min_frequency, max_frequency: b is uniform in between.
-        target_mse: a network stops before the step at which it is below it.
-    """
-
-    waves: int = 5000
-    points: int = 2000
-    min_amplitude: float = 0.0
-    max_amplitude: float = 10.0
-    min_frequency: float = 0.0
-    max_frequency: float = 10.0
-    target_mse: float | None = None
+    waves: int = described(5000, "number of waves", least=1, most=2**31 - 1)
+    points: int = described(2000, "samples of each wave, both ends included", least=2, most=2**24)
+    min_amplitude: float = described(0.0, "least a in a sin(b x)")
+    max_amplitude: float = described(10.0, "greatest a in a sin(b x)")
+    min_frequency: float = described(0.0, "least b in a sin(b x)", unit="radians per unit of x")
+    max_frequency: float = described(10.0, "greatest b in a sin(b x)", unit="radians per unit of x")
+    target_mse: float | None = described(None, "a network stops below it")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.waves < 1 or self.points < 2:
-            raise ValueError(
-                f"expected at least 1 wave of 2 points, got {self.waves} of {self.points}"
-            )
         for name in ("amplitude", "frequency"):
             low, high = getattr(self, f"min_{name}"), getattr(self, f"max_{name}")
             if low > high:
@@ -159,9 +116,10 @@ class SineRecipe(SirenRecipe):
         )
 
 
-# A field that may differ from network to network: one value, a range, or a list.
-_RANGES = ("lr", "weight_decay", "init_scale", "init_std", "dropout")
-_LISTS = ("batch", "optimiser", "fraction", "init")
+def check_tones(black: float, white: float) -> None:
+    """Raise ValueError unless white is above black."""
+    if not white > black:
+        raise ValueError(f"white ({white}) must be above black ({black})")
 
 
 def bounds(text: str) -> tuple[float, float]:
@@ -192,6 +150,20 @@ def choices(text: str) -> list[str]:
     return [word.strip() for word in text.split(",")]
 
 
+def _counts(text: str) -> list[int]:
+    try:
+        return [int(word) for word in choices(text)]
+    except ValueError:
+        raise ValueError(f"expected whole numbers with commas, got {text!r}") from None
+
+
+def _parts(text: str) -> list[float]:
+    try:
+        return [float(word) for word in choices(text)]
+    except ValueError:
+        raise ValueError(f"expected numbers with commas, got {text!r}") from None
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainedRecipe:
     """What recipes of classifiers share; use `ClassifierRecipe` or `TrajectoryRecipe`.
@@ -200,102 +172,75 @@ class TrainedRecipe:
     log-uniformly (dropout: uniformly), a list "128,512" evenly. A network's values come from
     the seed and its index alone.
 
-    Attributes:
-        network: "mlp", or "cnn": 3 x 3 convolutions, their mean over positions, one linear
-            layer.
-        hidden: neurons, or channels, of each hidden layer.
-        layers: of weights, the last included.
-        activation: of the hidden layers, "relu" or "tanh".
-        stride: of the convolutions, in pixels.
-        epochs: passes over a network's training items at most.
-        lr, weight_decay, optimiser: of torch.optim's "adam", "sgd" or "rmsprop"; weight decay
-            is the L2 term in the gradient.
-        beta1, beta2, eps: of Adam; eps of RMSprop too.
-        batch: items of a minibatch; the last one of an epoch is smaller.
-        init: "torch" (the default of torch.nn), "glorot", "he", "orthogonal" or "normal".
-        init_scale: factor on the initial weights, not on the biases.
-        init_std: standard deviation of "normal".
-        fraction: part of the training items that a network sees.
-        dropout: chance that a feature (of a convolution: a whole map) is dropped.
-        black, white: inputs that stand for a black and a white pixel.
-        loss_items: training items at most on which the train loss is measured, evenly
-            spaced; None takes all that the network saw.
-        size: side in pixels that pictures are resized to; None keeps theirs.
+    `network` is "mlp", or "cnn": 3 x 3 convolutions, their mean over positions, one linear
+    layer. The optimisers are those of torch.optim, weight decay is the L2 term there. `init`
+    "torch" is the default of torch.nn; `init_scale` is not applied to biases. Of a batch the
+    last one of an epoch is smaller. The items of `loss_items` are evenly spaced.
     """
 
-    name: str
-    network: str = "mlp"
-    hidden: int = 64
-    layers: int = 5
-    activation: str = "relu"
-    stride: int = 2
-    epochs: int = 2
-    lr: str = "0.005"
-    weight_decay: str = "0"
-    optimiser: str = "adam"
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    batch: str = "128"
-    init: str = "torch"
-    init_scale: str = "1"
-    init_std: str = "0.05"
-    fraction: str = "1"
-    dropout: str = "0"
-    black: float = -1.0
-    white: float = 1.0
-    loss_items: int | None = None
-    size: int | None = None
+    name: str = described(help="name of the recipe")
+    network: str = described("mlp", "kind of network", choices=("mlp", "cnn"))
+    hidden: int = described(
+        64, "neurons, or channels, of each hidden layer", least=1, most=MOST_NEURONS
+    )
+    layers: int = described(5, "layers of weights, the last included", least=2, most=MOST_LAYERS)
+    activation: str = described("relu", "of the hidden layers", choices=("relu", "tanh"))
+    stride: int = described(2, "of convolutions, in pixels", least=1, most=MOST_PIXELS)
+    epochs: int = described(2, "passes over the training items at most", least=1, most=MOST_STEPS)
+    lr: str = described(
+        "0.005", "learning rate, or a range to draw from log-uniformly", values=bounds, above=0
+    )
+    weight_decay: str = described(
+        "0", "L2 term in the gradient, or a range", values=bounds, least=0
+    )
+    optimiser: str = described(
+        "adam", "of torch.optim, or a list to draw from",
+        values=choices, choices=("adam", "sgd", "rmsprop"),
+    )  # fmt: skip
+    beta1: float = described(0.9, "first decay rate of Adam", least=0, below=1)
+    beta2: float = described(0.999, "second decay rate of Adam", least=0, below=1)
+    eps: float = described(1e-8, "epsilon of Adam and RMSprop", above=0)
+    batch: str = described(
+        "128", "items of a minibatch, or a list to draw from",
+        values=_counts, least=1, most=MOST_STEPS,
+    )  # fmt: skip
+    init: str = described(
+        "torch", "scheme of the initial weights, or a list to draw from",
+        values=choices, choices=("torch", "glorot", "he", "orthogonal", "normal"),
+    )  # fmt: skip
+    init_scale: str = described(
+        "1", "factor on the initial weights, or a range", values=bounds, above=0
+    )
+    init_std: str = described(
+        "0.05", "standard deviation of the scheme normal, or a range", values=bounds, above=0
+    )
+    fraction: str = described(
+        "1", "part of the training items that is seen, or a list to draw from",
+        values=_parts, above=0, most=1,
+    )  # fmt: skip
+    dropout: str = described(
+        "0", "chance that a feature (of a convolution: a whole map) is dropped, or a range",
+        values=bounds, least=0, below=1,
+    )  # fmt: skip
+    black: float = described(-1.0, "input that stands for black")
+    white: float = described(1.0, "input that stands for white")
+    loss_items: int | None = described(
+        None, "training items on which the train loss is measured; none: all seen",
+        least=1, most=MOST_STEPS,
+    )  # fmt: skip
+    size: int | None = described(
+        None, "side in pixels that pictures are resized to", least=1, most=MOST_PIXELS
+    )
 
     def __post_init__(self) -> None:
-        for field, known in (
-            ("network", ("mlp", "cnn")),
-            ("activation", ("relu", "tanh")),
-        ):
-            if getattr(self, field) not in known:
-                raise ValueError(
-                    f"unknown {field} {getattr(self, field)!r}; known: {', '.join(known)}"
-                )
-        for field in ("hidden", "stride", "epochs", "eps"):
-            if not getattr(self, field) > 0:
-                raise ValueError(f"{field} must be positive, got {getattr(self, field)}")
-        if self.layers < 2:
-            raise ValueError(f"layers must be at least 2 (one hidden layer), got {self.layers}")
-        for field in _RANGES:
-            try:
-                low, high = bounds(getattr(self, field))
-            except ValueError as error:
-                raise ValueError(f"{field}: {error}") from None
-            if low == 0 and field != "dropout" and (high > 0 or field != "weight_decay"):
-                raise ValueError(f"{field} must be positive, got {getattr(self, field)!r}")
-        if bounds(self.dropout)[1] >= 1:
-            raise ValueError(f"dropout must be below 1, got {self.dropout!r}")
-        listed = {
-            "optimiser": ("adam", "sgd", "rmsprop"),
-            "init": ("torch", "glorot", "he", "orthogonal", "normal"),
-        }
-        for field, values in listed.items():
-            for choice in choices(getattr(self, field)):
-                if choice not in values:
-                    raise ValueError(f"unknown {field} {choice!r}; known: {', '.join(values)}")
-        try:
-            batches = [int(word) for word in choices(self.batch)]
-            fractions = [float(word) for word in choices(self.fraction)]
-        except ValueError as error:
-            raise ValueError(f"batch and fraction are numbers or lists of them: {error}") from None
-        if min(batches) < 1:
-            raise ValueError(f"batch must be at least 1, got {self.batch!r}")
-        if not 0 < min(fractions) <= max(fractions) <= 1:
-            raise ValueError(f"fraction must be above 0 and at most 1, got {self.fraction!r}")
-        for field in ("beta1", "beta2"):
-            if not 0 <= getattr(self, field) < 1:
-                raise ValueError(f"{field} must be in [0, 1), got {getattr(self, field)}")
-        if not self.white > self.black:
-            raise ValueError(f"white ({self.white}) must be above black ({self.black})")
-        for field in ("loss_items", "size"):
-            value = getattr(self, field)
-            if value is not None and value < 1:
-                raise ValueError(f"{field} must be positive, got {value}")
+        check(self)
+        low, high = bounds(self.weight_decay)
+        if low == 0 < high:
+            raise ValueError(
+                f"weight_decay is drawn log-uniformly, so that a range cannot begin with 0, got "
+                f"{self.weight_decay!r}"
+            )
+        check_tones(self.black, self.white)
 
     def spec(self, shape: tuple[int, int, int], classes: int) -> NetworkSpec:
         """The network for pictures of (row, column, chan)."""
@@ -313,14 +258,15 @@ class TrainedRecipe:
     def varied(self) -> dict[str, tuple[str, ...] | None]:
         """Fields that differ from network to network, with their values if those are listed."""
         found: dict[str, tuple[str, ...] | None] = {}
-        for field in _RANGES:
-            low, high = bounds(getattr(self, field))
+        described = about(type(self)).items()
+        for name in (name for name, field in described if field.values is bounds):
+            low, high = bounds(getattr(self, name))
             if low < high:
-                found[field] = None
-        for field in _LISTS:
-            listed = choices(getattr(self, field))
+                found[name] = None
+        for name in (name for name, field in described if field.values not in (None, bounds)):
+            listed = choices(getattr(self, name))
             if len(listed) > 1:
-                found[field] = tuple(listed)
+                found[name] = tuple(listed)
         return found
 
     def to_json(self) -> dict[str, Any]:
@@ -331,18 +277,9 @@ class TrainedRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierRecipe(TrainedRecipe):
-    """Classifiers of two random classes each, kept at the end of their training.
+    """Classifiers of two random classes each, kept at the end; split 80/10/10."""
 
-    Attributes:
-        networks: how many; split 80/10/10.
-    """
-
-    networks: int = 5000
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.networks < 1:
-            raise ValueError(f"networks must be at least 1, got {self.networks}")
+    networks: int = described(5000, "number of classifiers", least=1, most=2**31 - 1)
 
     @property
     def units(self) -> int:
@@ -358,39 +295,33 @@ class ClassifierRecipe(TrainedRecipe):
 class TrajectoryRecipe(TrainedRecipe):
     """Trainings on all classes, of which networks are kept on the way.
 
-    Attributes:
-        runs: how many; a run lies wholly in one split.
-        checkpoints: "every": after each `interval` updates; "random": `kept` random updates
-            of a run, which ends with the last of them; "tenths": after 0, 1, 2, 3 epochs
-            and every tenth of the run.
-        interval: updates between checkpoints of "every".
-        kept: checkpoints of "random".
-        validation_share, test_share: parts of the runs in these splits.
+    `checkpoints` is "every": after each `interval` updates; "random": `kept` random updates
+    of a run, which ends with the last of them; "tenths": after 0, 1, 2, 3 epochs and every
+    tenth of the run. A run lies wholly in one split.
     """
 
-    runs: int = 200
-    checkpoints: str = "every"
-    interval: int = 2
-    kept: int = 10
-    validation_share: float = 0.125
-    test_share: float = 0.125
+    runs: int = described(200, "number of runs", least=1, most=2**31 - 1)
+    checkpoints: str = described(
+        "every", "which networks of a run are kept", choices=("every", "random", "tenths")
+    )
+    interval: int = described(
+        2, "updates between the checkpoints of every", least=1, most=MOST_STEPS
+    )
+    kept: int = described(10, "checkpoints of random", least=1, most=MOST_STEPS)
+    validation_share: float = described(
+        0.125, "part of the runs in the validation split", least=0, below=1
+    )
+    test_share: float = described(0.125, "part of the runs in the test split", least=0, below=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in ("runs", "interval", "kept"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}")
-        if self.checkpoints not in ("every", "random", "tenths"):
-            raise ValueError(
-                f"unknown checkpoints {self.checkpoints!r}; known: every, random, tenths"
-            )
         if self.checkpoints == "every" and {"batch", "fraction"} & set(self.varied):
             raise ValueError(
                 "checkpoints 'every' wants one batch and one fraction, so that all runs have the "
                 "same number of updates; choose random or tenths"
             )
         shares = (self.validation_share, self.test_share)
-        if min(shares) < 0 or sum(shares) >= 1:
+        if sum(shares) >= 1:
             raise ValueError(f"validation_share and test_share must leave some to train: {shares}")
 
     @property

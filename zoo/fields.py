@@ -1,0 +1,167 @@
+"""A field of settings, described once: what it is, its unit, what values it takes.
+
+`described` puts this on a field of a dataclass. From there the command line makes an
+option with its help and its checks, a data card the words of a table, and `check` the error
+of a wrong value: no text and no limit stands twice. Only the standard library is loaded.
+"""
+
+import math
+import types
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from difflib import get_close_matches
+from typing import Any
+
+_KEY = "about"
+
+
+@dataclass(frozen=True)
+class About:
+    """What a field is and which values it takes; numbers must be finite besides.
+
+    Attributes:
+        help: what it is, in words that can stand in a sentence: no capital, no full stop.
+        unit: of the number, if it has one.
+        above, least, below, most: limits of a number; `above` and `below` are not reached.
+        choices: the words it can be, if they are listed.
+        values: takes the values out of a text that can hold several, such as "1e-4..1e-2".
+    """
+
+    help: str = ""
+    unit: str = ""
+    above: float | None = None
+    least: float | None = None
+    below: float | None = None
+    most: float | None = None
+    choices: tuple[str, ...] = ()
+    values: Callable[[str], Sequence[Any]] | None = None
+
+    @property
+    def words(self) -> str:
+        """What it is, with its unit.
+
+        >>> About("a network stops above it", unit="dB").words
+        'a network stops above it, in dB'
+        """
+        return f"{self.help}, in {self.unit}" if self.unit else self.help
+
+    @property
+    def range(self) -> str:
+        """What its limits ask of a number, to follow "must"; empty without limits.
+
+        >>> About(above=0).range, About(least=1, most=2**16).range, About(least=0, below=1).range
+        ('be positive', 'be from 1 to 65,536', 'be in [0, 1)')
+        """
+        low, left = (self.least, "[") if self.above is None else (self.above, "(")
+        top, right = (self.most, "]") if self.below is None else (self.below, ")")
+        if low is not None and top is not None:
+            if left + right == "[]":
+                return f"be from {low:,.10g} to {top:,.10g}"
+            return f"be in {left}{low:,.10g}, {top:,.10g}{right}"
+        if top is not None:
+            return f"be {'at most' if self.below is None else 'below'} {top:g}"
+        if low is None:
+            return ""
+        if low == 0:
+            return "not be negative" if self.above is None else "be positive"
+        return f"be {'at least' if self.above is None else 'above'} {low:g}"
+
+    def problem(self, value: Any, kind: type) -> str | None:
+        """What is wrong with a value of a field of this kind, to follow its name; or None.
+
+        >>> About(above=0).problem(0, int), About(least=1).problem(2.5, int)
+        ('must be positive, got 0', 'must be a whole number, got 2.5')
+        """
+        if kind is bool:
+            return None if isinstance(value, bool) else f"must be true or false, got {value!r}"
+        if kind is str and not isinstance(value, str):
+            return f"must be a text, got {value!r}"
+        if kind is str and self.values is None:
+            return self._unlisted(value)
+        try:
+            found = [value] if self.values is None else self.values(value)
+        except ValueError as error:
+            return f"cannot be read: {error}"
+        for each in found:
+            word = kind is str and isinstance(each, str)
+            problem = self._unlisted(each) if word else self._outside(each, kind)
+            if problem:
+                whole = "" if value == each else f" in {value!r}"
+                return problem + whole
+        return None
+
+    def _unlisted(self, word: str) -> str | None:
+        if not self.choices or word in self.choices:
+            return None
+        near = get_close_matches(word, self.choices, n=1)
+        meant = f" (did you mean {near[0]}?)" if near else ""
+        return f"must be one of {', '.join(self.choices)}, got {word!r}{meant}"
+
+    def _outside(self, number: Any, kind: type) -> str | None:
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            return f"must be a number, got {number!r}"
+        if kind is int and not isinstance(number, int):
+            return f"must be a whole number, got {number!r}"
+        # Integers of any length are finite, and may be too long for a float.
+        if isinstance(number, float) and not math.isfinite(number):
+            return f"must be a finite number, got {number!r}"
+        if (
+            (self.above is not None and not number > self.above)
+            or (self.least is not None and not number >= self.least)
+            or (self.below is not None and not number < self.below)
+            or (self.most is not None and not number <= self.most)
+        ):
+            return f"must {self.range}, got {number!r}"
+        return None
+
+
+def described(default: Any = MISSING, help: str = "", **limits: Any) -> Any:
+    """A field of a dataclass with its default and its `About`."""
+    return field(default=default, metadata={_KEY: About(help, **limits)})
+
+
+def about(kind: type) -> dict[str, About]:
+    """What every field of a dataclass is; a field not described takes anything of its type."""
+    return {
+        each.name: each.metadata.get(_KEY) or About(each.metadata.get("help", ""))
+        for each in fields(kind)
+    }
+
+
+def types_of(kind: type) -> dict[str, tuple[type, bool]]:
+    """The type of every field of a dataclass, and whether it can be None.
+
+    Fields are one of bool, int, float and str, or that with None.
+    """
+    found = {}
+    hints = typing.get_type_hints(kind)
+    for each in fields(kind):
+        hint = hints[each.name]
+        optional = isinstance(hint, types.UnionType)
+        if optional:
+            (hint,) = (part for part in typing.get_args(hint) if part is not types.NoneType)
+        found[each.name] = hint, optional
+    return found
+
+
+def defaults_of(kind: type) -> dict[str, Any]:
+    """The defaults of a dataclass's fields; fields without one are left out."""
+    return {each.name: each.default for each in fields(kind) if each.default is not MISSING}
+
+
+def check(settings: Any) -> None:
+    """Hold every field of a dataclass's instance against its type and its limits.
+
+    Raises:
+        ValueError: for the first that is not of its type, not finite or out of its limits.
+    """
+    kinds = types_of(type(settings))
+    for name, each in about(type(settings)).items():
+        value = getattr(settings, name)
+        kind, optional = kinds[name]
+        if value is None and optional:
+            continue
+        problem = each.problem(value, kind)
+        if problem:
+            raise ValueError(f"{name} {problem}")
