@@ -15,6 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ sys.path[0] = str(Path(__file__).parents[1])
 
 import zoo  # noqa: E402
 from benchmarks.storage import random_zoo  # noqa: E402
+from processors import tasks  # noqa: E402
 from processors import train as training  # noqa: E402
+from processors.config import Request  # noqa: E402
 from processors.rows import Rows  # noqa: E402
 from processors.settings import Settings  # noqa: E402
 from zoo.making.plan import cpu_kind  # noqa: E402
@@ -46,14 +49,14 @@ def bare(model: Any, optimiser: Any, weights: zoo.Weights, labels: Any, updates:
     return (time.perf_counter() - begun) / updates
 
 
-def in_the_loop(name: str, data: dict[str, Rows], settings: Settings, stats: Any) -> float:
+def in_the_loop(name: str, task: tasks.Task, settings: dict[str, Any], stats: Any) -> float:
     """Seconds an update, by the run's own clock, which stands while it validates."""
     with tempfile.TemporaryDirectory() as folder:
-        accelerator = training._accelerator(settings, "cpu", None, Path(folder))
-        run = training._Run(
-            "classify", name, data, stats, settings, {"augment": "none"}, {}, 0, Path(folder),
-            accelerator, None, name,
-        )  # fmt: skip
+        request = Request("classify", name, "random", settings, {"augment": "none"})
+        config = training._settled(request, task, Path(folder))
+        accelerator = training._accelerator(config.settings, "cpu", None, config.out)
+        job = training._Job(task, config, accelerator, None, None, stats)
+        run = training._Run(job, config.settings, config.out, name)
         run.loop()
         return run.seconds / run.step
 
@@ -79,11 +82,10 @@ def main() -> None:
         for model_name, published in CASES.items():
             batch = given.batch or published
             updates = given.updates * max(1, 128 // batch)
-            settings = Settings(epochs=None, steps=updates, batch=batch, evaluations=1)
+            plain = Settings(epochs=None, steps=updates, batch=batch, evaluations=1)
             torch.manual_seed(0)
-            model = training.TASKS["classify"](
-                data, training.OPTIONS["classify"](augment="none")
-            ).module(model_name, stats, {})
+            task = tasks.make("classify", data, {"augment": "none"})
+            model = task.module(model_name, stats, {})
             model.train()
             optimiser = torch.optim.AdamW(model.parameters(), amsgrad=True)
             weights, columns = rows.batch(torch.arange(batch))
@@ -91,7 +93,7 @@ def main() -> None:
             for round_number in range(given.rounds + 1):
                 pair = (
                     bare(model, optimiser, weights, columns["label"], updates),
-                    in_the_loop(model_name, data, settings, stats),
+                    in_the_loop(model_name, task, asdict(plain), stats),
                 )
                 if round_number:  # the first warms up
                     taken.append(pair)

@@ -18,8 +18,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from processors import align
+from processors import align, matching
 from processors.encode import Normalise, RandomSymmetry
+from processors.progress import Workplace
+from processors.rows import Rows
 from zoo import NetworkSpec, Weights, symmetry
 
 # The published size of all methods on MNIST INRs.
@@ -132,18 +134,34 @@ class AlignedMLP(MLP):
 
     Call `fit_reference` with the training networks first; without, nothing is aligned.
     Matching takes from 0.6 ms a network (2-32-32-1) to 40 ms (hidden layers of 128) and
-    runs on the CPU: for many epochs align the data once (`align.align`), give their
-    statistics, and say so by `aligned`.
+    runs on the CPU, so a training aligns its data once, by `prepare`.
+
+    Args:
+        stats: see `encode.Normalise`; with the "reference" that `prepare` adds, `1 param`,
+            the networks that come in are taken for aligned already.
 
     Attributes:
         aligned: the networks that come in are aligned already; not saved.
     """
 
-    def __init__(self, spec: NetworkSpec, out: int, **options: object):
-        super().__init__(spec, out, **options)  # type: ignore[arg-type]
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        out: int,
+        stats: Mapping[str, Tensor] | None = None,
+        **options: object,
+    ):
+        super().__init__(spec, out, stats=stats, **options)  # type: ignore[arg-type]
         self.reference: Tensor
         self.register_buffer("reference", torch.zeros(1, spec.param_count))
-        self.aligned = False
+        self.aligned = stats is not None and "reference" in stats
+        if stats is not None and self.aligned:
+            self.reference.copy_(stats["reference"])
+
+    @staticmethod
+    def prepare(data: Mapping[str, Rows], place: Workplace) -> Mapping[str, Tensor]:
+        """Align the networks of all splits; the statistics that the model is built with."""
+        return matching.align_splits(data, place)
 
     def fit_reference(
         self, weights: Weights, sample: int = 1000, generator: torch.Generator | None = None

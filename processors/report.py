@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from processors import runs
+from processors.files import read_json, write_records, write_text
 from processors.published import Published, published_for, table_for
 from processors.tasks import figures
 from zoo import ZooError
@@ -87,8 +88,8 @@ def collect(folders: Iterable[str | Path]) -> list[tuple[Path | None, dict[str, 
             continue
         if not runs.is_run(path):
             raise ZooError(f"{path} is no run: it has no {runs.CONFIG} that wszoo wrote")
-        config = runs.read_json(path / runs.CONFIG)
-        found.append((path, {"config": config, "summary": runs.read_json(path / runs.SUMMARY)}))
+        config = read_json(path / runs.CONFIG)
+        found.append((path, {"config": config, "summary": read_json(path / runs.SUMMARY)}))
     once: dict[str, tuple[Path | None, dict[str, Any]]] = {}
     for folder, record in found:
         runs.check_config(record["config"], folder or "a file of `wszoo report --keep`")
@@ -117,7 +118,7 @@ def unfinished(folder: Path) -> bool:
 
 def keep(folders: Sequence[str | Path], path: Path) -> None:
     """Keep what a report needs of these runs in one JSON file, one record a line."""
-    runs.write_records(path, [record for _, record in collect(folders)])
+    write_records(path, [record for _, record in collect(folders)])
 
 
 def _scale(config: dict[str, Any], summary: dict[str, Any]) -> str:
@@ -288,4 +289,4 @@ def write(folders: Sequence[str | Path], out: str | Path) -> None:
     if not folders:
         raise ValueError("a report needs at least one run")
     found = collect(folders)
-    runs.write_text(Path(out), render(found, Path(out)))
+    write_text(Path(out), render(found, Path(out)))

@@ -16,13 +16,12 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from processors.settings import SEEDS
 from zoo import Moments, Weights, Zoo, normalisation, symmetry
 
 Batch: TypeAlias = tuple[Weights, dict[str, Tensor]]
 # Of a split that is held on the device whole.
 HELD_BYTES = 2e9
-# Seeds are from 0 to here.
-SEEDS = 1 << 32
 
 
 class Rows:

@@ -9,73 +9,28 @@ checkpoint/      to go on from; gone once the run is finished
 figures/  README.md
 """
 
-import hashlib
 import json
-import os
 import re
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from processors.config import RunConfig
+from processors.files import read_json, write_json, write_text
 from processors.models import MODEL, load
-from zoo import Zoo, ZooError
+from zoo import ZooError
 
 CONFIG, METRICS, SUMMARY, CARD = "config.json", "metrics.jsonl", "summary.json", "README.md"
 LAST, CHECKPOINT, FIGURES = "last", "checkpoint", "figures"
 LOCK = ".lock"
 # Stands in a card until it is known where the model will lie.
 _HERE = "PATH or user/name"
-# What a run may go on with otherwise: where the zoo lies, as its hash says that it is the same.
-_FREE = ("command", "versions", "device", "zoo", "options", "sizes")
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file in one step, so that a kill or a full disk leaves the old or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.new")
-    try:
-        fresh.write_bytes(content)
-        os.replace(fresh, path)
-    except OSError:
-        with suppress(OSError):
-            fresh.unlink()
-        raise
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a text file in one step."""
-    write_bytes(path, text.encode())
-
-
-def write_json(path: Path, plain: Any) -> None:
-    """Replace a JSON file in one step."""
-    write_text(path, json.dumps(plain, indent=2) + "\n")
-
-
-def write_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Replace a file of what reports need, {"config", "summary"} of each run, one a line."""
-    lines = ",\n".join(json.dumps(record) for record in records)
-    write_text(path, f"[\n{lines}\n]\n")
-
-
-def read_json(path: Path) -> Any:
-    """What a JSON file holds.
-
-    Raises:
-        ZooError: if it is missing or damaged.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ZooError(f"{path} is missing: {path.parent} is no finished run") from None
-    except (OSError, ValueError) as error:
-        raise ZooError(f"{path} cannot be read: {error}") from error
 
 
 def check_config(config: Mapping[str, Any], where: str | Path) -> None:
@@ -85,11 +40,6 @@ def check_config(config: Mapping[str, Any], where: str | Path) -> None:
         raise ZooError(
             f"{where} holds a run of an older wszoo, without {', '.join(lacking)}; train it again"
         )
-
-
-def zoo_sha256(zoo: Zoo) -> str:
-    """Of a zoo's index, which has the hash of every file."""
-    return hashlib.sha256((zoo.folder / "zoo.json").read_bytes()).hexdigest()
 
 
 def is_run(folder: Path) -> bool:
@@ -132,10 +82,10 @@ def one_writer(folder: Path) -> Iterator[None]:
 
 def _names(folder: Path) -> set[str]:
     """What lies in a folder, less what a start that was cut leaves behind."""
-    return {p.name for p in folder.glob("*")} - {LOCK, f".{CONFIG}.new"}
+    return {p.name for p in folder.glob("*")} - {LOCK, f".{CONFIG}.new", f".{CONFIG}.tmp"}
 
 
-def begin(folder: Path, config: Mapping[str, Any], overwrite: bool) -> None:
+def begin(folder: Path, config: RunConfig, overwrite: bool) -> None:
     """Enter the folder of a run, a new one or one that is to go on.
 
     Raises:
@@ -150,30 +100,15 @@ def begin(folder: Path, config: Mapping[str, Any], overwrite: bool) -> None:
             elif path.name != LOCK:
                 path.unlink()
     if not _names(folder):
-        write_json(folder / CONFIG, config)
+        write_json(folder / CONFIG, config.to_json())
         return
     if not is_run(folder):
         raise ValueError(f"{folder} holds something that is not a run; choose another --out")
-    found = read_json(folder / CONFIG)
-    changed = [
-        f"{name} is {was!r}, not {now!r}" for name, was, now in _differences(found, dict(config))
-    ]
-    if changed:
+    if changed := config.differences(read_json(folder / CONFIG)):
         raise ValueError(
             f"{folder} holds another run: {'; '.join(changed)}; choose another --out, or "
             "--overwrite"
         )
-
-
-def _differences(was: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(was, dict) and isinstance(now, dict):
-        for key in sorted({*was, *now}):
-            inner = f"{name}.{key}" if name else key
-            if inner in _FREE:
-                continue
-            yield from _differences(was.get(key), now.get(key), inner)
-    elif was != now:
-        yield name, was, now
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

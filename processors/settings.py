@@ -10,6 +10,8 @@ from typing import Any
 OPTIMISERS = ("adamw", "adam")
 SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("float32", "bf16")
+# Seeds are from 0 to here.
+SEEDS = 1 << 32
 
 
 def describe(default: Any, text: str) -> Any:

@@ -13,16 +13,13 @@ import contextlib
 import io
 import json
 import math
-import os
-import shlex
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -30,156 +27,25 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 import zoo as zoos
-from processors import runs
-from processors.models import known_model
-from processors.options import OPTIONS
-from processors.rows import SEEDS, Rows, batch_rows, mixed, orders, steps_per_epoch
+from processors import runs, tasks
+from processors.config import SPLITS, Request, RunConfig, zoo_sha256
+from processors.evaluation import evaluate, find_device
+from processors.files import read_json, write_bytes, write_json, write_text
+from processors.models import MODELS, known_model
+from processors.progress import Progress, Report, Workplace
+from processors.rows import batch_rows, mixed, orders, steps_per_epoch
 from processors.settings import Settings
-from processors.tasks import TASKS, Task, figures
-from zoo import Weights, Zoo, ZooError, machine, symmetry
+from processors.tasks import Task, figures
+from zoo import Weights, Zoo, ZooError, machine
 
-SPLITS = ("train", "validation", "test")
-DEVICES = ("auto", "cpu", "cuda", "mps")
+__all__ = ["Diverged", "Progress", "Report", "evaluate", "fit_model", "train"]
 # Between checkpoints; one more is made at every validation.
 CHECKPOINT_SECONDS = 60.0
-_STATE, _BEST, _MATCHED = "state.pt", "best.safetensors", "matched.safetensors"
-# Networks whose mean others are matched to; also those that are matched at a time.
-_SAMPLE = 1000
-_PACKAGES = ("wszoo", "torch", "accelerate", "numpy")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is.
-
-    Attributes:
-        label: what is being trained.
-        step, steps: updates done, and in all; or whatever `unit` names.
-        loss: of the last update that was logged.
-        metric, best: the validation metric's name, and its best value so far.
-    """
-
-    label: str
-    step: int
-    steps: int
-    loss: float | None
-    metric: str
-    best: float | None
-    unit: str = "step"
-
-
-Report = Callable[[Progress], None]
+_STATE, _BEST = "state.pt", "best.safetensors"
 
 
 class Diverged(ZooError):
     """A training whose numbers are no longer finite."""
-
-
-def settings_of(task: str, model: str, splits: Mapping[str, Rows], changes: Mapping[str, Any],
-                options: Mapping[str, Any]) -> tuple[Task, Settings]:  # fmt: skip
-    """The task on these splits, and its settings for a model with changes.
-
-    Raises:
-        ValueError: for an unknown task, option or setting, or a zoo that does not fit.
-    """
-    made = make(task, splits, options)
-    given = dict(changes)
-    names = [each.name for each in fields(Settings)]
-    if unknown := sorted(set(given) - set(names)):
-        raise ValueError(f"unknown setting {unknown[0]!r}; known: {', '.join(names)}")
-    if given.get("steps") is not None:
-        given.setdefault("epochs", None)
-    if given.get("epochs") is not None:
-        given.setdefault("steps", None)
-    return made, replace(made.settings(model), **given)
-
-
-def make(task: str, splits: Mapping[str, Rows], options: Mapping[str, Any]) -> Task:
-    """A task on these splits.
-
-    Raises:
-        ValueError: for an unknown task or option, or a zoo that does not fit.
-    """
-    kind = TASKS[known(task)]
-    names = [each.name for each in fields(OPTIONS[task])]
-    if unknown := sorted(set(options) - set(names)):
-        raise ValueError(f"task {task!r} has no option {unknown[0]!r}; known: {', '.join(names)}")
-    hints = get_type_hints(OPTIONS[task])
-    for name, value in options.items():
-        # JSON and Python have whole numbers where fractions would do.
-        wanted = hints[name] | int if hints[name] is float else hints[name]
-        if not isinstance(value, wanted):
-            raise ValueError(
-                f"option {name} of task {task!r} must be of type "
-                f"{getattr(hints[name], '__name__', hints[name])}, got {value!r}"
-            )
-    return kind(splits, OPTIONS[task](**options))
-
-
-def known(task: str) -> str:
-    """The task's name.
-
-    Raises:
-        ValueError: if there is none of that name; lists those there are.
-    """
-    if task not in TASKS:
-        raise ValueError(f"unknown task {task!r}; known: {', '.join(TASKS)}")
-    return task
-
-
-def parse_limit(text: str | None) -> dict[str, int]:
-    """Networks at most of each split.
-
-    >>> parse_limit("100")
-    {'train': 100, 'validation': 100, 'test': 100}
-    >>> parse_limit("train=50,test=10")
-    {'train': 50, 'test': 10}
-
-    Raises:
-        ValueError: for anything else.
-    """
-    if text is None:
-        return {}
-    wrong = f"expected a number, or splits such as train=100,test=50, got {text!r}"
-    try:
-        if "=" not in text:
-            found = dict.fromkeys(SPLITS, int(text))
-        else:
-            pairs = (part.split("=") for part in text.split(","))
-            found = {name.strip(): int(number) for name, number in pairs}
-    except ValueError:
-        raise ValueError(wrong) from None
-    if set(found) - set(SPLITS) or min(found.values()) < 1:
-        raise ValueError(wrong)
-    return found
-
-
-def command(
-    task: str,
-    model: str,
-    zoo: str,
-    out: Path,
-    settings: Mapping[str, Any],
-    options: Mapping[str, Any],
-    sizes: Mapping[str, Any],
-    seed: int,
-    split_limit: str | None,
-    lr_grid: Sequence[float],
-) -> str:
-    """The command line that makes this run."""
-    words = ["wszoo", "train", task, zoo, "--model", model]
-    for name, value in {**settings, **options}.items():
-        if value is None or value is False:
-            continue
-        words.append(f"--{name.replace('_', '-')}")
-        words += [] if value is True else [f"{value}"]
-    for name, value in sizes.items():
-        plain = value if isinstance(value, str) else json.dumps(value).replace(" ", "")
-        words += ["--set", f"{name}={plain}"]
-    words += ["--seed", str(seed)] if seed else []
-    words += ["--split-limit", split_limit] if split_limit else []
-    words += ["--lr-grid", ",".join(f"{lr:g}" for lr in lr_grid)] if lr_grid else []
-    return shlex.join([*words, "--out", str(out)])
 
 
 def _accelerator(settings: Settings, device: str, log_with: str | None, out: Path) -> Any:
@@ -218,7 +84,7 @@ def _leave() -> None:
         torch.distributed.destroy_process_group()
 
 
-def train(
+def fit_model(
     task: str,
     model: str,
     zoo: str | Path,
@@ -257,80 +123,108 @@ def train(
         ValueError: for misuse, and zoos or models that do not fit.
         ZooError: if the zoo is damaged, the loss is no longer finite, or the disk is full.
     """
-    folder = Path(out)
-    known(task)
+    tasks.known(task)
     known_model(model)
-    if not 0 <= seed < SEEDS:
-        raise ValueError(f"seed must be from 0 to {SEEDS - 1}, got {seed}")
-    limits = parse_limit(split_limit)
+    request = Request(
+        task, model, str(zoo), settings or {}, options or {}, sizes or {}, seed, split_limit,
+        tuple(lr_grid),
+    )  # fmt: skip
     machine.limit_torch()
-    first = _device(device)
-    opened = _open(str(zoo))
-    data = {s: TASKS[task].rows(each, first, limits.get(s)) for s, each in opened.items()}
-    made, chosen = settings_of(task, model, data, settings or {}, options or {})
-    for lr in lr_grid:
+    made = _task(request, find_device(device))
+    config = _settled(request, made, Path(out))
+    accelerator = _accelerator(config.settings, device, log_with, config.out)
+    _check_processes(config, accelerator.num_processes)
+    return _in_folder(_Job(made, config, accelerator, log_with, progress), overwrite)
+
+
+# The name that scripts of the first version know.
+train = fit_model
+
+
+def _task(request: Request, device: torch.device) -> Task:
+    """The task on all splits of the zoo."""
+    opened, kind = _open(request.zoo), tasks.known(request.task)
+    data = {s: kind.rows(each, device, request.limits.get(s)) for s, each in opened.items()}
+    return tasks.make(request.task, data, request.options)
+
+
+def _settled(request: Request, task: Task, out: Path) -> RunConfig:
+    """Everything that the run depends on.
+
+    Raises:
+        ValueError: for settings that cannot be, or a model that cannot be built.
+    """
+    chosen = request.settled(task.settings(request.model))
+    for lr in request.lr_grid:
         _tenth(replace(chosen, lr=lr))
-    _check_sizes(made, model, sizes or {})
-    accelerator = _accelerator(chosen, device, log_with, folder)
-    per_epoch = steps_per_epoch(len(data["train"]), chosen.batch)
-    if len(data["train"]) // per_epoch < accelerator.num_processes:
+    _check_sizes(task, request.model, request.sizes)
+    index = task.data["train"].zoo.index
+    return RunConfig(
+        request,
+        zoo_name=index.name,
+        zoo_sha256=zoo_sha256(task.data["train"].zoo),
+        recipe=index.recipe,
+        source=index.source["name"],
+        networks={split: len(rows) for split, rows in task.data.items()},
+        settings=chosen,
+        task_options=task.options,
+        model_sizes={**task.sizes(request.model), **request.sizes},
+        out=out,
+    )
+
+
+def _check_processes(config: RunConfig, processes: int) -> None:
+    """ValueError if there are batches with fewer networks than processes."""
+    networks = config.networks["train"]
+    per_epoch = steps_per_epoch(networks, config.settings.batch)
+    if networks // per_epoch < processes:
         raise ValueError(
-            f"{len(data['train'])} networks in {per_epoch} batches are too few for "
-            f"{accelerator.num_processes} processes; raise --batch"
+            f"{networks} networks in {per_epoch} batches are too few for {processes} processes; "
+            "raise --batch"
         )
-    # The grid is part of what the run depends on; its answer is not yet known.
-    config = {
-        "wszoo": "run",
-        "task": task,
-        "model": model,
-        "zoo": str(zoo),
-        "zoo_name": opened["train"].index.name,
-        "zoo_sha256": runs.zoo_sha256(opened["train"]),
-        "recipe": opened["train"].index.recipe,
-        "source": opened["train"].index.source["name"],
-        "networks": {split: len(rows) for split, rows in data.items()},
-        "settings": asdict(chosen),
-        "options": dict(options or {}),
-        "sizes": dict(sizes or {}),
-        # With the defaults of the task, which may be others in another version.
-        "task_options": asdict(made.options),
-        "model_sizes": {**made.sizes(model), **(sizes or {})},
-        "seed": seed,
-        "split_limit": limits,
-        "lr_grid": list(lr_grid),
-        "versions": {name: version(name) for name in _PACKAGES},
-        "command": command(
-            task,
-            model,
-            str(zoo),
-            folder,
-            settings or {},
-            options or {},
-            sizes or {},
-            seed,
-            split_limit,
-            lr_grid,
-        ),
-    }
-    # As it comes back from the file.
-    config = json.loads(json.dumps(config))
-    main = accelerator.is_main_process
-    with runs.one_writer(folder) if main else contextlib.nullcontext():
-        if main:
-            runs.begin(folder, config, overwrite)
-        accelerator.wait_for_everyone()
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A run that is sound: what it is, and who works on it.
+
+    Attributes:
+        stats: what the model is built with; of the zoo, or what its `prepare` has found.
+    """
+
+    task: Task
+    config: RunConfig
+    accelerator: Any
+    log_with: str | None
+    progress: Report | None
+    stats: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        return self.config.out
+
+    @property
+    def main(self) -> bool:
+        """Whether this process is the one that writes."""
+        return bool(self.accelerator.is_main_process)
+
+
+def _in_folder(job: _Job, overwrite: bool) -> dict[str, Any]:
+    """The run in a folder of its own; that of a finished one is its summary."""
+    folder = job.folder
+    with runs.one_writer(folder) if job.main else contextlib.nullcontext():
+        if job.main:
+            runs.begin(folder, job.config, overwrite)
+        job.accelerator.wait_for_everyone()
         if (folder / runs.SUMMARY).is_file():
-            found: dict[str, Any] = runs.read_json(folder / runs.SUMMARY)
+            found: dict[str, Any] = read_json(folder / runs.SUMMARY)
             return found
         try:
-            return _work(
-                made, model, folder, config, chosen, dict(sizes or {}), seed, lr_grid,
-                accelerator, log_with, progress,
-            )  # fmt: skip
+            return _work(job)
         except torch.OutOfMemoryError as error:
             raise ZooError(
-                f"{accelerator.device} has no memory left: {str(error).partition('.')[0]}; try "
-                "--accumulate 2, or a smaller --batch"
+                f"{job.accelerator.device} has no memory left: {str(error).partition('.')[0]}; "
+                "try --accumulate 2, or a smaller --batch"
             ) from error
         except (OSError, SafetensorError) as error:
             raise ZooError(
@@ -371,74 +265,52 @@ def _check_sizes(task: Task, model: str, sizes: Mapping[str, Any]) -> None:
         raise ValueError(f"{model} cannot be built with {given}: {line:.300}") from error
 
 
-def _work(
-    task: Task,
-    model: str,
-    folder: Path,
-    config: dict[str, Any],
-    chosen: Settings,
-    sizes: dict[str, Any],
-    seed: int,
-    lr_grid: Sequence[float],
-    accelerator: Any,
-    log_with: str | None,
-    progress: Report | None,
-) -> dict[str, Any]:
-    """Everything that takes time, in a folder of one's own."""
-    stats: Mapping[str, Any] = task.data["train"].zoo.stats()
-    if model == "mlp-align":
-        main = accelerator.is_main_process
-        stats = _align(
-            task.data, seed, folder / runs.CHECKPOINT / _MATCHED, main, progress if main else None
-        )
-    found_grid: dict[str, float | None] = {}
-    if lr_grid:
-        tried = {}
-        for lr in lr_grid:
-            trial = _tenth(replace(chosen, lr=lr))
-            tried[lr] = _Run(
-                task, model, stats, trial, sizes, seed, folder / "grid" / f"{lr:g}", accelerator,
-                progress, f"{model} lr {lr:g}",
-            ).trial()  # fmt: skip
-        sound = {lr: value for lr, value in tried.items() if value is not None}
-        if not sound:
-            raise Diverged(
-                "the loss is no longer finite with any rate of --lr-grid; try lower ones"
-            )
-        best = max(sound, key=lambda lr: sound[lr] if task.higher else -sound[lr])
-        chosen = replace(chosen, lr=best)
-        config = {**config, "settings": asdict(chosen)}
-        found_grid = {f"{lr:g}": value for lr, value in tried.items()}
-    run = _Run(task, model, stats, chosen, sizes, seed, folder, accelerator, progress, model)
-    if log_with:
-        accelerator.init_trackers("wszoo", config=_flat(config))
-    summary = run.finish(config, found_grid)
-    if log_with:
+def _work(job: _Job) -> dict[str, Any]:
+    """Everything that takes time: preparation, trials of rates, the training itself."""
+    job = replace(job, stats=_prepared(job))
+    config, accelerator = job.config, job.accelerator
+    tried = _tried(job)
+    if tried:
+        best = _best_rate(tried, job.task.higher)
+        config = replace(config, settings=replace(config.settings, lr=best))
+        job = replace(job, config=config)
+    run = _Run(job, config.settings, config.out, config.request.model)
+    if job.log_with:
+        accelerator.init_trackers("wszoo", config=_flat(config.to_json()))
+    summary = run.finish({f"{lr:g}": value for lr, value in tried.items()})
+    if job.log_with:
         accelerator.end_training()
     return summary
 
 
-def _device(device: str) -> torch.device:
-    """Where the networks are held.
+def _prepared(job: _Job) -> Mapping[str, Any]:
+    """The statistics that the model is built with, after what its class does with the data."""
+    data, request = job.task.data, job.config.request
+    prepare = getattr(MODELS[request.model], "prepare", None)
+    if prepare is None:
+        stats: Mapping[str, Any] = data["train"].zoo.stats()
+        return stats
+    folder = job.folder / runs.CHECKPOINT
+    place = Workplace(request.seed, folder, job.main, job.progress)
+    found: Mapping[str, Any] = prepare(data, place)
+    return found
 
-    Raises:
-        ValueError: for an unknown device, or one that is not there.
-    """
-    if device not in DEVICES:
-        raise ValueError(f"unknown device {device!r}; known: {', '.join(DEVICES)}")
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if (device == "cuda" and not cuda) or (device == "mps" and not mps):
-        raise ValueError(f"device {device!r} is not there: torch sees no GPU; use --device cpu")
-    # What `accelerate launch --cpu` says to its processes.
-    forced = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on")
-    if device == "cpu" or forced or not (cuda or mps):
-        return torch.device("cpu")
-    # Under accelerate launch every process has a GPU of its own.
-    return (
-        torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        if cuda
-        else torch.device("mps")
-    )
+
+def _tried(job: _Job) -> dict[float, float | None]:
+    """The best validation metric of every rate of the grid; None where it diverged."""
+    found = {}
+    for lr in job.config.request.lr_grid:
+        trial = _tenth(replace(job.config.settings, lr=lr))
+        folder, label = job.folder / "grid" / f"{lr:g}", f"{job.config.request.model} lr {lr:g}"
+        found[lr] = _Run(job, trial, folder, label).trial()
+    return found
+
+
+def _best_rate(tried: Mapping[float, float | None], higher: bool) -> float:
+    sound = {lr: value for lr, value in tried.items() if value is not None}
+    if not sound:
+        raise Diverged("the loss is no longer finite with any rate of --lr-grid; try lower ones")
+    return max(sound, key=lambda lr: sound[lr] if higher else -sound[lr])
 
 
 def _flat(config: Mapping[str, Any], name: str = "") -> dict[str, Any]:
@@ -460,86 +332,17 @@ def _tenth(settings: Settings) -> Settings:
     return replace(settings, steps=max(1, (settings.steps or 0) // 10), **short)
 
 
-def _align(
-    data: Mapping[str, Rows], seed: int, path: Path, main: bool, progress: Report | None
-) -> Mapping[str, Any]:
-    """Align all splits to a mean of training networks, which also sets the statistics.
-
-    Args:
-        path: of the permutations found so far, int32, which a later call goes on from.
-        main: whether this process writes them.
-    """
-    from processors import align
-
-    spec = data["train"].zoo.spec
-    known = load_file(path) if path.is_file() else {}
-    total, saved = sum(map(len, data.values())), time.perf_counter()
-
-    def keep() -> None:
-        if main:
-            runs.write_bytes(path, save(known))
-
-    def tell(done: int) -> None:
-        if progress is not None:
-            progress(Progress("matching", done, total, None, "", None, unit="network"))
-
-    tell(0)
-    if "reference" not in known:
-        generator = torch.Generator().manual_seed(seed)
-        order = torch.randperm(min(_SAMPLE, len(data["train"])), generator=generator)
-        sample = data["train"].batch(order)[0].to("cpu")
-        known["reference"] = align.mean_reference(spec, sample).flatten()
-        keep()
-    reference = Weights.unflatten(known["reference"], spec)
-    before = 0
-    for split, rows in data.items():
-        names = {f"{split}.{n}": width for n, width in enumerate(spec.widths[1:-1])}
-        for name, width in names.items():
-            known.setdefault(name, torch.empty(0, width, dtype=torch.int32))
-        start = min((len(known[name]) for name in names), default=len(rows))
-        for part in torch.arange(start, len(rows)).split(_SAMPLE):
-            found = align.match(spec, rows.batch(part)[0], reference).permutations
-            for name, order in zip(names, found, strict=True):
-                known[name] = torch.cat([known[name], order.int()])
-            if time.perf_counter() - saved > CHECKPOINT_SECONDS:
-                keep()
-                saved = time.perf_counter()
-            tell(before + int(part[-1]) + 1)
-        before += len(rows)
-        rows.permute(symmetry.Element.permuting(known[name].long() for name in names))
-    keep()
-    return {**data["train"].stats(), "reference": known["reference"]}
-
-
 class _Run:
     """One training, of a trial of a learning rate or of the run itself."""
 
-    def __init__(
-        self,
-        task: Task,
-        model: str,
-        stats: Mapping[str, Any],
-        settings: Settings,
-        sizes: dict[str, Any],
-        seed: int,
-        folder: Path,
-        accelerator: Any,
-        progress: Report | None,
-        label: str,
-    ):
-        self.task, self.data = task, task.data
-        self.model, self.settings, self.seed = model, settings, seed
-        self.folder, self.accelerator = folder, accelerator
-        self.progress, self.label = progress, label
-        self.main = bool(accelerator.is_main_process)
-        torch.manual_seed(seed)
-        plain = {name: value for name, value in stats.items() if name != "reference"}
-        self.module: nn.Module = self.task.module(model, plain, sizes)
-        if "reference" in stats:
-            # The data are aligned already; the saved model aligns what it is given.
-            inner: Any = self._inner()
-            inner.reference.copy_(stats["reference"])
-            inner.aligned = True
+    def __init__(self, job: _Job, settings: Settings, folder: Path, label: str):
+        self.job, self.task, self.data = job, job.task, job.task.data
+        self.settings, self.seed = settings, job.config.request.seed
+        self.folder, self.label = folder, label
+        self.accelerator, self.main = job.accelerator, job.main
+        torch.manual_seed(self.seed)
+        request = job.config.request
+        self.module: nn.Module = self.task.module(request.model, job.stats, dict(request.sizes))
         self.per_epoch = steps_per_epoch(len(self.data["train"]), settings.batch)
         self.total = settings.total(self.per_epoch)
         self.interval = math.ceil(self.total / settings.evaluations)
@@ -551,11 +354,6 @@ class _Run:
         self.last_loss: float | None = None
         # Of the updates since the last record.
         self.losses: list[torch.Tensor] = []
-
-    def _inner(self) -> Any:
-        processor = self.task.processor(self.module)
-        assert processor is not None
-        return processor.model
 
     # -- checkpoints
 
@@ -576,7 +374,7 @@ class _Run:
         # To a file, torch.save tells of a full disk in the words of its zip writer.
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        runs.write_bytes(path, buffer.getvalue())
+        write_bytes(path, buffer.getvalue())
 
     def _resume(self, optimiser: Any) -> None:
         path = self.folder / runs.CHECKPOINT / _STATE
@@ -597,7 +395,7 @@ class _Run:
 
     def _rewrite(self, records: Sequence[Mapping[str, Any]]) -> None:
         text = "".join(json.dumps(record) + "\n" for record in records)
-        runs.write_text(self.folder / runs.METRICS, text)
+        write_text(self.folder / runs.METRICS, text)
 
     def _log(self, record: dict[str, Any]) -> None:
         if not self.main:
@@ -608,8 +406,8 @@ class _Run:
         self.accelerator.log(_flat(record), step=record["step"])
 
     def _tell(self) -> None:
-        if self.progress is not None and self.main:
-            self.progress(
+        if self.job.progress is not None and self.main:
+            self.job.progress(
                 Progress(
                     self.label, self.step, self.total, self.last_loss, self.task.metric, self.best
                 )
@@ -774,7 +572,7 @@ class _Run:
     def trial(self) -> float | None:
         """The best validation metric of this training; None if it diverged."""
         path = self.folder / runs.SUMMARY
-        found = self._shared(runs.read_json(path) if self.main and path.is_file() else None)
+        found = self._shared(read_json(path) if self.main and path.is_file() else None)
         if found is not None:
             return found["best"]
         try:
@@ -782,20 +580,19 @@ class _Run:
         except Diverged:
             self.best = None
         if self.main:
-            runs.write_json(path, {"best": self.best})
+            write_json(path, {"best": self.best})
             shutil.rmtree(self.folder / runs.CHECKPOINT, ignore_errors=True)
         return self.best
 
-    def finish(self, config: dict[str, Any], lr_grid: Mapping[str, float | None]) -> dict[str, Any]:
+    def finish(self, lr_grid: Mapping[str, float | None]) -> dict[str, Any]:
         """Train to the end, measure the best weights on the test split, and write it all."""
         self.loop()
-        summary = self._conclude(config, lr_grid) if self.main else None
+        summary = self._conclude(lr_grid) if self.main else None
         found: dict[str, Any] = self._shared(summary)
         return found
 
-    def _conclude(
-        self, config: dict[str, Any], lr_grid: Mapping[str, float | None]
-    ) -> dict[str, Any]:
+    def _conclude(self, lr_grid: Mapping[str, float | None]) -> dict[str, Any]:
+        config, request = self.job.config, self.job.config.request
         folder, task = self.folder, self.task
         # Autocast was for training; what is saved is measured as `evaluate` will.
         self.accelerator.unwrap_model(self.module, keep_fp32_wrapper=False)
@@ -806,9 +603,9 @@ class _Run:
         found = {split: task.evaluate(self.module, split) for split in ("validation", "test")}
         parameters = sum(p.numel() for p in self.module.parameters())
         summary = {
-            "task": config["task"],
-            "model": config["model"],
-            "zoo": config["zoo"],
+            "task": request.task,
+            "model": request.model,
+            "zoo": request.zoo,
             "epochs": round(self.step / self.per_epoch, 2),
             "networks": len(self.data["train"]),
             "seed": self.seed,
@@ -817,8 +614,8 @@ class _Run:
             **found,
             "metric": task.metric,
             "higher": task.higher,
-            "recipe": config["recipe"]["name"],
-            "source": config["source"],
+            "recipe": config.recipe["name"],
+            "source": config.source,
             "steps": self.step,
             "best_step": self.best_step,
             "batch": self.settings.batch,
@@ -829,23 +626,21 @@ class _Run:
         }
         processor = task.processor(self.module)
         if processor is not None:
-            if self.model == "mlp-align":
-                self._inner().aligned = False
             processor.save_pretrained(folder / runs.MODEL)
         task.figures(self.module, "test", folder / runs.FIGURES)
         records = runs.read_metrics(folder)
         figures.curves(records, task.metric, folder / runs.FIGURES / "curves.png")
         _write_weights(last, folder / runs.LAST / "model.safetensors")
-        config = {**config, "title": task.title}
         drawn = sorted(f"{runs.FIGURES}/{p.name}" for p in (folder / runs.FIGURES).glob("*.png"))
-        runs.write_text(folder / runs.CARD, runs.card(config, summary, drawn))
-        runs.write_json(folder / runs.SUMMARY, summary)
+        told = {**config.to_json(), "title": task.title}
+        write_text(folder / runs.CARD, runs.card(told, summary, drawn))
+        write_json(folder / runs.SUMMARY, summary)
         shutil.rmtree(folder / runs.CHECKPOINT, ignore_errors=True)
         return summary
 
 
 def _write_weights(state: Mapping[str, torch.Tensor], path: Path) -> None:
-    runs.write_bytes(path, save({name: v.contiguous().cpu() for name, v in state.items()}))
+    write_bytes(path, save({name: v.contiguous().cpu() for name, v in state.items()}))
 
 
 def _read_weights(module: nn.Module, path: Path) -> dict[str, Any]:
@@ -871,59 +666,3 @@ def device_name(device: torch.device) -> str:
     if device.type == "cpu":
         return f"cpu, {torch.get_num_threads()} threads"
     return device.type
-
-
-def evaluate(
-    run: str | Path,
-    zoo: str | Path,
-    split: str = "test",
-    *,
-    split_limit: str | None = None,
-    options: Mapping[str, Any] | None = None,
-    device: str = "auto",
-    keep: str | Path | None = None,
-) -> dict[str, float]:
-    """The metrics of a finished run's model on a split of a zoo, of the same networks.
-
-    Args:
-        options: of the task, over those of the run.
-        keep: a JSON file for what a report needs, which then has a row of its own.
-
-    Raises:
-        ValueError: if the zoo's networks are of another architecture than the model's, or
-            what is to be kept is not of the test split of the run's zoo.
-        ZooError: if the run is not finished.
-    """
-    folder, where = Path(run), _device(device)
-    limits = parse_limit(split_limit)
-    machine.limit_torch()
-    best = runs.model_folder(folder)
-    config = runs.read_json(folder / runs.CONFIG)
-    runs.check_config(config, folder)
-    if keep is not None and split != "test":
-        raise ValueError(f"reports show the test split; {split!r} cannot be kept for them")
-    kind = TASKS[known(config["task"])]
-    data = {split: kind.rows(zoos.open_zoo(str(zoo), split), where, limits.get(split))}
-    if kind.probes and split != "train":
-        data["train"] = kind.rows(zoos.open_zoo(str(zoo), "train"), where, limits.get("train"))
-    task = make(config["task"], data, {**config["task_options"], **(options or {})})
-    if keep is not None and runs.zoo_sha256(data[split].zoo) != config["zoo_sha256"]:
-        raise ValueError(f"reports show a run on its own zoo, {config['zoo_name']}; not on {zoo}")
-    model = task.restore(best).to(where).eval()
-    metrics = task.evaluate(model, split)
-    if keep is not None:
-        words = ["wszoo", "eval", str(run), str(zoo)]
-        words += ["--split-limit", split_limit] if split_limit else []
-        words += [
-            w for name, value in (options or {}).items() for w in ("--option", f"{name}={value}")
-        ]
-        kept = {
-            **config,
-            "networks": {**config["networks"], split: len(data[split])},
-            "options": {**config["options"], **(options or {})},
-            "task_options": asdict(task.options),
-            "command": shlex.join([*words, "--keep", str(keep)]),
-        }
-        summary = {**runs.read_json(folder / runs.SUMMARY), split: metrics}
-        runs.write_records(Path(keep), [{"config": kept, "summary": summary}])
-    return metrics

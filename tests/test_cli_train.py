@@ -15,6 +15,7 @@ from test_processors_train import environment, wait_for
 
 from cli.train import TASK_HELP, parse_grid, parse_sizes
 from processors import runs
+from processors.files import read_json
 from processors.options import OPTIONS
 from processors.settings import Settings, texts
 from processors.tasks import TASKS
@@ -61,7 +62,7 @@ def trained(digits_zoo, waves_zoo, trajectories_zoo, tmp_path_factory) -> "Train
 )
 def test_every_task_from_end_to_end(trained, task, metrics, figure):
     out, zoo = trained[task]
-    summary = runs.read_json(out / "summary.json")
+    summary = read_json(out / "summary.json")
     assert summary["task"] == task
     for split in ("validation", "test"):
         assert list(summary[split]) == metrics
@@ -93,7 +94,7 @@ def test_accuracy_is_told_from_statistics(trained):
 
 def test_options_of_a_task_can_be_changed_when_measuring(trained):
     out, zoo = trained["generalize"]
-    kept = runs.read_json(out / "summary.json")["test"]
+    kept = read_json(out / "summary.json")["test"]
     result = run("eval", out, zoo, "--option", "rescale=3", "--device", "cpu")
     found = dict(line.split() for line in result.stdout.splitlines())
     assert float(found["tau"]) == pytest.approx(kept["tau"], rel=1e-4)
@@ -131,12 +132,12 @@ def test_the_command_of_a_run_makes_it_again(trained, monkeypatch, tmp_path):
     import shlex
 
     out, _ = trained["regress"]
-    words = shlex.split(runs.read_json(out / "config.json")["command"])
+    words = shlex.split(read_json(out / "config.json")["command"])
     assert words[:3] == ["wszoo", "train", "regress"]
     words[words.index("--out") + 1] = str(tmp_path / "again")
     result = run(*words[1:], "--device", "cpu")
     assert result.exit_code == 0, result.output
-    ours, theirs = (runs.read_json(f / "summary.json") for f in (tmp_path / "again", out))
+    ours, theirs = (read_json(f / "summary.json") for f in (tmp_path / "again", out))
     assert ours["test"] == theirs["test"]
 
 
@@ -281,7 +282,7 @@ def test_a_write_that_fails_is_one_line_and_the_run_goes_on(waves_zoo, tmp_path)
     for folder in (out, tmp_path / "whole"):
         result = run("train", *words, folder)
         assert result.exit_code == 0, result.output
-    ours, theirs = (runs.read_json(f / "summary.json") for f in (out, tmp_path / "whole"))
+    ours, theirs = (read_json(f / "summary.json") for f in (out, tmp_path / "whole"))
     assert ours["test"] == theirs["test"]
 
 

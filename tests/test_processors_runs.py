@@ -15,6 +15,7 @@ from local_hub import TOKEN, Client, Hub
 import processors
 import zoo
 from processors import runs
+from processors.files import read_json, write_json
 from zoo import ZooError
 
 
@@ -63,7 +64,7 @@ def test_a_run_becomes_a_model_repository(hub, published, finished):
     ]  # fmt: skip
     assert found["model.safetensors"] == (finished / "model/model.safetensors").read_bytes()
     assert found["config.json"] == (finished / "model/config.json").read_bytes()
-    summary = runs.read_json(finished / "summary.json")
+    summary = read_json(finished / "summary.json")
     assert json.loads(found["summary.json"]) == {**summary, "zoo": "digits"}
 
 
@@ -130,10 +131,10 @@ def test_training_and_measuring_by_the_name_of_a_zoo(hub, client, published, fin
     # Every file once at most, however many splits there are.
     fetched = [s.path for s in hub.seen if s.method == "GET" and "/resolve/" in s.path]
     assert len(fetched) == len(set(fetched))
-    ours, theirs = (runs.read_json(folder / "summary.json") for folder in (out, finished))
+    ours, theirs = (read_json(folder / "summary.json") for folder in (out, finished))
     assert ours["zoo"] == "user/digits"
     assert ours["test"] == theirs["test"]
-    shas = [runs.read_json(folder / "config.json")["zoo_sha256"] for folder in (out, finished)]
+    shas = [read_json(folder / "config.json")["zoo_sha256"] for folder in (out, finished)]
     assert shas[0] == shas[1]
     hub.seen.clear()
     ran = client.run("eval", finished, "user/digits", "--device", "cpu")
@@ -184,20 +185,20 @@ def test_a_line_that_was_cut_is_left_out(tmp_path):
 
 def test_files_are_replaced_in_one_step(tmp_path, monkeypatch):
     path = tmp_path / "deep" / "x.json"
-    runs.write_json(path, {"a": 1})
+    write_json(path, {"a": 1})
 
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs.os, "replace", killed)
+    monkeypatch.setattr(Path, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        runs.write_json(path, {"a": 2})
-    assert runs.read_json(path) == {"a": 1}
+        write_json(path, {"a": 2})
+    assert read_json(path) == {"a": 1}
     path.write_text("{")
     with pytest.raises(ZooError, match=r"x\.json cannot be read"):
-        runs.read_json(path)
+        read_json(path)
     with pytest.raises(ZooError, match=r"y\.json is missing"):
-        runs.read_json(tmp_path / "y.json")
+        read_json(tmp_path / "y.json")
 
 
 def test_pictures_are_named_by_their_folder(finished, tmp_path):
@@ -205,9 +206,9 @@ def test_pictures_are_named_by_their_folder(finished, tmp_path):
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-r", str(finished), str(copy)], check=True)
     for name in ("config.json", "summary.json"):
-        plain = runs.read_json(copy / name)
-        runs.write_json(copy / name, {**plain, "source": "imagefolder:/home/me/pets"})
+        plain = read_json(copy / name)
+        write_json(copy / name, {**plain, "source": "imagefolder:/home/me/pets"})
     with runs.published(copy, "user/pets") as staged:
         texts = [path.read_text() for path in staged.glob("*.json")]
-        assert runs.read_json(staged / "summary.json")["source"] == "imagefolder:pets"
+        assert read_json(staged / "summary.json")["source"] == "imagefolder:pets"
     assert not any("/home/me" in text for text in texts)

@@ -19,10 +19,12 @@ from torch.testing import assert_close
 
 import processors
 import zoo
-from processors import align, runs
+from processors import align, matching, runs
 from processors import train as training
+from processors.config import zoo_sha256
+from processors.evaluation import evaluate
+from processors.files import read_json
 from processors.settings import Settings
-from processors.train import evaluate
 from zoo import Weights, ZooError
 
 ROOT = Path(__file__).parents[1]
@@ -51,7 +53,7 @@ def assert_same_run(left: Path, right: Path) -> None:
         files = [folder / part / "model.safetensors" for folder in (left, right)]
         assert files[0].read_bytes() == files[1].read_bytes(), part
     assert metrics(left) == metrics(right)
-    a, b = (runs.read_json(folder / "summary.json") for folder in (left, right))
+    a, b = (read_json(folder / "summary.json") for folder in (left, right))
     assert {**a, "minutes": 0} == {**b, "minutes": 0}
 
 
@@ -71,15 +73,15 @@ def test_the_folder_of_a_run(plain, waves_zoo):
         ".lock", "README.md", "config.json", "figures", "last", "metrics.jsonl", "model",
         "summary.json",
     ]  # fmt: skip
-    summary = runs.read_json(plain / "summary.json")
+    summary = read_json(plain / "summary.json")
     fixed = ["task", "model", "zoo", "epochs", "networks", "seed", "device", "validation", "test"]
     assert [key for key in summary if key in fixed] == fixed
     assert summary["task"] == "regress"
     assert summary["epochs"] == 4
     assert summary["networks"] == 96
     assert summary["steps"] == 12
-    config = runs.read_json(plain / "config.json")
-    assert config["zoo_sha256"] == runs.zoo_sha256(zoo.open_zoo(waves_zoo))
+    config = read_json(plain / "config.json")
+    assert config["zoo_sha256"] == zoo_sha256(zoo.open_zoo(waves_zoo))
     assert {
         "losses": sum("loss" in record for record in metrics(plain)),
         "validations": sum("validation" in record for record in metrics(plain)),
@@ -89,7 +91,7 @@ def test_the_folder_of_a_run(plain, waves_zoo):
 
 def test_the_best_weights_are_kept(plain, waves_zoo):
     found = [r["validation"]["mse"] for r in metrics(plain) if "validation" in r]
-    summary = runs.read_json(plain / "summary.json")
+    summary = read_json(plain / "summary.json")
     assert summary["validation"]["mse"] == pytest.approx(min(found), rel=1e-12)
     assert evaluate(plain, waves_zoo, "validation")["mse"] == summary["validation"]["mse"]
     assert evaluate(plain, waves_zoo, device="cpu") == summary["test"]
@@ -101,7 +103,7 @@ def test_a_saved_model_reads_networks(plain, waves_zoo):
     weights, columns = zoo.open_zoo(waves_zoo, "test").batch(range(12))
     with torch.no_grad():
         errors = (model(weights)[:, 0] - columns["frequency"]).square()
-    summary = runs.read_json(plain / "summary.json")
+    summary = read_json(plain / "summary.json")
     assert float(errors.mean()) == pytest.approx(summary["test"]["mse"], rel=1e-5)
 
 
@@ -175,6 +177,7 @@ def test_a_run_that_is_killed_anywhere_goes_on(more, waves_zoo, tmp_path, monkey
     cut("_save", training._Run)
     cut("_log", training._Run)
     cut("_write_weights", training)
+    cut("write_json", training)
     cut("write_json", runs)
     cut("card", runs)
     cuts = 0
@@ -343,7 +346,7 @@ def test_compiled(plain, waves_zoo, tmp_path):
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr[-3000:]
     assert list((tmp_path / "compiled").rglob("*.cpp")), "nothing was compiled"
-    assert runs.read_json(out / "config.json")["settings"]["compile"]
+    assert read_json(out / "config.json")["settings"]["compile"]
     files = [folder / "model" / "model.safetensors" for folder in (plain, out)]
     expected, found = map(load_file, files)
     # The order of sums differs, and Adam enlarges the difference where gradients are small.
@@ -387,7 +390,7 @@ def test_a_metric_that_is_no_number_is_no_best(waves_zoo, tmp_path, monkeypatch)
 def test_a_finished_run_is_not_trained_again(plain, waves_zoo, monkeypatch):
     before = {p: p.stat().st_mtime_ns for p in plain.rglob("*") if p.name != ".lock"}
     monkeypatch.setattr(training, "_work", None)
-    assert train(waves_zoo, plain) == runs.read_json(plain / "summary.json")
+    assert train(waves_zoo, plain) == read_json(plain / "summary.json")
     assert before == {p: p.stat().st_mtime_ns for p in plain.rglob("*") if p.name != ".lock"}
 
 
@@ -410,7 +413,7 @@ def test_another_run_is_refused_by_what_differs(more, message, plain, waves_zoo)
 
 def test_the_same_zoo_may_lie_elsewhere(plain, waves_zoo, tmp_path):
     (tmp_path / "moved").symlink_to(waves_zoo)
-    assert train(tmp_path / "moved", plain) == runs.read_json(plain / "summary.json")
+    assert train(tmp_path / "moved", plain) == read_json(plain / "summary.json")
 
 
 def test_tuples_are_lists_when_a_run_goes_on(waves_zoo, tmp_path):
@@ -531,11 +534,11 @@ def test_aligning_once_is_aligning_every_time(digits_zoo, tmp_path, monkeypatch)
     reference = load_file(tmp_path / "once/model/model.safetensors")["model.reference"]
     assert reference.abs().max() > 0
     # The same without the shortcut: raw networks, aligned in every forward.
-    inner = training._align
+    inner = matching.align_splits
 
-    def lazily(data, *more):
+    def lazily(data, place):
         held = {split: rows._held for split, rows in data.items()}
-        found = inner(data, *more)
+        found = inner(data, place)
         for split, rows in data.items():
             rows._held = held[split]
         return found
@@ -544,9 +547,9 @@ def test_aligning_once_is_aligning_every_time(digits_zoo, tmp_path, monkeypatch)
 
     def not_aligned(self, *args, **named):
         init(self, *args, **named)
-        self._inner().aligned = False
+        self.module.model.aligned = False
 
-    monkeypatch.setattr(training, "_align", lazily)
+    monkeypatch.setattr(matching, "align_splits", lazily)
     monkeypatch.setattr(training._Run, "__init__", not_aligned)
     other = train(digits_zoo, tmp_path / "always", **plain)
     assert other["test"]["loss"] == pytest.approx(summary["test"]["loss"], rel=1e-4)
@@ -554,13 +557,13 @@ def test_aligning_once_is_aligning_every_time(digits_zoo, tmp_path, monkeypatch)
 
 def test_matching_goes_on_where_it_was_killed(digits_zoo, tmp_path, monkeypatch):
     plain = {"task": "classify", "model": "mlp-align", "settings": {"epochs": 1}}
-    monkeypatch.setattr(training, "_SAMPLE", 20)
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(matching, "SAMPLE", 20)
+    monkeypatch.setattr(matching, "SAVE_SECONDS", 0)
     told: list[training.Progress] = []
     train(digits_zoo, tmp_path / "whole", progress=told.append, **plain)
-    matching = [state for state in told if state.unit == "network"]
-    assert (matching[0].step, matching[-1].step) == (0, 80)
-    assert {state.steps for state in matching} == {80}
+    seen = [state for state in told if state.unit == "network"]
+    assert (seen[0].step, seen[-1].step) == (0, 80)
+    assert {state.steps for state in seen} == {80}
 
     class Killed(Exception):
         pass
@@ -579,8 +582,8 @@ def test_matching_goes_on_where_it_was_killed(digits_zoo, tmp_path, monkeypatch)
 
     monkeypatch.setattr(align, "match", counting)
     train(digits_zoo, tmp_path / "again", **plain)
-    # The rest of training, validation, test; then what the finished model is tried on.
-    assert matched[:-1] == [20, 5, 7, 8]
+    # The rest of training, validation, test; never again after that.
+    assert matched == [20, 5, 7, 8]
     files = (tmp_path / run / "last" / "model.safetensors" for run in ("whole", "again"))
     expected, found = map(load_file, files)
     assert all(torch.equal(found[name], value) for name, value in expected.items())
@@ -629,7 +632,7 @@ def test_two_processes_train_one_model(waves_zoo, tmp_path):
     for name, value in first.items():
         assert torch.equal(value, second[name])
         assert_close(value, last[name], rtol=1e-3, atol=1e-6)
-    found = runs.read_json(out / "summary.json")
+    found = read_json(out / "summary.json")
     assert found["devices"] == 2
     assert found["test"]["mse"] == pytest.approx(summary["test"]["mse"], rel=1e-4)
     for ours, theirs in zip(metrics(out), metrics(alone), strict=True):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # for editors and mypy; at run time __getattr__ does it
     from zoo.nets import activations, coordinates, forward, render, to_module
     from zoo.reader import Row, Zoo, collate
     from zoo.recipes import ImageRecipe, SineRecipe, recipe
+    from zoo.shards import replacing
     from zoo.sources import split_items
     from zoo.spec import Layer, NetworkSpec
     from zoo.stats import Moments, normalisation
@@ -64,6 +65,7 @@ _HOMES = {
     "push": "zoo.hub",
     "recipe": "zoo.recipes",
     "render": "zoo.nets",
+    "replacing": "zoo.shards",
     "set_threads": "zoo.machine",
     "source_of": "zoo.compare",
     "split_items": "zoo.sources",

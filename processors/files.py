@@ -1,0 +1,44 @@
+"""Files of runs: each is replaced durably in one step, and read with its name in every error."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from zoo import ZooError, replacing
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file in one step, so that a kill, a full disk or a power cut leaves old or new."""
+    with replacing(path) as fresh:
+        fresh.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file in one step."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, plain: Any) -> None:
+    """Replace a JSON file in one step."""
+    write_text(path, json.dumps(plain, indent=2) + "\n")
+
+
+def write_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Replace a file of what reports need, {"config", "summary"} of each run, one a line."""
+    lines = ",\n".join(json.dumps(record) for record in records)
+    write_text(path, f"[\n{lines}\n]\n")
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        ZooError: if it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ZooError(f"{path} is missing: {path.parent} is no finished run") from None
+    except (OSError, ValueError) as error:
+        raise ZooError(f"{path} cannot be read: {error}") from error

@@ -1,0 +1,91 @@
+"""Aligns all networks of a training to one reference, once, before the first update.
+
+The permutations that were found are kept beside the run's checkpoint, so that matching
+goes on where it was stopped.
+"""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from processors import align
+from processors.files import write_bytes
+from processors.progress import Progress, Workplace
+from processors.rows import Rows
+from zoo import NetworkSpec, Weights, symmetry
+
+FILE = "matched.safetensors"
+# Between writes of what was found.
+SAVE_SECONDS = 60.0
+# Networks whose mean others are matched to; also those that are matched at a time.
+SAMPLE = 1000
+
+
+def align_splits(data: Mapping[str, Rows], place: Workplace) -> Mapping[str, Tensor]:
+    """Align all splits to a mean of training networks.
+
+    Returns:
+        The statistics of the aligned training networks, and "reference", `1 param`.
+    """
+    return _Matching(data, place).run()
+
+
+class _Matching:
+    """The permutations of every split, int32, by "SPLIT.LAYER", and the reference."""
+
+    def __init__(self, data: Mapping[str, Rows], place: Workplace):
+        self.data, self.place = data, place
+        self.spec: NetworkSpec = data["train"].zoo.spec
+        self.path: Path = place.folder / FILE
+        self.known: dict[str, Any] = load_file(self.path) if self.path.is_file() else {}
+        self.total, self.saved = sum(map(len, data.values())), time.perf_counter()
+
+    def run(self) -> Mapping[str, Tensor]:
+        self._tell(0)
+        if "reference" not in self.known:
+            self.known["reference"] = self._reference()
+            self._keep()
+        before = 0
+        for split, rows in self.data.items():
+            rows.permute(self._element(split, rows, before))
+            before += len(rows)
+        self._keep()
+        return {**self.data["train"].stats(), "reference": self.known["reference"]}
+
+    def _reference(self) -> Tensor:
+        rows = self.data["train"]
+        generator = torch.Generator().manual_seed(self.place.seed)
+        order = torch.randperm(min(SAMPLE, len(rows)), generator=generator)
+        return align.mean_reference(self.spec, rows.batch(order)[0].to("cpu")).flatten()
+
+    def _element(self, split: str, rows: Rows, before: int) -> symmetry.Element:
+        """What aligns the networks of a split, after so many of the splits before it."""
+        names = {f"{split}.{n}": width for n, width in enumerate(self.spec.widths[1:-1])}
+        for name, width in names.items():
+            self.known.setdefault(name, torch.empty(0, width, dtype=torch.int32))
+        reference = Weights.unflatten(self.known["reference"], self.spec)
+        start = min((len(self.known[name]) for name in names), default=len(rows))
+        for part in torch.arange(start, len(rows)).split(SAMPLE):
+            found = align.match(self.spec, rows.batch(part)[0], reference).permutations
+            for name, order in zip(names, found, strict=True):
+                self.known[name] = torch.cat([self.known[name], order.int()])
+            if time.perf_counter() - self.saved > SAVE_SECONDS:
+                self._keep()
+            self._tell(before + int(part[-1]) + 1)
+        return symmetry.Element.permuting(self.known[name].long() for name in names)
+
+    def _keep(self) -> None:
+        if self.place.main:
+            write_bytes(self.path, save(self.known))
+        self.saved = time.perf_counter()
+
+    def _tell(self, done: int) -> None:
+        if self.place.progress is not None and self.place.main:
+            self.place.progress(
+                Progress("matching", done, self.total, None, "", None, unit="network")
+            )
