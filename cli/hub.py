@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from cli.options import zoo_path
+from cli.output import say
 
 repo_id = click.argument("repo_id", metavar="USER/NAME")
 
@@ -54,22 +55,22 @@ def push(
         )
     if dry_run:
         for file in done.send:
-            click.echo(f"send    {file.bytes:>13,}  {file.file}")
+            say(f"send    {file.bytes:>13,}  {file.file}")
         for file in done.move:
-            click.echo(f"move    {file.bytes:>13,}  {file.file}")
+            say(f"move    {file.bytes:>13,}  {file.file}")
         for name in done.remove:
-            click.echo(f"remove  {'':>13}  {name}")
+            say(f"remove  {'':>13}  {name}")
     count, size = len(done.send), f"{done.send_bytes:,} bytes"
     removed = "to remove" if dry_run else "removed"
     there = len(done.keep) + len(done.move)
     rest = f"{there} there already, {len(done.remove)} {removed}"
     if not done.compared:
         rest = "not compared with the Hub, as there is no token: see `hf auth login`"
-    click.echo(f"{'would send' if dry_run else 'sent'} {count} files, {size}; {rest}")
+    say(f"{'would send' if dry_run else 'sent'} {count} files, {size}; {rest}")
     state = {True: "private", False: "public", None: ""}[done.private]
-    click.echo(" ".join(word for word in (done.url, f"({state})" if state else "") if word))
+    say(" ".join(word for word in (done.url, f"({state})" if state else "") if word))
     if public and done.private and not done.created:
-        click.echo("it stays private: change that in the settings of the repository", err=True)
+        say("it stays private: change that in the settings of the repository", err=True)
 
 
 @click.command()
@@ -97,7 +98,7 @@ def pull(
         )
     splits = {split: index.splits[split]} if split else index.splits
     words = ", ".join(f"{name} {rows:,}" for name, rows in splits.items())
-    click.echo(f"{folder}: {sum(splits.values()):,} networks ({words}), every file verified")
+    say(f"{folder}: {sum(splits.values()):,} networks ({words}), every file verified")
 
 
 @contextlib.contextmanager
@@ -135,9 +136,7 @@ def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
         yield progress
     except KeyboardInterrupt:
         bar.close()
-        click.echo(
-            f"stopped; what was {what} is kept. Run the same command again to go on.", err=True
-        )
+        say(f"stopped; what was {what} is kept. Run the same command again to go on.", err=True)
         sys.exit(1)
     finally:
         bar.close()

@@ -6,9 +6,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.options import data_root, threads, zoo_path
+from cli.output import say
+from zoo.errors import safe_line
 
 if TYPE_CHECKING:
     from zoo.shards import Index
+
+# Characters that are shown of a text in an index.
+WIDEST = 600
 
 
 @click.command()
@@ -26,10 +31,10 @@ def info(path: str, revision: str | None) -> None:
 
     if is_repo_id(path):
         index = remote_index(path, revision)
-        click.echo(f"{path}: {index.rows:,} networks")
+        say(f"{path}: {index.rows:,} networks")
     elif storage.is_url(path):
         index = storage.read_index(path)
-        click.echo(f"{path}: {index.rows:,} networks")
+        say(f"{path}: {index.rows:,} networks")
     else:
         index = _local_index(Path(path), revision)
     try:
@@ -55,7 +60,7 @@ def _describe(index: "Index") -> None:
         rows.append(("files", f"{len(files)}, {size / 1e6:,.1f} MB, {len(index.shards)} shards"))
         rows.append(("cpu", ", ".join(sorted({shard.cpu for shard in index.shards}))))
     for name, value in rows:
-        click.echo(f"  {name:<9} {value}")
+        say(f"  {name:<9} {safe_line(value, WIDEST)}")
     for split, count in index.splits.items():
         found = index.quality.get(split, {})
         words = [
@@ -64,13 +69,14 @@ def _describe(index: "Index") -> None:
             for column in ("psnr_db", "mse", "steps", "test_accuracy", "test_loss")
             if column in found
         ]
-        click.echo(f"  {split:<10} {count:>9,}  {'  '.join(words)}")
+        say(f"  {split:<10} {count:>9,}  {'  '.join(words)}")
     if index.excluded:
-        click.echo(f"  excluded: {len(index.excluded)}")
+        say(f"  excluded: {len(index.excluded)}")
         for row in index.excluded[:10]:
-            click.echo(f"    {row.split} index {row.index} view {row.view}: {row.reason}")
+            reason = safe_line(row.reason, WIDEST)
+            say(f"    {row.split} index {row.index} view {row.view}: {reason}")
         if len(index.excluded) > 10:
-            click.echo(f"    and {len(index.excluded) - 10} more, all in zoo.json")
+            say(f"    and {len(index.excluded) - 10} more, all in zoo.json")
 
 
 def _local_index(path: Path, revision: str | None) -> "Index":
@@ -82,10 +88,10 @@ def _local_index(path: Path, revision: str | None) -> "Index":
     state = unfinished(path)
     if state is not None:
         index, done, total = state
-        click.echo(f"{path}: unfinished, {done:,} of {total:,} networks are on disk")
+        say(f"{path}: unfinished, {done:,} of {total:,} networks are on disk")
     else:
         index = read_index(path)
-        click.echo(f"{path}: {index.rows:,} networks")
+        say(f"{path}: {index.rows:,} networks")
     return index
 
 
@@ -115,7 +121,7 @@ def verify(
     for check in checks(
         path, samples=samples, refit=refit, seed=seed, device=device, data_root=data_root
     ):
-        click.echo(f"{'ok    ' if check.passed else 'FAILED'}  {check.name:<8} {check.detail}")
+        say(f"{'ok    ' if check.passed else 'FAILED'}  {check.name:<8} {check.detail}")
         if not check.passed:
             failed.append(check.name)
     if failed:
@@ -147,4 +153,4 @@ def show(
     from zoo.compare import draw
 
     draw(path, out, split=split, count=count, seed=seed, data_root=data_root)
-    click.echo(f"{out}")
+    say(f"{out}")

@@ -8,6 +8,8 @@ from keyword import iskeyword
 
 import click
 
+from zoo.errors import ZooError, safe_line
+
 # Command: module and its line in --help. The line stands here, because asking the
 # command for it would load what the command needs.
 COMMANDS = {
@@ -55,10 +57,11 @@ class Commands(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> object:
-        from zoo.errors import ZooError
-
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            error.message = safe_line(error.message)  # type: ignore[misc]
+            raise
         except ZooError as error:
             raise Failure(str(error), 1) from error
         except ValueError as error:
@@ -75,7 +78,7 @@ class Failure(click.ClickException):
     """An expected error: one line on stderr, and the exit code."""
 
     def __init__(self, message: str, code: int):
-        super().__init__(" ".join(message.split()))
+        super().__init__(safe_line(message))
         self.exit_code = code  # type: ignore[misc]
 
 
@@ -90,6 +93,9 @@ def wszoo() -> None:
 
 def main() -> None:
     """The entry point."""
+    from cli.output import prepare_streams
+
+    prepare_streams()
     sys.exit(wszoo())
 
 

@@ -34,7 +34,7 @@ ORDER = {
         *("importers.dws", "importers.nfn", "importers.small_cnn_zoo"),
         *("importers.fit_a_nef", "importers.state_dicts", "importers"),
     ],
-    "cli": ["options", "fit", "hub", "importing", "inspect", "train", "report", "main"],
+    "cli": ["output", "options", "fit", "hub", "importing", "inspect", "train", "report", "main"],
 }
 # Packages that each one may use, itself aside.
 USES = {"zoo": set(), "processors": {"zoo"}, "cli": {"zoo", "processors"}}
