@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = {
     "zoo": [
         "machine",
-        *("errors", "files", "passed", "fields"),
+        *("errors", "passed", "fields"),
         *("philox", "schema", "spec", "weights", "symmetry", "nets", "shards", "table", "storage"),
         "reader",
         *("hub.client", "hub.trust", "hub.arrival", "hub.pulling", "hub.publication"),
@@ -30,7 +30,8 @@ ORDER = {
         *("training", "making.progress", "making.plan"),
         *("making.builder", "making.merging", "making.cluster"),
         "verification",
-        *("importers.published", "importers.files", "importers.checking"),
+        *("importers.published", "importers.contents", "importers.files"),
+        *("importers.states", "importers.labels", "importers.checking"),
         *("importers.dws", "importers.nfn", "importers.small_cnn_zoo"),
         *("importers.fit_a_nef", "importers.state_dicts", "importers"),
     ],
@@ -39,7 +40,7 @@ ORDER = {
 # Packages that each one may use, itself aside.
 USES = {"zoo": set(), "processors": {"zoo"}, "cli": {"zoo", "processors"}}
 # What processors see of zoo: what users see, and how the machine is used.
-SEEN = {"zoo", "zoo.fields", "zoo.files", "zoo.schema", "zoo.symmetry", "zoo.machine"}
+SEEN = {"zoo", "zoo.fields", "zoo.schema", "zoo.symmetry", "zoo.machine"}
 # Where names are gathered or engines loaded by name: against the order, inside functions.
 LATE = {"zoo", "zoo.engines"}
 
@@ -185,7 +186,7 @@ def test_nothing_in_zoo_unpickles():
     # CIFAR-10 comes as pickles: torchvision opens them once their MD5 is right. Published
     # .pth files go through torch's weights_only reader. Both name the error that an
     # unexpected pickle gives, nothing else.
-    for name in ("zoo.sources.published", "zoo.importers.files"):
+    for name in ("zoo.sources.published", "zoo.importers.contents"):
         assert found.pop(name) == ["imports pickle"]
         uses = {
             ast.unparse(node)
