@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = {
     "zoo": [
         "machine",
-        *("errors", "passed", "fields"),
+        *("errors", "files", "passed", "fields"),
         *("philox", "schema", "spec", "weights", "symmetry", "nets", "shards", "table", "storage"),
         "reader",
         *("hub.client", "hub.trust", "hub.arrival", "hub.pulling", "hub.publication"),
@@ -40,7 +40,7 @@ ORDER = {
 # Packages that each one may use, itself aside.
 USES = {"zoo": set(), "processors": {"zoo"}, "cli": {"zoo", "processors"}}
 # What processors see of zoo: what users see, and how the machine is used.
-SEEN = {"zoo", "zoo.fields", "zoo.schema", "zoo.symmetry", "zoo.machine"}
+SEEN = {"zoo", "zoo.fields", "zoo.files", "zoo.schema", "zoo.symmetry", "zoo.machine"}
 # Where names are gathered or engines loaded by name: against the order, inside functions.
 LATE = {"zoo", "zoo.engines"}
 

@@ -5,6 +5,7 @@ Hidden files never are, and neither is where a folder of pictures lies.
 
 import hashlib
 import json
+import os
 import re
 import shlex
 from collections import Counter
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from zoo import shards, table
+from zoo import files, shards, table
 from zoo.errors import ZooError
 from zoo.hub import trust
 from zoo.hub.trust import CARD_FILE
@@ -20,6 +21,14 @@ from zoo.shards import INDEX_FILE, File, Index
 
 # The Hub's limits; a commit may hold 25,000 large files, which two full folders fit in.
 FOLDER_FILES = 10_000
+# Of a card, or of another text.
+TEXT_BYTES = 64 << 20
+
+_OF_MODELS = re.compile(
+    r"(?:[A-Za-z0-9_][\w.-]*/)*(?:LICENSE|[A-Za-z0-9_][\w.-]*\.(?:safetensors|jsonl?|md|txt))",
+    re.ASCII,
+)
+_TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}\b")
 
 
 @dataclass(frozen=True)
@@ -44,39 +53,99 @@ def is_zoo(folder: Path) -> bool:
 
 
 def zoo_files(folder: Path, repo_id: str) -> list[Upload]:
-    """The files of a verified zoo, weights first, then the view, then the small ones."""
+    """The files of a verified zoo, weights first, then the view, then the small ones.
+
+    Raises:
+        ZooError: if the zoo is damaged, or a file is anything but a plain one.
+    """
+    files.plain_file(folder, INDEX_FILE)
     index = shards.read_index(folder)
     trust.check_files(index)
+    if not os.path.lexists(card := folder / CARD_FILE):
+        raise ZooError(f"{card} is missing; run the command that made the zoo again")
+    small = files.pictures(folder) | _public_texts(folder, index, repo_id)
+    for file in index.files:
+        if wrong := shards.check_file(folder, file, hashes=False):
+            raise ZooError(f"{wrong}; {_MAKE_AGAIN}")
+        files.plain_file(folder, file.file)
     for file in index.files:
         if wrong := shards.check_file(folder, file, hashes=True):
-            raise ZooError(f"{wrong}; run the command that made the zoo again before you push it")
+            raise ZooError(f"{wrong}; {_MAKE_AGAIN}")
     for shard in index.shards:
         table.map_shard(folder, index, shard)
-    files = [Upload(f.file, f.bytes, f.sha256, folder / f.file) for f in index.files]
-    files.sort(key=lambda file: file.file.endswith(".parquet"))
-    card = folder / CARD_FILE
-    if not card.is_file():
-        raise ZooError(f"{card} is missing; run the command that made the zoo again")
-    for path in sorted((folder / "figures").glob("*.png")):
-        if trust.FIGURE.fullmatch(name := f"figures/{path.name}"):
-            files.append(_upload(name, path.read_bytes()))
-    texts = _public_texts(folder, index, repo_id)
-    files.append(_upload(CARD_FILE, texts[CARD_FILE]))
-    files.append(_upload(INDEX_FILE, texts[INDEX_FILE]))
-    return files
+    found = [Upload(f.file, f.bytes, f.sha256, folder / f.file) for f in index.files]
+    found.sort(key=lambda file: file.file.endswith(".parquet"))
+    return found + [_upload(name, content) for name, content in small.items()]
 
 
-def plain_files(folder: Path) -> list[Upload]:
-    """Every file of a model's folder that is not hidden, weights first."""
-    files = []
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder)
-        if any(part.startswith(".") for part in name.parts) or not path.is_file():
+_MAKE_AGAIN = "run the command that made the zoo again before you push it"
+
+
+def model_files(folder: Path) -> list[Upload]:
+    """The files of a model's folder, weights first; hidden ones stay here.
+
+    Raises:
+        ZooError: for anything that is not a plain file such as a model has.
+    """
+    small = files.pictures(folder)
+    found = []
+    for name in _names(folder):
+        path = files.plain_file(folder, name)
+        if not _OF_MODELS.fullmatch(name):
+            raise ZooError(
+                f"{path} is no file of a model (README.md, LICENSE, *.safetensors, *.json, "
+                "*.jsonl, *.md, *.txt, figures/*.png): move it away, it is not published"
+            )
+        if name.endswith(".safetensors"):
+            _check_tensors(path)
+            found.append(Upload(name, path.stat().st_size, shards.sha256(path), path))
             continue
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise ZooError(f"{path} is a link that leaves the folder; replace it by the file")
-        files.append(Upload(name.as_posix(), path.stat().st_size, shards.sha256(path), path))
-    return sorted(files, key=lambda file: not file.file.endswith(".safetensors"))
+        small[name] = files.read_plain_file(folder, name, TEXT_BYTES)
+        _check_text(path, small[name])
+    return found + [_upload(name, content) for name, content in small.items()]
+
+
+def _names(folder: Path) -> list[str]:
+    """Every file below a folder but pictures and hidden ones; links are not followed."""
+    found = []
+    for place, folders, names in os.walk(folder):
+        inside = Path(place).relative_to(folder)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        links = [name for name in folders if os.path.islink(Path(place, name))]
+        visible = (name for name in [*names, *links] if not name.startswith("."))
+        found += [(inside / name).as_posix() for name in visible]
+        if place == str(folder):
+            folders[:] = [name for name in folders if name != "figures"]
+    return sorted(name for name in found if name != "figures")
+
+
+def _check_tensors(path: Path) -> None:
+    """ZooError unless a file has the header of a safetensors file, and its size."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as opened:
+            opened.keys()
+    except SafetensorError as error:
+        what = files.instead(path, "a safetensors file")
+        raise ZooError(
+            f"{path} is no safetensors file ({error}){what}; it is not published"
+        ) from None
+
+
+def _check_text(path: Path, content: bytes) -> None:
+    """ZooError unless a text is one, and JSON is JSON."""
+    try:
+        text = content.decode("utf-8")
+        if path.suffix == ".json":
+            json.loads(text)
+        for line in text.splitlines() if path.suffix == ".jsonl" else ():
+            json.loads(line)
+    except (ValueError, RecursionError) as error:
+        what = {".json": "JSON", ".jsonl": "lines of JSON"}.get(path.suffix, "UTF-8 text")
+        raise ZooError(
+            f"{path} is not {what} ({error}){files.instead(content)}; it is not published"
+        ) from None
 
 
 def _upload(name: str, content: bytes) -> Upload:
@@ -90,20 +159,21 @@ def _public_texts(folder: Path, index: Index, repo_id: str) -> dict[str, bytes]:
     again; the path tells of the machine, so the folder's name alone goes out. The
     card's examples name the repository.
     """
-    plain = shards.read_json(folder / INDEX_FILE)
-    raw = (folder / INDEX_FILE).read_bytes()
-    card = (folder / CARD_FILE).read_text(encoding="utf-8")
+    raw = files.read_plain_file(folder, INDEX_FILE, trust.INDEX_BYTES)
+    text = files.read_plain_file(folder, CARD_FILE, TEXT_BYTES)
+    _check_text(folder / CARD_FILE, text)
+    card = text.decode("utf-8")
     name = str(index.source.get("name", ""))
     kind, _, given = name.partition(":")
-    if kind == "imagefolder" and given:
-        short = f"{kind}:{Path(given).expanduser().resolve().name}"
+    short = f"{kind}:{Path(given).expanduser().resolve().name}"
+    if kind == "imagefolder" and given and short != name:
         words = [short if word == name else word for word in shlex.split(index.command)]
         command = shlex.join(words)
         card = card.replace(index.command, command) if index.command else card
         # Markdown puts a backslash before some characters, and one blank for several.
         letters = [r"\s+" if c.isspace() else r"\\?" + re.escape(c) for c in name]
         card = re.sub("".join(letters), lambda match: short, card)
-        plain["command"] = command
+        plain = {**json.loads(raw), "command": command}
         raw = (json.dumps(_replaced(plain, name, short), indent=1) + "\n").encode()
     own = shlex.quote(index.name)
     card = card.replace(f"hf download USER/{own} ", f"hf download {repo_id} ")
@@ -124,9 +194,9 @@ def _replaced(plain: Any, old: str, new: str) -> Any:
     return plain
 
 
-def check_limits(folder: Path, files: list[Upload]) -> None:
+def check_limits(folder: Path, uploads: list[Upload]) -> None:
     """ZooError for more files in one folder than the Hub takes."""
-    counts = Counter(str(PurePosixPath(file.file).parent) for file in files)
+    counts = Counter(str(PurePosixPath(file.file).parent) for file in uploads)
     part, count = counts.most_common(1)[0]
     if count > FOLDER_FILES:
         raise ZooError(
@@ -135,13 +205,16 @@ def check_limits(folder: Path, files: list[Upload]) -> None:
         )
 
 
-def refuse_token(files: list[Upload], token: str) -> None:
-    """ZooError if a text that is to be published holds the token."""
-    for file in files:
+def refuse_token(uploads: list[Upload], token: str) -> None:
+    """ZooError if a text that is to be published holds this token, or another of the Hub."""
+    for file in uploads:
         if file.bytes > trust.INDEX_BYTES or file.file.endswith((".safetensors", ".parquet")):
             continue
-        if token.encode() in content(file):
+        found = content(file)
+        if token.encode() in found:
             raise ZooError(f"{file.file} holds your Hugging Face token; take it out, and revoke it")
+        if _TOKEN.search(found):
+            raise ZooError(f"{file.file} holds a Hugging Face token; take it out, and revoke it")
 
 
 def content(file: Upload) -> bytes:

@@ -116,7 +116,7 @@ def push(
         files = (
             publication.zoo_files(folder, repo_id)
             if kind == "dataset"
-            else publication.plain_files(folder)
+            else publication.model_files(folder)
         )
         publication.check_limits(folder, files)
         token = get_token()
