@@ -16,7 +16,8 @@ ORDER = {
     "zoo": [
         "machine",
         *("errors", "files", "passed", "fields"),
-        *("philox", "schema", "spec", "weights", "symmetry", "nets", "shards", "table", "storage"),
+        *("philox", "schema", "spec", "weights", "symmetry", "nets", "shards"),
+        *("where", "table", "storage"),
         "reader",
         *("hub.client", "hub.trust", "hub.arrival", "hub.pulling", "hub.publication"),
         *("hub.pushing", "hub"),
