@@ -1,14 +1,13 @@
 """Commands that make zoos: `fit-*`, `merge`, and `recipes` that lists what they can make."""
 
-import signal
-import sys
 import time
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from cli import progress
 from cli.options import (
     INRS,
     TRAINED,
@@ -106,48 +105,30 @@ def _fit(
         if part is not None:
             folder = folder.with_name(f"{folder.name}.parts") / part.replace("/", "-of-")
 
-    from tqdm import tqdm
-
     from zoo.making.builder import build
     from zoo.making.cluster import Cluster, build_on_cluster
     from zoo.making.progress import Progress
 
-    signal.signal(signal.SIGTERM, _stop)
-    bars: list[tqdm[NoReturn]] = []
     begun = time.monotonic()
     last: list[Progress] = []
 
-    def progress(state: Progress) -> None:
+    def report(state: Progress) -> None:
         last[:] = [state]
-        if not bars:
-            bars.append(
-                tqdm(
-                    total=state.total,
-                    disable=None,  # quiet when stderr is not a terminal
-                    unit="net",
-                    smoothing=0.05,
-                    dynamic_ncols=True,
-                )
-            )
-        bar = bars[0]
-        if state.fitted == 0:
-            # What was there before this run must not count as speed.
-            bar.initial = bar.n = state.done
         words = []
         if state.psnr_db is not None:
             words.append(f"{state.psnr_db:.2f} dB")
         if state.accuracy is not None:
             words.append(f"accuracy {state.accuracy:.3f}")
         words += _of_nodes(state, time.monotonic() - begun)
-        bar.set_postfix_str(", ".join(words), refresh=False)
-        bar.update(state.done - bar.n)
+        meter.update(state.done, state.total, words=", ".join(words), found=state.fitted == 0)
 
-    def close() -> None:
-        for bar in bars:
-            bar.close()
-
-    def warn(line: str) -> None:
-        tqdm.write(line, file=sys.stderr)
+    def how_to_go_on() -> str:
+        if isinstance(folder, Path) and not folder.is_dir():
+            return "nothing is fitted yet. Run the same command again to begin."
+        cancelled = "its tasks are cancelled; " if cluster else ""
+        return (
+            f"{cancelled}what is finished is kept in {folder}. Run the same command again to go on."
+        )
 
     settings: dict[str, Any] = {
         "limit": limit,
@@ -159,25 +140,14 @@ def _fit(
         "overwrite": overwrite,
         "parquet": not no_parquet,
         "dtype": dtype,
-        "progress": progress,
-        "warn": warn,
+        "progress": report,
+        "warn": progress.tell,
     }
-    try:
+    with progress.shown(f"{folder}", "net", how_to_go_on) as meter:
         if cluster is None:
             index = build(chosen, source, folder, workers=workers, part=part, **settings)
         else:
             index = build_on_cluster(chosen, source, folder, Cluster(cluster, **tasks), **settings)
-    except KeyboardInterrupt:
-        close()
-        cancelled = "its tasks are cancelled; " if cluster else ""
-        click.echo(
-            f"stopped; {cancelled}what is finished is kept in {folder}. Run the same command again "
-            "to go on.",
-            err=True,
-        )
-        sys.exit(1)
-    finally:
-        close()
     if part is not None:
         click.echo(
             f"{folder}: part {part}, {len(index.shards)} shards of {index.rows:,} networks; "
@@ -227,10 +197,6 @@ def _report(folder: Path | str, index: "Index") -> None:
             click.echo(f"mean {text.format(mean)}")
     if index.excluded:
         click.echo(f"{len(index.excluded)} excluded; `wszoo info {folder}` lists them")
-
-
-def _stop(number: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def zoo_name(source: str, recipe: str) -> str:

@@ -1,14 +1,12 @@
 """Commands that move zoos and models to and from the Hugging Face Hub: `push`, `pull`."""
 
 import contextlib
-import signal
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
 
 import click
 
+from cli import progress
 from cli.options import zoo_path
 from cli.output import say
 
@@ -42,7 +40,7 @@ def push(
     """
     from zoo.hub import push as send
 
-    with _bar("sent") as progress, _sendable(path, repo_id) as folder:
+    with _bar("sent") as report, _sendable(path, repo_id) as folder:
         done = send(
             folder,
             repo_id,
@@ -51,7 +49,7 @@ def push(
             message=message,
             create_pr=create_pr,
             dry_run=dry_run,
-            progress=progress,
+            progress=report,
         )
     if dry_run:
         for file in done.send:
@@ -92,9 +90,9 @@ def pull(
     from zoo.hub import pull as fetch
 
     folder = out or Path("zoos") / repo_id.rpartition("/")[2]
-    with _bar("fetched") as progress:
+    with _bar("fetched") as report:
         index = fetch(
-            repo_id, folder, split=split, revision=revision, overwrite=overwrite, progress=progress
+            repo_id, folder, split=split, revision=revision, overwrite=overwrite, progress=report
         )
     splits = {split: index.splits[split]} if split else index.splits
     words = ", ".join(f"{name} {rows:,}" for name, rows in splits.items())
@@ -120,35 +118,9 @@ def _sendable(path: Path | str, repo_id: str) -> Iterator[Path | str]:
 @contextlib.contextmanager
 def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar of bytes on stderr; a stop says how to go on."""
-    from tqdm import tqdm
 
-    bar: tqdm[NoReturn] = tqdm(
-        disable=None, unit="B", unit_scale=True, unit_divisor=1000, dynamic_ncols=True
-    )
+    def how_to_go_on() -> str:
+        return f"what was {what} is kept. Run the same command again to go on."
 
-    def progress(done: int, total: int) -> None:
-        if bar.total is None:
-            bar.reset(total=total)
-        bar.update(done - bar.n)
-
-    before = signal.signal(signal.SIGTERM, _stop) if _is_main_thread() else None
-    try:
-        yield progress
-    except KeyboardInterrupt:
-        bar.close()
-        say(f"stopped; what was {what} is kept. Run the same command again to go on.", err=True)
-        sys.exit(1)
-    finally:
-        bar.close()
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
-
-
-def _is_main_thread() -> bool:
-    import threading
-
-    return threading.current_thread() is threading.main_thread()
-
-
-def _stop(number: int, frame: Any) -> NoReturn:
-    raise KeyboardInterrupt
+    with progress.shown(what, "B", how_to_go_on) as meter:
+        yield lambda done, total: meter.update(done, total)

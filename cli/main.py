@@ -1,13 +1,17 @@
 """Gathers the commands; each is loaded when it is used, so that --help is instant."""
 
 import builtins
+import contextlib
 import errno
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from keyword import iskeyword
+from typing import Any
 
 import click
 
+from zoo import stopping
 from zoo.errors import ZooError, safe_line
 
 # Command: module and its line in --help. The line stands here, because asking the
@@ -56,9 +60,14 @@ class Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with _stoppable():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> object:
         try:
-            return super().invoke(ctx)
+            with stopping.guarded(), _stoppable():
+                return super().invoke(ctx)
         except click.UsageError as error:
             error.message = safe_line(error.message)  # type: ignore[misc]
             raise
@@ -74,12 +83,36 @@ class Commands(click.Group):
             raise Failure(what, 1) from error
 
 
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Turn a stop into its line, whatever the exception that it came as."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Stopped(stopping.line()) from None
+    except Exception as error:
+        # What is interrupted may fail in a way of its own: an import, a pool of workers.
+        if stopping.asked():
+            raise Stopped(stopping.line()) from error
+        raise
+
+
 class Failure(click.ClickException):
     """An expected error: one line on stderr, and the exit code."""
 
     def __init__(self, message: str, code: int):
         super().__init__(safe_line(message))
         self.exit_code = code  # type: ignore[misc]
+
+
+class Stopped(Failure):
+    """A stop that was asked for; its line is no error."""
+
+    def __init__(self, message: str):
+        super().__init__(message, stopping.STOPPED)
+
+    def show(self, file: Any = None) -> None:
+        click.echo(self.format_message(), file=file, err=True)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -96,7 +129,13 @@ def main() -> None:
     from cli.output import prepare_streams
 
     prepare_streams()
-    sys.exit(wszoo())
+    with stopping.guarded():
+        try:
+            sys.exit(wszoo())
+        except SystemExit as ended:
+            if stopping.asked():
+                stopping.end(ended.code if isinstance(ended.code, int) else stopping.STOPPED)
+            raise
 
 
 # For `accelerate launch -m cli.main`.

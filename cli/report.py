@@ -1,14 +1,13 @@
 """Commands that set results beside published ones: `report`, `reproduce`."""
 
-import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+from cli import progress
 from cli.options import data_root, threads
-from cli.train import bars, stop
+from cli.train import training
 
 
 @click.command()
@@ -82,21 +81,25 @@ def reproduce(
         for name, each in papers.EXPERIMENTS.items():
             click.echo(f"{name:<24} {each.identity:<3} {each.text}")
         return
-    signal.signal(signal.SIGTERM, stop)
     settings: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
     try:
         numbers = [int(word) for word in seeds.split(",")] if seeds else []
     except ValueError:
         raise ValueError(f"--seeds takes whole numbers with commas, got {seeds!r}") from None
-    try:
-        with bars() as progress:
-            path = papers.reproduce(
-                experiment, scale, out,
-                models=models.split(",") if models else (), seeds=numbers, limit=limit,
-                settings=settings, data_root=data_root, device=device, progress=progress,
-                tell=lambda line: click.echo(line, err=True),
-            )  # fmt: skip
-    except KeyboardInterrupt:
-        click.echo(f"stopped; the same command goes on with what is in {out}", err=True)
-        sys.exit(1)
+
+    def how_to_go_on() -> str:
+        return f"the same command goes on with what is in {out}"
+
+    with training(f"{out}", how_to_go_on) as (meter, report):
+
+        def fitted(state: Any) -> None:
+            found = state.fitted == 0
+            meter.update(state.done, state.total, label="zoo", unit="net", found=found)
+
+        path = papers.reproduce(
+            experiment, scale, out,
+            models=models.split(",") if models else (), seeds=numbers, limit=limit,
+            settings=settings, data_root=data_root, device=device, fit_progress=fitted,
+            progress=report, tell=progress.tell,
+        )  # fmt: skip
     click.echo(f"{path}")

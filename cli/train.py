@@ -2,15 +2,14 @@
 
 import json
 import os
-import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
+from cli import progress
 from cli.options import dataclass_options, given, threads
 from processors.options import OPTIONS
 from processors.settings import Settings
@@ -97,39 +96,23 @@ def parse_grid(text: str | None) -> list[float]:
 
 
 @contextmanager
-def bars() -> Iterator[Callable[[Any], None]]:
-    """A progress bar with loss, metric and what is left, on stderr."""
-    from tqdm import tqdm
+def training(
+    what: str, how_to_go_on: Callable[[], str]
+) -> Iterator[tuple[progress.Meter, Callable[[Any], None]]]:
+    """A meter, and what shows the progress of trainings on it: loss, metric, what is left."""
+    with progress.shown(what, "step", how_to_go_on) as meter:
 
-    shown: dict[str, tqdm[NoReturn]] = {}
+        def report(state: Any) -> None:
+            words = []
+            if state.loss is not None:
+                words.append(f"loss {state.loss:.4g}")
+            if state.best is not None:
+                words.append(f"best {state.metric} {state.best:.4g}")
+            meter.update(
+                state.step, state.steps, label=state.label, unit=state.unit, words=", ".join(words)
+            )
 
-    def report(state: Any) -> None:
-        if state.label not in shown:
-            for bar in shown.values():
-                bar.close()
-            shown[state.label] = tqdm(
-                total=state.steps, initial=state.step, desc=state.label, disable=None,
-                unit=state.unit, smoothing=0.05, dynamic_ncols=True,
-            )  # fmt: skip
-        bar = shown[state.label]
-        words = {}
-        if state.loss is not None:
-            words["loss"] = f"{state.loss:.4g}"
-        if state.best is not None:
-            words[f"best {state.metric}"] = f"{state.best:.4g}"
-        bar.set_postfix(words, refresh=False)
-        bar.update(state.step - bar.n)
-
-    try:
-        yield report
-    finally:
-        for bar in shown.values():
-            bar.close()
-
-
-def stop(*_: object) -> NoReturn:
-    """What a signal does that is to end the command like Ctrl-C."""
-    raise KeyboardInterrupt
+        yield meter, report
 
 
 def print_summary(folder: Path, summary: dict[str, Any]) -> None:
@@ -162,24 +145,18 @@ def _make(task: str) -> click.Command:
 
         name = f"{task}-{model}-{Path(zoo).name}-{seed}"
         folder = out or Path("runs") / name
-        before = signal.signal(signal.SIGTERM, stop)
-        try:
-            with bars() as progress:
-                summary = start(
-                    task, model, zoo, folder,
-                    settings=given(values, Settings),
-                    options=given(values, OPTIONS[task]),
-                    sizes=arguments, seed=seed, split_limit=split_limit, lr_grid=grid,
-                    device=device, log_with=log_with, overwrite=overwrite, progress=progress,
-                )  # fmt: skip
-        except KeyboardInterrupt:
-            click.echo(
-                f"stopped; the same command goes on from the last checkpoint in {folder}",
-                err=True,
-            )
-            sys.exit(1)
-        finally:
-            signal.signal(signal.SIGTERM, before)
+
+        def how_to_go_on() -> str:
+            return f"the same command goes on from the last checkpoint in {folder}"
+
+        with training(f"{folder}", how_to_go_on) as (_, report):
+            summary = start(
+                task, model, zoo, folder,
+                settings=given(values, Settings),
+                options=given(values, OPTIONS[task]),
+                sizes=arguments, seed=seed, split_limit=split_limit, lr_grid=grid,
+                device=device, log_with=log_with, overwrite=overwrite, progress=report,
+            )  # fmt: skip
         # Of several processes one speaks.
         if os.environ.get("RANK", "0") == "0":
             print_summary(folder, summary)

@@ -39,10 +39,8 @@ def known(task: str) -> type[Task]:
     return TASKS[task]
 
 
-def make(
-    task: str, splits: Mapping[str, Rows], options: Mapping[str, Any], model: str | None = None
-) -> Task:
-    """A task on these splits, augmented as it is for the model, if one is named.
+def make(task: str, splits: Mapping[str, Rows], options: Mapping[str, Any]) -> Task:
+    """A task on these splits.
 
     Raises:
         ValueError: for an unknown task or option, or a zoo that does not fit.
@@ -60,7 +58,4 @@ def make(
                 f"option {name} of task {task!r} must be of type "
                 f"{getattr(hints[name], '__name__', hints[name])}, got {value!r}"
             )
-    made = kind(splits, OPTIONS[task](**options))
-    if model is not None:
-        made.augment_as(model)
-    return made
+    return kind(splits, OPTIONS[task](**options))
