@@ -1,27 +1,129 @@
 """The command `import`, which brings published networks into zoos."""
 
+import math
 from pathlib import Path
+from typing import Any
 
 import click
 
 from cli import progress
 from cli.options import threads
+from cli.output import say
+from zoo.spec import ACTIVATIONS
+
+# What `zoo.importers.FORMATS` has; a test holds them together. Here, so that --help and an
+# unknown name need no torch.
+FORMATS = {
+    "dws": "DWSNets: mnist-inrs, fmnist_inrs, sine waves (.pth)",
+    "nfn": "NFN: siren_mnist_wts and so on (.pth)",
+    "small-cnn-zoo": "weights.npy, metrics.csv.gz, layout.csv",
+    "fit-a-nef": "nefs_0-5000.hdf5, nef.json; needs wszoo[hdf5]",
+    "state-dicts": "your own state dicts of one architecture, a folder or one file",
+}
+
+
+def _known_format(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if value not in FORMATS:
+        raise click.BadParameter(f"unknown format {value!r}; known: {', '.join(FORMATS)}")
+    return value
+
+
+def _there(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    if value is not None and not value.exists():
+        raise click.BadParameter(f"{value} does not exist")
+    return value
+
+
+def _folder(context: click.Context, parameter: click.Parameter, value: str | None) -> Path | None:
+    if value is not None and not value.strip():
+        raise click.BadParameter("expected the path of a folder, got an empty one")
+    return None if value is None else Path(value)
+
+
+def _finite(
+    context: click.Context, parameter: click.Parameter, value: float | None
+) -> float | None:
+    if value is not None and not (math.isfinite(value) and value >= 0):
+        raise click.BadParameter(f"expected a finite number that is not negative, got {value}")
+    return value
+
+
+def _names(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    names = tuple(name.strip() for name in value.split(","))
+    if "" in names or len(set(names)) != len(names):
+        raise click.BadParameter(f"expected different names between commas, got {value!r}")
+    return names
 
 
 @click.command("import")
-@click.argument("format")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("format", callback=_known_format)
+@click.argument("path", type=click.Path(path_type=Path), callback=_there)
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder of the zoo.  [default: zoos/NAME]"
+    "--out", metavar="FOLDER", callback=_folder, help="Folder of the zoo.  [default: zoos/NAME]"
 )
-@click.option("--labels", type=click.Path(path_type=Path), help="state-dicts: table of labels.")
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    callback=_there,
+    help="state-dicts: table of labels, CSV or JSON, with the files' names.",
+)
 @click.option(
     "--splits",
     type=click.Path(path_type=Path),
+    callback=_there,
     help="dws: split file, JSON; small-cnn-zoo: NFN's order of rows.",
 )
-@click.option("--activation", help="small-cnn-zoo, state-dicts: of the hidden layers.")
-@click.option("--spec", type=click.Path(path_type=Path), help="state-dicts: architecture, JSON.")
+@click.option(
+    "--activation",
+    type=click.Choice(ACTIVATIONS),
+    help="small-cnn-zoo, state-dicts: of the hidden layers.",
+)
+@click.option(
+    "--omega",
+    type=float,
+    callback=_finite,
+    help="state-dicts: of --activation sin, as in sin(omega (W x + b)).",
+)
+@click.option(
+    "--spec",
+    type=click.Path(path_type=Path),
+    callback=_there,
+    help="state-dicts: architecture, JSON as in zoo.json.",
+)
+@click.option("--match", metavar="PATTERN", help="state-dicts: files that are networks, as *.pth.")
+@click.option(
+    "--key", metavar="NAME", help="state-dicts: which state dict of a file, or module of it."
+)
+@click.option(
+    "--order",
+    metavar="NAME,NAME,...",
+    callback=_names,
+    help="state-dicts: modules in the order in which they compute.",
+)
+@click.option(
+    "--norm",
+    type=click.Choice(["before", "after"]),
+    help="state-dicts: where batch norms stand beside the activation.",
+)
+@click.option(
+    "--norm-eps", type=float, callback=_finite, help="state-dicts: eps of batch norms.  [1e-05]"
+)
+@click.option(
+    "--group",
+    type=click.Choice(["folder", "none"]),
+    help="state-dicts: files of one folder stay in one split, or all are independent.  "
+    "[default: files named like checkpoints of one run stay together]",
+)
+@click.option(
+    "--column",
+    metavar="NAME=KIND",
+    multiple=True,
+    help="state-dicts: a column of the labels is class, words, real or skip; may be repeated.",
+)
 @click.option(
     "--check-against",
     metavar="SOURCE",
@@ -33,25 +135,31 @@ from cli.options import threads
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder of the originals; nothing is downloaded.",
 )
-@threads
-@click.option("--limit", type=int, help="Networks in all, split in proportion.")
-@click.option("--shard-rows", type=int, help="Networks of a shard.  [default: about 24 MB]")
+@click.option("--limit", type=click.IntRange(min=1), help="Networks in all, split in proportion.")
+@click.option(
+    "--shard-rows",
+    type=click.IntRange(min=1),
+    help="Networks of a shard.  [default: about 24 MB]",
+)
 @click.option("--no-parquet", is_flag=True, help="Leave out the view for load_dataset.")
-@click.option("--overwrite", is_flag=True, help="Throw away the zoo in --out first.")
+@click.option("--overwrite", is_flag=True, help="Throw away the zoo in --out.")
+@click.option(
+    "--dry-run", is_flag=True, help="Read everything, say what is read as what, write nothing."
+)
+@threads
 def import_(
     format: str,
     path: Path,
     out: Path | None,
-    labels: Path | None,
-    splits: Path | None,
-    activation: str | None,
-    spec: Path | None,
     check_against: str | None,
     data_root: Path | None,
     limit: int | None,
     shard_rows: int | None,
     no_parquet: bool,
     overwrite: bool,
+    dry_run: bool,
+    column: tuple[str, ...],
+    **chosen: Any,
 ) -> None:
     """Make a zoo of published networks that lie at PATH.
 
@@ -61,16 +169,26 @@ def import_(
       nfn            NFN: siren_mnist_wts and so on (.pth)
       small-cnn-zoo  weights.npy, metrics.csv.gz, layout.csv
       fit-a-nef      nefs_0-5000.hdf5, nef.json; needs wszoo[hdf5]
-      state-dicts    your own .safetensors or .pth of one architecture
+      state-dicts    your own state dicts of one architecture, a folder or one file
 
-    PATH is a folder, or for .pth files also a .zip or .tar of it. Nothing in these files is
-    run: a pickle that asks for more than tensors is refused. With --data-root the networks
-    are held against the pictures they were fitted to, and psnr_db is recorded.
+    PATH is a folder, or for files of torch also a .zip or .tar of it. Nothing in these files
+    is run: a pickle that asks for more than tensors is refused. Nothing is guessed either:
+    what the files leave open is asked for by its option, and the end says what was read as
+    what and what was passed over. With --data-root the networks are held against the pictures
+    they were fitted to, and psnr_db is recorded.
     """
-    from zoo.importers import import_zoo
+    from zoo.importers import import_zoo, rehearse
     from zoo.importers.published import Options
     from zoo.making.progress import Progress
 
+    options = Options(column=column or None, **chosen)
+    if dry_run:
+        published, said = rehearse(format, path, options=options, limit=limit)
+        _tell(said)
+        total = sum(published.rows.values())
+        rows = ", ".join(f"{name} {count:,}" for name, count in published.rows.items())
+        say(f"{path}: {total:,} networks ({rows}); nothing was written")
+        return
     folder = out or Path("zoos") / f"{path.resolve().name.partition('.')[0]}-{format}"
 
     def how_to_go_on() -> str:
@@ -85,7 +203,7 @@ def import_(
             format,
             path,
             folder,
-            options=Options(labels, splits, activation, spec),
+            options=options,
             limit=limit,
             shard_rows=shard_rows,
             check_against=check_against,
@@ -94,16 +212,28 @@ def import_(
             parquet=not no_parquet,
             progress=report,
         )
-    rows = ", ".join(f"{name} {count:,}" for name, count in index.splits.items())
-    click.echo(f"{folder}: {index.rows:,} networks ({rows})")
+    _tell(index.source)
     if check_against or data_root or index.source["kind"] == "sine":
         means = index.quality.items()
-        for column, words in (("psnr_db", "mean PSNR {:.2f} dB"), ("mse", "mean error {:.3g}")):
-            if column in index.columns:
-                total = sum(q[column]["mean"] * index.splits[split] for split, q in means)
-                click.echo(f"held against the originals: {words.format(total / index.rows)}")
+        for name, words in (("psnr_db", "mean PSNR {:.2f} dB"), ("mse", "mean error {:.3g}")):
+            if name in index.columns:
+                total = sum(q[name]["mean"] * index.splits[split] for split, q in means)
+                say(f"held against the originals: {words.format(total / index.rows)}")
                 break
     if "accuracy_checked" in index.source:
-        click.echo(f"evaluated again: {index.source['accuracy_checked']}")
+        say(
+            f"evaluated again: {index.source['accuracy_checked']}, pixels given as "
+            f"{index.source['pixels']}"
+        )
     if index.excluded:
-        click.echo(f"{len(index.excluded)} excluded; `wszoo info {folder}` lists them")
+        say(f"{len(index.excluded)} excluded; `wszoo info {folder}` lists them")
+    rows = ", ".join(f"{name} {count:,}" for name, count in index.splits.items())
+    say(f"{folder}: {index.rows:,} networks ({rows})")
+
+
+def _tell(said: dict[str, Any]) -> None:
+    """What was read as what, and what was passed over, a line each."""
+    for line in said["read"]:
+        say(f"read: {line}")
+    for reason, count in said["passed_over"].items():
+        say(f"passed over: {count:,} {reason}")

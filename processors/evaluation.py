@@ -74,7 +74,8 @@ def evaluate(
     data = {split: kind.rows(zoos.open_zoo(str(zoo), split), where, limits.get(split))}
     if kind.probes and split != "train":
         data["train"] = kind.rows(zoos.open_zoo(str(zoo), "train"), where, limits.get("train"))
-    task = tasks.make(config["task"], data, {**config["task_options"], **(options or {})})
+    changed = {**config["task_options"], **(options or {})}
+    task = tasks.make(config["task"], data, changed, config["model"])
     if keep is not None and zoo_sha256(data[split].zoo) != config["zoo_sha256"]:
         raise ValueError(f"reports show a run on its own zoo, {config['zoo_name']}; not on {zoo}")
     model = task.restore(best).to(where).eval()

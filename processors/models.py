@@ -27,8 +27,10 @@ from torch import Tensor, nn
 from processors.baselines import MLP, AlignedMLP, AugmentedMLP, INR2Vec, StatNN, Transformer
 from processors.dws import DWSNet
 from processors.encode import Normalise
+from processors.graded import Graded
 from processors.monomial import MonomialNFN
 from processors.nfn import NFN, LearnedStep
+from processors.probe import Probe
 from processors.vae import TicketVAE
 from zoo import NetworkSpec, Weights, ZooError
 
@@ -40,6 +42,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "nfn-hnp": partial(NFN, symmetry="hnp"),
     "nfn-pt": partial(NFN, symmetry="pointwise"),
     "monomial": MonomialNFN,
+    "graded": Graded,
+    "probe": Probe,
     "mlp": MLP,
     "mlp-aug": AugmentedMLP,
     "mlp-align": AlignedMLP,
@@ -47,6 +51,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "transformer": Transformer,
     "statnn": StatNN,
 }
+# What a model sees: the weights, or the function, by what networks answer.
+ACCESS = {name: "function" if name == "probe" else "weights" for name in MODELS}
 # Those that give networks for `out=None`, and baselines whose vector is added to them.
 EQUIVARIANT = ("dws", "nfn-np", "nfn-hnp", "nfn-pt", "monomial")
 EDITORS = (*EQUIVARIANT, "mlp", "mlp-aug", "mlp-align", "inr2vec", "transformer")

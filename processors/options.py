@@ -16,8 +16,8 @@ class Options:
 
     augment: str = describe(
         "auto",
-        f"Of {', '.join(AUGMENTATIONS)}, with commas; none; auto: noise and dropout, and move "
-        "for pictures.",
+        f"Of {', '.join(AUGMENTATIONS)}, with commas; none; auto: as the model's paper, "
+        "else noise and dropout, and move for pictures.",
     )
     noise: float = describe(0.1, "Of --augment noise, in deviations of each tensor's entries.")
     drop: float = describe(0.01, "Of --augment dropout, probability that an entry becomes 0.")

@@ -145,7 +145,7 @@ def _task(request: Request, device: torch.device) -> Task:
     """The task on all splits of the zoo."""
     opened, kind = _open(request.zoo), tasks.known(request.task)
     data = {s: kind.rows(each, device, request.limits.get(s)) for s, each in opened.items()}
-    return tasks.make(request.task, data, request.options)
+    return tasks.make(request.task, data, request.options, request.model)
 
 
 def _settled(request: Request, task: Task, out: Path) -> RunConfig:

@@ -16,7 +16,8 @@ ORDER = {
     "zoo": [
         *("machine", "stopping"),
         *("errors", "files", "passed", "fields"),
-        *("philox", "schema", "spec", "weights", "symmetry", "nets", "shards", "table", "storage"),
+        *("philox", "schema", "spec", "weights", "symmetry", "nets", "shards"),
+        *("where", "table", "storage"),
         "reader",
         *("hub.client", "hub.trust", "hub.arrival", "hub.pulling", "hub.publication"),
         *("hub.pushing", "hub"),
@@ -30,7 +31,8 @@ ORDER = {
         *("training", "making.progress", "making.plan"),
         *("making.builder", "making.merging", "making.cluster"),
         "verification",
-        *("importers.published", "importers.files", "importers.checking"),
+        *("importers.published", "importers.contents", "importers.files"),
+        *("importers.states", "importers.labels", "importers.checking"),
         *("importers.dws", "importers.nfn", "importers.small_cnn_zoo"),
         *("importers.fit_a_nef", "importers.state_dicts", "importers"),
     ],
@@ -204,7 +206,7 @@ def test_nothing_in_zoo_unpickles():
     # CIFAR-10 comes as pickles: torchvision opens them once their MD5 is right. Published
     # .pth files go through torch's weights_only reader. Both name the error that an
     # unexpected pickle gives, nothing else.
-    for name in ("zoo.sources.published", "zoo.importers.files"):
+    for name in ("zoo.sources.published", "zoo.importers.contents"):
         assert found.pop(name) == ["imports pickle"]
         uses = {
             ast.unparse(node)

@@ -20,6 +20,8 @@ SMALL = {
     "nfn-hnp": {"channels": [4, 4], "fourier": 4, "head": 8},
     "nfn-pt": {"channels": [4, 4], "fourier": 4, "head": 8},
     "monomial": {"channels": [4, 4, 1], "base_channels": [4], "fourier": 4, "head": 8},
+    "graded": {"chan": 4, "width": 8},
+    "probe": {"probes": 8, "width": 8},
     "mlp": {"width": 8},
     "mlp-aug": {"width": 8},
     "mlp-align": {"width": 8},

@@ -192,6 +192,7 @@ def render_card(index: Index, figures: Mapping[str, str]) -> str:
         _section("What a row is", _row(index)),
         _section("Conventions", _conventions(index.spec) + _inputs(index)),
         _section("Splits", _splits(index)),
+        _section("What was read", _reading(index)),
         _section("Quality", _quality(index, figures)),
         _section("How it was made", _making(index)),
         _section("Normalisation statistics", _statistics(index)),
@@ -647,6 +648,18 @@ def _split_rule(index: Index) -> str:
     if index.recipe.get("kind") == "sine":
         return "80-10-10"
     return split_rule(str(index.recipe.get("split", "")), str(index.source.get("name")))
+
+
+def _reading(index: Index) -> str:
+    """What of the source was read as what, and what was passed over, where the index says it."""
+    read, passed = index.source.get("read"), index.source.get("passed_over")
+    parts = []
+    if isinstance(read, list) and read:
+        parts.append("\n".join(f"- {_plain(line)}" for line in read))
+    if isinstance(passed, dict) and passed:
+        counts = ", ".join(f"{_value(count)} {_plain(reason)}" for reason, count in passed.items())
+        parts.append(f"Files that were passed over: {counts}.")
+    return "\n\n".join(parts)
 
 
 def _quality(index: Index, figures: Mapping[str, str]) -> str:

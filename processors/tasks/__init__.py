@@ -39,8 +39,10 @@ def known(task: str) -> type[Task]:
     return TASKS[task]
 
 
-def make(task: str, splits: Mapping[str, Rows], options: Mapping[str, Any]) -> Task:
-    """A task on these splits.
+def make(
+    task: str, splits: Mapping[str, Rows], options: Mapping[str, Any], model: str | None = None
+) -> Task:
+    """A task on these splits, augmented as it is for the model, if one is named.
 
     Raises:
         ValueError: for an unknown task or option, or a zoo that does not fit.
@@ -58,4 +60,7 @@ def make(task: str, splits: Mapping[str, Rows], options: Mapping[str, Any]) -> T
                 f"option {name} of task {task!r} must be of type "
                 f"{getattr(hints[name], '__name__', hints[name])}, got {value!r}"
             )
-    return kind(splits, OPTIONS[task](**options))
+    made = kind(splits, OPTIONS[task](**options))
+    if model is not None:
+        made.augment_as(model)
+    return made

@@ -19,6 +19,7 @@ from processors.models import build as build_model
 from processors.options import AUGMENTATIONS, Options
 from processors.rows import Rows
 from processors.settings import Settings
+from processors.tasks import papers
 from zoo import NetworkSpec, Weights, Zoo
 
 Metrics = dict[str, float]
@@ -110,6 +111,11 @@ class Task(abc.ABC):
         """The augmentations of `--augment auto`."""
         move = ("move",) if self.spec.coord_order in ("xy", "ij") else ()
         return (*move, "noise", "dropout")
+
+    def augment_as(self, model: str) -> None:
+        """Take what `--augment auto` stands for with this model."""
+        auto = papers.augmentation(self.name, model, self._auto())
+        self.augment = Augment(self.spec, self.options, auto)
 
     @abc.abstractmethod
     def settings(self, model: str) -> Settings:

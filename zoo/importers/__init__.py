@@ -12,9 +12,10 @@ or shifted import does not pass: see `zoo.importers.checking`.
 """
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from importlib import import_module
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,11 @@ from numpy.typing import NDArray
 from zoo import machine, shards, writing
 from zoo.errors import ZooError
 from zoo.importers.checking import Originals, originals_of
-from zoo.importers.published import Arrays, Options, Published, limited
+from zoo.importers.published import Arrays, Options, Published, flag, limited
 from zoo.making.plan import default_shard_rows, package_versions
 from zoo.making.progress import Progress
-from zoo.shards import PLAN_FILE, Excluded, Index, Shard
+from zoo.shards import PLAN_FILE, Column, Excluded, Index, Shard
+from zoo.spec import NetworkSpec
 
 # Format: module. The only list of them.
 FORMATS = {
@@ -39,6 +41,7 @@ FORMATS = {
 }
 IMPORT_KIND = "import"
 NO_OPTIONS = Options()
+SHARD_BYTES = 1 << 30
 
 
 def find(format: str, path: str | Path, options: Options = NO_OPTIONS) -> Published:
@@ -53,8 +56,8 @@ def find(format: str, path: str | Path, options: Options = NO_OPTIONS) -> Publis
     module = import_module(FORMATS[format])
     for option in fields(options):
         if getattr(options, option.name) is not None and option.name not in module.OPTIONS:
-            takes = ", ".join(f"--{name}" for name in module.OPTIONS) or "none"
-            raise ValueError(f"format {format} takes no --{option.name}; it takes: {takes}")
+            takes = ", ".join(flag(name) for name in module.OPTIONS) or "none"
+            raise ValueError(f"format {format} takes no {flag(option.name)}; it takes: {takes}")
     if not Path(path).exists():
         raise ValueError(f"{path} does not exist")
     found: Published = module.find(Path(path), options)
@@ -104,10 +107,7 @@ def import_zoo(
     originals = originals_of(published, check_against, data_root)
     rows = limited(published.rows, limit)
     columns = shards.zoo_columns(published.spec, {**published.columns, **originals.columns})
-    row_bytes = sum(
-        columns[name].dtype().itemsize * int(np.prod(published.spec.tensors.get(name, ())))
-        for name in columns
-    )
+    row_bytes = _row_bytes(published.spec, columns)
     folder = Path(out)
     index = Index(
         name=folder.resolve().name,
@@ -118,7 +118,7 @@ def import_zoo(
         source={**published.source, **originals.source},
         plan={
             "limit": limit,
-            "shard_rows": shard_rows or default_shard_rows(row_bytes),
+            "shard_rows": shard_rows or _shard_rows(row_bytes),
             "parquet": parquet,
         },
         packages=package_versions(),
@@ -132,14 +132,22 @@ def import_zoo(
         raise ZooError(writing.disk_message(folder, error)) from error
 
 
+def _row_bytes(spec: NetworkSpec, columns: Mapping[str, Column]) -> int:
+    """Bytes of one network in memory."""
+    return sum(
+        columns[name].dtype().itemsize * prod(spec.tensors.get(name, ())) for name in columns
+    )
+
+
+def _shard_rows(row_bytes: int) -> int:
+    """Rows of a shard; fewer than a hundred of large networks, which have to fit into memory."""
+    return max(1, min(default_shard_rows(row_bytes), SHARD_BYTES // row_bytes))
+
+
 def _command(
     format: str, path: Path, options: Options, limit: int | None, check: str | None
 ) -> str:
-    words = ["wszoo", "import", format, path.resolve().name]
-    for option in fields(options):
-        value = getattr(options, option.name)
-        if value is not None:
-            words += [f"--{option.name}", value.name if isinstance(value, Path) else value]
+    words = ["wszoo", "import", format, path.resolve().name, *options.words()]
     words += ["--limit", str(limit)] if limit else []
     words += ["--check-against", check] if check else []
     return shlex.join(words)
@@ -181,10 +189,7 @@ def _write(
         for start in range(0, count, step):
             arrays = published.read(split, start, min(start + step, count))
             arrays |= originals.measure(arrays)
-            arrays = {
-                name: np.ascontiguousarray(arrays[name], column.dtype)
-                for name, column in index.columns.items()
-            }
+            arrays = _typed(arrays, index.columns)
             done += len(arrays["index"])
             arrays, lost = _finite(split, arrays)
             excluded += lost
@@ -198,8 +203,56 @@ def _write(
     if not made:
         raise ZooError(f"no network is left for {folder}: {excluded[0].reason}")
     originals.judge()
-    source = {**index.source, **originals.measured}
-    return writing.finish(folder, replace(index, source=source), made, excluded, originals.samples)
+    index = replace(
+        index,
+        spec=originals.spec_found or index.spec,
+        source={**index.source, **originals.measured, **_said(published, total)},
+    )
+    return writing.finish(folder, index, made, excluded, originals.samples)
+
+
+def _said(published: Published, networks: int) -> dict[str, Any]:
+    """What was read as what and what was passed over, as the index has it."""
+    return {"read": published.told.lines(networks), "passed_over": published.passed.to_json()}
+
+
+def rehearse(
+    format: str,
+    path: str | Path,
+    *,
+    options: Options = NO_OPTIONS,
+    limit: int | None = None,
+    each: Callable[[str, Arrays], None] | None = None,
+) -> tuple[Published, dict[str, Any]]:
+    """Read all that an import would read, and write nothing.
+
+    Args:
+        each: called with the split and the columns of some hundred rows at a time, as they
+            would be stored; rows that are not finite, which an import leaves out, included.
+
+    Returns:
+        What was found, and what the import would say: `read` and `passed_over`.
+
+    Raises:
+        ValueError, ZooError: as `import_zoo`.
+    """
+    published = find(format, path, options)
+    rows = limited(published.rows, limit)
+    columns = shards.zoo_columns(published.spec, published.columns)
+    step = _shard_rows(_row_bytes(published.spec, columns))
+    for split, count in rows.items():
+        for start in range(0, count, step):
+            arrays = _typed(published.read(split, start, min(start + step, count)), columns)
+            if each is not None:
+                each(split, arrays)
+    return published, _said(published, sum(rows.values()))
+
+
+def _typed(arrays: Arrays, columns: Mapping[str, Column]) -> Arrays:
+    """The columns in the index's order and types."""
+    return {
+        name: np.ascontiguousarray(arrays[name], column.dtype) for name, column in columns.items()
+    }
 
 
 def _finite(split: str, arrays: Arrays) -> tuple[Arrays, list[Excluded]]:

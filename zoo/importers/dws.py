@@ -22,23 +22,29 @@ names suggest; `index` is taken from it, test items after the training items, an
 classifiers' archive is unverified too, and not read.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from zoo import schema
 from zoo.errors import ZooError
-from zoo.importers.files import Files, load_pth, mlp_widths, network
+from zoo.importers import states
+from zoo.importers.contents import load_dict
+from zoo.importers.files import Files
+from zoo.importers.labels import SPLIT_NAMES
 from zoo.importers.published import (
     PICTURES,
     Arrays,
     Options,
     Published,
     Ref,
+    Told,
     by_split,
     describe,
     describe_pictures,
@@ -60,7 +66,6 @@ MNIST = re.compile(
 )
 FASHION = re.compile(r"(?:^|/)((train|test)/model_([0-9]{1,9})\.pth)$")
 SINE = re.compile(r"(?:^|/)(model_([0-9]{1,9})\.pth)$")
-SPLIT_NAMES = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
 SPLIT_FILE_BYTES = 64 << 20
 # A wave is computed from coefficients in float64; its file rounds nothing.
 WAVE_TOLERANCE = 1e-6
@@ -91,6 +96,7 @@ def _pictures(files: Files, source: str, options: Options) -> Published:
         elif source != "mnist" and (match := FASHION.search(name)):
             (key, part, number), label = match.groups(), -1
         else:
+            files.passed.add(name)
             continue
         index = int(number) + (0 if part.startswith("train") else train_items)
         if index >= items or (part.startswith("train") and index >= train_items):
@@ -112,17 +118,26 @@ def _pictures(files: Files, source: str, options: Options) -> Published:
         found = _take(files, published, named, 3 if source == "mnist" else 2)
     refs = by_split(found, files.path)
     first = next(iter(refs.values()))[0]
-    state, _ = _label(load_pth(files.read(first.name), files.where(first.name)), files, first)
-    widths = _widths(state, files.where(first.name), 2)
+    state, _ = _label(load_dict(files.read(first.name), files.where(first.name)), files, first)
+    plan, widths = _plan(state, files.where(first.name), 2)
     spec = NetworkSpec.mlp(widths, omega=30.0, output_offset=0.5, coord_order="xy")
+    told = Told()
+    layout = "mnist-inrs" if source == "mnist" else "fmnist_inrs"
+    told.say(f"{layout} of DWSNets: SIRENs {_dashes(widths)}, weights (out, inp), omega 30")
+    told.say("the format says: (x = column, y = row), 0.5 added to the output, pixels 0 to 1")
+    told.say(
+        "index and label by the names of folders" if source == "mnist"
+        else "index by the names of files, label as it stands in them"
+    )  # fmt: skip
+    _say_splits(told, published, "the last 5,000 training items (at most a tenth) are validation")
 
     def read(split: str, start: int, stop: int) -> Arrays:
         rows, labels = [], []
         for ref in refs[split][start:stop]:
             where = files.where(ref.name)
-            state, label = _label(load_pth(files.read(ref.name), where), files, ref)
+            state, label = _label(load_dict(files.read(ref.name), where), files, ref)
             _check_keys(state, where)
-            rows.append(network(state, spec, where))
+            rows.append(states.normalised(state, plan, spec, where, told))
             labels.append(label)
         chosen = refs[split][start:stop]
         return {**keys(chosen), "label": np.array(labels, np.int64), **stacked(rows)}
@@ -135,7 +150,17 @@ def _pictures(files: Files, source: str, options: Options) -> Published:
         source=describe_pictures(source, CITATION, URL),
         pictures=source,
         facts={"splits": "published" if published is not None else "dws"},
+        told=told,
+        passed=files.passed,
     )
+
+
+def _dashes(widths: Sequence[int]) -> str:
+    return "-".join(str(width) for width in widths)
+
+
+def _say_splits(told: Told, published: object, rule: str) -> None:
+    told.say(f"no split file: {rule}" if published is None else "splits by a split file")
 
 
 def _label(state: dict[str, Any], files: Files, ref: Ref) -> tuple[dict[str, Any], int]:
@@ -163,12 +188,14 @@ def _check_keys(state: Mapping[str, Any], where: str) -> None:
         raise ZooError(f"{where}: expected the keys {', '.join(expected)}, got {', '.join(state)}")
 
 
-def _widths(state: Mapping[str, Any], where: str, inputs: int) -> list[int]:
+def _plan(state: Mapping[str, Any], where: str, inputs: int) -> tuple[states.Plan, list[int]]:
+    """How the first network's state becomes layers, and their widths."""
     _check_keys(state, where)
-    widths = mlp_widths(state, where)
-    if widths[0] != inputs:
-        raise ZooError(f"{where}: expected {inputs} inputs, got {widths[0]}")
-    return widths
+    plan, shapes = states.plan_of(state, True, where, Told())
+    widths = states.widths_of(shapes)
+    if widths[0] != inputs or any(len(shape) != 2 for shape in shapes.values()):
+        raise ZooError(f"{where}: expected linear layers of {inputs} inputs, got {widths}")
+    return plan, widths
 
 
 def _read_splits(
@@ -178,7 +205,7 @@ def _read_splits(
     if given is not None:
         if not given.is_file():
             raise ValueError(f"--splits {given}: there is no such file")
-        where, content = str(given), given.read_bytes()
+        where, content = str(given), schema.read_plain(given, SPLIT_FILE_BYTES)
     else:
         beside = [n for n in files.names if PurePosixPath(n).name.endswith("splits.json")]
         if not beside:
@@ -189,12 +216,9 @@ def _read_splits(
                 "--splits"
             )
         where, content = files.where(beside[0]), files.read(beside[0], SPLIT_FILE_BYTES)
-    try:
-        plain = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ZooError(f"{where}: not JSON ({error})") from error
+    plain = schema.parse(content, where)
     if not isinstance(plain, dict) or not plain or set(plain) - set(SPLIT_NAMES):
-        got = sorted(plain) if isinstance(plain, dict) else type(plain).__name__
+        got = schema.shown(sorted(plain) if isinstance(plain, dict) else plain)
         raise ZooError(f"{where}: expected the splits train, val and test, got {got}")
     found: dict[str, list[tuple[str, str | None]]] = {}
     for split, part in plain.items():
@@ -237,6 +261,10 @@ def _take(
                     )
                 ref = Ref(ref.index, ref.view, ref.name, int(label))
             found[split].append(ref)
+    taken = {ref.name for part in found.values() for ref in part}
+    for ref in named.values():
+        if ref.name not in taken:
+            files.passed.add(ref.name, "not in the split file")
     return found
 
 
@@ -247,6 +275,8 @@ def _waves(files: Files, options: Options) -> Published:
             if match[1] in named:
                 raise ZooError(f"{files.where(name)}: {match[1]} is there twice")
             named[match[1]] = Ref(int(match[2]), 0, name)
+        else:
+            files.passed.add(name)
     published = _read_splits(files, options.splits)
     if published is None:
         ordered = sorted(named.values())
@@ -257,7 +287,7 @@ def _waves(files: Files, options: Options) -> Published:
     refs = by_split(found, files.path)
     first = next(iter(refs.values()))[0]
     state, x, _ = _wave(files, first)
-    widths = _widths(state, files.where(first.name), 1)
+    plan, widths = _plan(state, files.where(first.name), 1)
     spec = NetworkSpec.mlp(
         widths,
         omega=30.0,
@@ -265,6 +295,14 @@ def _waves(files: Files, options: Options) -> Published:
         coord_order="x",
         coord_range=(float(x[0]), float(x[-1])),
     )
+
+    told = Told()
+    told.say(f"sine waves of DWSNets: SIRENs {_dashes(widths)}, weights (out, inp), omega 30")
+    told.say(
+        f"the format says: 0.5 added to the output; x from {x[0]:.4g} to {x[-1]:.4g} by the files"
+    )
+    told.say("index by the names of files; amplitude and frequency are coef of the files")
+    _say_splits(told, published, "the last tenths, in order of index, are validation and test")
 
     def read(split: str, start: int, stop: int) -> Arrays:
         chosen = refs[split][start:stop]
@@ -274,7 +312,8 @@ def _waves(files: Files, options: Options) -> Published:
             if not np.array_equal(here, x):
                 raise ZooError(f"{files.where(ref.name)}: x is not that of the first network")
             _check_keys(state, files.where(ref.name))
-            rows.append(network(state, spec, files.where(ref.name)))
+            where = files.where(ref.name)
+            rows.append(states.normalised(state, plan, spec, where, told))
             coefs.append(coef)
         columns = np.array(coefs, np.float32)
         return {
@@ -303,6 +342,8 @@ def _waves(files: Files, options: Options) -> Published:
         targets=targets,
         points=len(x),
         facts={"splits": "published" if published is not None else "80-10-10"},
+        told=told,
+        passed=files.passed,
     )  # fmt: skip
 
 
@@ -311,7 +352,7 @@ def _wave(
 ) -> tuple[dict[str, Any], NDArray[np.float64], tuple[float, float]]:
     """A wave's state dict, its x, and its (amplitude, frequency), checked against its y."""
     where = files.where(ref.name)
-    state = load_pth(files.read(ref.name), where, arrays=True)
+    state = load_dict(files.read(ref.name), where)
     missing = {"coef", "x", "y"} - set(state)
     if missing:
         raise ZooError(f"{where}: expected coef, x and y beside the weights, {missing} lacks")
@@ -319,8 +360,9 @@ def _wave(
     if not isinstance(coef, list | tuple) or [type(c) in (int, float) for c in coef] != [True] * 2:
         raise ZooError(f"{where}: expected coef to be two numbers, got {coef!r:.60}")
     for name, values in (("x", x), ("y", y)):
-        if not isinstance(values, np.ndarray) or values.ndim != 1 or values.dtype != np.float64:
-            raise ZooError(f"{where}: expected {name} to be an array of float64")
+        if not isinstance(values, Tensor) or values.ndim != 1 or values.dtype != torch.float64:
+            raise ZooError(f"{where}: expected {name} to be an array of float64 along one axis")
+    x, y = x.detach().numpy(), y.detach().numpy()
     if len(x) != len(y) or len(x) < 2:
         raise ZooError(f"{where}: x has {len(x)} points, y {len(y)}")
     even = np.linspace(x[0], x[-1], len(x))

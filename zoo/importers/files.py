@@ -1,16 +1,16 @@
-"""Reads other people's files: folders and archives without unpacking, .pth without code.
+"""Reads other people's folders and archives without unpacking them.
 
 Nothing is ever written under a name that comes from outside, and nothing is read without
 a bound: archives are read member by member, and a compressed tar is first unpacked as one
-stream into a nameless temporary file. `.pth` files are pickles; they are opened by torch's
-`weights_only` unpickler, which makes tensors and containers and calls nothing else.
+stream into a nameless temporary file. An archive is read to its proper end or refused, and
+what is not looked at (hidden files, links) is counted.
 """
 
+import bz2
 import gzip
 import io
 import lzma
 import os
-import pickle
 import re
 import struct
 import tarfile
@@ -18,84 +18,111 @@ import tempfile
 import weakref
 import zipfile
 import zlib
-from collections.abc import Mapping
-from math import prod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-import safetensors.torch
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-
 from zoo.errors import ZooError
-from zoo.spec import NetworkSpec
+from zoo.importers.contents import FILE_BYTES, HEAD_BYTES, KNOWN, ZIP, kind_of
+from zoo.passed import Passed, left_behind
 
-# Of one network's file, unpacked; of a whole compressed tar, unpacked.
-FILE_BYTES = 256 << 20
+# Of a whole compressed tar, unpacked; also at most so many times what it takes packed, as
+# networks hardly shrink.
 STREAM_BYTES = 64 << 30
-ZIP = b"PK\x03\x04"
-MAX_FILES = 5_000_000
-MAX_PARAMS = FILE_BYTES // 4
+STREAM_RATIO = 100
+STREAM_FREE = 1 << 30
+MAX_FILES = 2_000_000
+# Of a header inside a tar, such as a long name.
+HEADER_BYTES = 1 << 20
+# Memory of a decompressor; xz by its own settings takes 65 MB.
+LZMA_BYTES = 256 << 20
+LINK = "links"
 
-_DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile)
+_DAMAGE = (
+    OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile,
+    struct.error, ValueError, OverflowError, RuntimeError, KeyError, IndexError,
+)  # fmt: skip
 
 
 class Files:
     """The regular files of a folder, a .zip or a .tar (also .gz, .xz, .bz2), by name.
 
-    Names are relative, with "/". Links inside archives and linked folders are passed over.
+    Names are relative, with "/". A single file of networks counts as a folder that holds
+    it. Links inside archives, linked folders and names of `zoo.passed` are passed over.
 
     Attributes:
-        path: of the folder or archive.
+        path: of the folder, archive or file.
         names: in natural order, so that net2 stands before net10.
+        passed: what was not looked at.
 
     Raises:
-        ZooError: if the archive is damaged or too large.
-        ValueError: if there is neither a folder nor an archive.
+        ZooError: if the archive is damaged, cut or too large, or a folder cannot be read.
+        ValueError: if there is neither a folder nor a file.
     """
 
     def __init__(self, path: Path):
         self.path = path
+        self.passed = Passed()
+        self._folder = path
         self._zip: zipfile.ZipFile | None = None
         self._stream: IO[bytes] | None = None
         self._spans: dict[str, tuple[int, int]] = {}
         try:
-            if path.is_dir():
-                names = self._walk()
-            elif not path.is_file():
-                raise ValueError(f"{path}: neither a folder nor an archive lies there")
-            # By its beginning: a tar that ends in a .pth ends like a zip.
-            elif _first_bytes(path).startswith(ZIP):
-                self._zip = zipfile.ZipFile(path)
-                names = [item.filename for item in self._zip.infolist() if not item.is_dir()]
-            else:
-                names = self._index_tar()
+            names = self._list()
+        except ZooError:
+            raise
         except _DAMAGE as error:
             raise ZooError(
-                f"{path}: not a folder, .zip or .tar that can be read ({error})"
+                f"{path}: not a folder, .zip or .tar that can be read: damaged or cut ({error})"
             ) from error
         if len(set(names)) != len(names):
             raise ZooError(f"{path}: a file is in the archive twice; unpack it and look")
-        self.names = sorted(names, key=natural)
+        hidden = [name for name in names if left_behind(name)]
+        for name in hidden:
+            self.passed.add(name)
+        self.names = sorted(set(names) - set(hidden), key=natural)
+
+    def _list(self) -> list[str]:
+        if self.path.is_dir():
+            return self._walk()
+        if not self.path.is_file():
+            if self.path.exists():
+                raise ZooError(f"{self.path}: neither a folder nor a regular file")
+            raise ValueError(f"{self.path} does not exist")
+        head = _first_bytes(self.path)
+        # By its beginning: a tar that ends in a .pth ends like a zip, and a .pth is a zip.
+        if kind_of(head) in KNOWN:
+            self._folder = self.path.parent
+            return [self.path.name]
+        if head.startswith(ZIP):
+            self._zip = zipfile.ZipFile(self.path)
+            weakref.finalize(self, self._zip.close)
+            _bound(len(self._zip.infolist()), self.path)
+            return [item.filename for item in self._zip.infolist() if not item.is_dir()]
+        return self._index_tar(head)
 
     def _walk(self) -> list[str]:
         names: list[str] = []
-        for folder, _, files in os.walk(self.path):
+        for folder, inner, files in os.walk(self.path, onerror=_unreadable):
             place = Path(folder).relative_to(self.path)
-            # Opening a pipe would wait for ever, hence regular files only.
-            found = [file for file in files if os.path.isfile(os.path.join(folder, file))]
-            names += [(place / file).as_posix() for file in found]
+            for name in [name for name in inner if os.path.islink(os.path.join(folder, name))]:
+                self.passed.add(name, LINK)
+            for file in files:
+                # Opening a pipe would wait for ever, hence regular files only.
+                if os.path.isfile(os.path.join(folder, file)):
+                    names.append((place / file).as_posix())
+                else:
+                    self.passed.add(file, "no regular files")
             _bound(len(names), self.path)
         return names
 
-    def _index_tar(self) -> list[str]:
+    def _index_tar(self, head: bytes) -> list[str]:
         openers: dict[bytes, Any] = {
-            b"\x1f\x8b": gzip.open, b"\xfd7zXZ\x00": lzma.open, b"BZh": _open_bz2,
+            b"\x1f\x8b": gzip.open, b"\xfd7zXZ\x00": _open_lzma, b"BZh": bz2.open,
         }  # fmt: skip
-        start = _first_bytes(self.path)
-        opener = next((found for magic, found in openers.items() if start.startswith(magic)), None)
+        opener = next((found for magic, found in openers.items() if head.startswith(magic)), None)
+        if opener is None and head[257:262] != b"ustar" and not _is_old_tar(head):
+            raise ZooError(f"{self.path}: {kind_of(head)}")
         # Random access to what is packed would unpack it again for every file.
         stream: IO[bytes] = tempfile.TemporaryFile() if opener else self.path.open("rb")  # noqa: SIM115
         weakref.finalize(self, stream.close)
@@ -103,19 +130,25 @@ class Files:
             with opener(self.path) as packed:
                 _unpack(packed, stream, self.path)
         self._stream = stream
-        with tarfile.open(fileobj=stream, mode="r:") as tar:
-            for member in tar:
-                if member.isreg() and not member.issparse():
-                    if member.name in self._spans:
-                        raise ZooError(f"{self.path}: {member.name} is in the archive twice")
-                    self._spans[member.name] = (member.offset_data, member.size)
-                    _bound(len(self._spans), self.path)
+        for member in _members(stream, self.path):
+            if member.isreg() and not member.issparse():
+                if member.name in self._spans:
+                    raise ZooError(f"{self.path}: {member.name} is in the archive twice")
+                self._spans[member.name] = (member.offset_data, member.size)
+                _bound(len(self._spans), self.path)
+            elif not member.isdir():
+                links = member.issym() or member.islnk()
+                self.passed.add(member.name, LINK if links else "no regular files")
         return list(self._spans)
 
     def where(self, name: str) -> str:
         """How a message names the file."""
         packed = self._zip is not None or self._stream is not None
-        return f"{self.path}: {name}" if packed else f"{self.path / name}"
+        return f"{self.path}: {name}" if packed else f"{self._folder / name}"
+
+    def head(self, name: str) -> bytes:
+        """The first `HEAD_BYTES` of a file; ZooError as `read`."""
+        return self._read(name, HEAD_BYTES)
 
     def read(self, name: str, limit: int = FILE_BYTES) -> bytes:
         """The content of a file.
@@ -123,24 +156,27 @@ class Files:
         Raises:
             ZooError: if it is larger than `limit` bytes, or damaged.
         """
-        try:
-            if self._zip is not None:
-                with self._zip.open(name) as file:
-                    content = file.read(limit + 1)
-            elif self._stream is not None:
-                start, size = self._spans[name]
-                self._stream.seek(start)
-                content = self._stream.read(min(size, limit + 1))
-                if len(content) < min(size, limit + 1):
-                    raise ZooError(f"{self.where(name)}: the archive ends before the file does")
-            else:
-                with (self.path / name).open("rb") as file:
-                    content = file.read(limit + 1)
-        except (*_DAMAGE, RuntimeError) as error:
-            raise ZooError(f"{self.where(name)}: cannot be read ({error})") from error
+        content = self._read(name, limit + 1)
         if len(content) > limit:
             raise ZooError(f"{self.where(name)}: more than {limit:,} bytes, which is too large")
         return content
+
+    def _read(self, name: str, size: int) -> bytes:
+        try:
+            if self._zip is not None:
+                with self._zip.open(name) as member:
+                    return member.read(size)
+            if self._stream is not None:
+                start, length = self._spans[name]
+                self._stream.seek(start)
+                content = self._stream.read(min(length, size))
+                if len(content) < min(length, size):
+                    raise ZooError(f"{self.where(name)}: the archive ends before the file does")
+                return content
+            with (self._folder / name).open("rb") as file:
+                return file.read(size)
+        except _DAMAGE as error:
+            raise ZooError(f"{self.where(name)}: cannot be read: damaged ({error})") from error
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
@@ -150,7 +186,8 @@ def natural(name: str) -> list[tuple[int, int, str]]:
     ['net9.pth', 'net10.pth']
     """
     return [
-        (1, int(part), "") if part.isdecimal() else (0, 0, part)
+        # A number of thousands of digits is none; int() would refuse it.
+        (1, int(part), "") if part.isdecimal() and len(part) < 100 else (0, 0, part)
         for part in re.split(r"([0-9]+)", name)
         if part
     ]
@@ -161,205 +198,111 @@ def _bound(count: int, path: Path) -> None:
         raise ZooError(f"{path}: more than {MAX_FILES:,} files, which is too many")
 
 
-def _open_bz2(path: Path) -> io.BufferedIOBase:
-    import bz2
-
-    return bz2.open(path)
+def _unreadable(error: OSError) -> None:
+    raise ZooError(f"{error.filename}: cannot be read ({error.strerror})") from error
 
 
 def _first_bytes(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(6)
+        return file.read(HEAD_BYTES)
 
 
-def _unpack(packed: io.BufferedIOBase, stream: IO[bytes], path: Path) -> None:
-    while block := packed.read(1 << 20):
+def _is_old_tar(head: bytes) -> bool:
+    """Whether these are a header of tar without its magic word: by the sum of its bytes."""
+    if len(head) < tarfile.BLOCKSIZE:
+        return False
+    written = re.fullmatch(rb"[ \0]*([0-7]{1,7})[ \0]*", head[148:156])
+    total = sum(head[:512]) - sum(head[148:156]) + 8 * ord(" ")
+    return written is not None and int(written[1], 8) == total
+
+
+class _Headers:
+    """A stream of which only headers are read, so that none can ask for all of memory."""
+
+    def __init__(self, stream: IO[bytes]):
+        self._stream = stream
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {size:,} bytes")
+        return self._stream.read(size)
+
+
+def _members(stream: IO[bytes], path: Path) -> Iterator[tarfile.TarInfo]:
+    """The members of a tar up to its proper end, which is a block of zeros.
+
+    `tarfile` alone stops without a word where a header is damaged or the file is cut.
+    """
+    headers: Any = _Headers(stream)
+    end = 0
+    with tarfile.open(fileobj=headers, mode="r:") as tar:
+        while True:
+            member = tar.next()
+            if member is None:
+                break
+            # Nothing is looked up twice, and the list of a million members is long.
+            tar.members = []  # type: ignore[attr-defined]
+            if tar.offset <= end or member.size < 0:
+                raise tarfile.ReadError(f"a header that leads backwards, at byte {end:,}")
+            end = tar.offset
+            yield member
+        end = tar.offset
+    stream.seek(end)
+    block = stream.read(tarfile.BLOCKSIZE)
+    if len(block) < tarfile.BLOCKSIZE:
+        raise ZooError(f"{path}: the archive is cut: it ends at byte {end:,} without an end mark")
+    if any(block):
+        raise ZooError(f"{path}: the archive is damaged at byte {end:,}: no header stands there")
+    while rest := stream.read(1 << 20):
+        if any(rest):
+            raise ZooError(
+                f"{path}: the archive goes on behind its end at byte {end:,}: damaged, or several "
+                "archives in one file; unpack it and look"
+            )
+
+
+class _Lzma(io.RawIOBase):
+    """An .xz stream whose settings cannot ask for more than `LZMA_BYTES` of memory."""
+
+    def __init__(self, path: Path):
+        self._file = path.open("rb")
+        self._decoder = self._fresh()
+
+    @staticmethod
+    def _fresh() -> lzma.LZMADecompressor:
+        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=LZMA_BYTES)
+
+    def read(self, size: int = -1) -> bytes:
+        while True:
+            if self._decoder.eof:
+                # Streams may follow one another, with zeros between them.
+                left = (self._decoder.unused_data or self._file.read(1 << 16)).lstrip(b"\0")
+                if not left:
+                    return b""
+                self._decoder = self._fresh()
+            elif self._decoder.needs_input:
+                left = self._file.read(1 << 16)
+                if not left:
+                    raise EOFError("the packed stream is cut")
+            else:
+                left = b""
+            if content := self._decoder.decompress(left, max_length=size):
+                return content
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _open_lzma(path: Path) -> _Lzma:
+    return _Lzma(path)
+
+
+def _unpack(packed: io.IOBase, stream: IO[bytes], path: Path) -> None:
+    bound = min(STREAM_BYTES, STREAM_FREE + STREAM_RATIO * path.stat().st_size)
+    while block := packed.read(1 << 20):  # type: ignore[attr-defined]
         stream.write(block)
-        if stream.tell() > STREAM_BYTES:
-            raise ZooError(f"{path}: unpacks to more than {STREAM_BYTES:,} bytes")
+        if stream.tell() > bound:
+            raise ZooError(f"{path}: unpacks to more than {bound:,} bytes")
     stream.seek(0)
-
-
-class _DType:
-    """Stands for `numpy.dtype` in a pickle: floating-point numbers only.
-
-    numpy's own would take a state from the file, by which it changes flags of types that
-    the whole process shares; allow-listing it would let a file corrupt memory.
-    """
-
-    def __init__(self, name: str, align: bool = False, copy: bool = False):
-        if name not in ("f4", "f8"):
-            raise ValueError(f"an array of type {name!r:.20}; known: f4, f8")
-        self.name = "<" + name
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        if state[1] not in ("<", "="):
-            raise ValueError(f"an array of byte order {state[1]!r:.20}; known: <")
-
-
-class _Array:
-    """Stands for `numpy.ndarray` in a pickle, with the array in `values` once it is read."""
-
-    values: NDArray[Any]
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, shape, dtype, _, content = state
-        if not isinstance(dtype, _DType) or not isinstance(content, bytes) or len(shape) != 1:
-            raise ValueError("an array that is not one row of numbers")
-        self.values = np.frombuffer(content, dtype.name).reshape(shape).copy()
-
-
-def _reconstruct(kind: type, shape: tuple[int, ...], code: bytes) -> _Array:
-    """Stands for the function of that name, which makes an array that a state then fills."""
-    return _Array()
-
-
-# Under the names of numpy 1 and of numpy 2.
-NUMPY_GLOBALS: list[Any] = [
-    (_reconstruct, "numpy.core.multiarray._reconstruct"),
-    (_reconstruct, "numpy._core.multiarray._reconstruct"),
-    (_Array, "numpy.ndarray"),
-    (_DType, "numpy.dtype"),
-]
-
-
-def load_pth(content: bytes, where: str, arrays: bool = False) -> dict[str, Any]:
-    """The dict in a `.pth` file; no code of the file is run.
-
-    Args:
-        where: what a message calls the file.
-        arrays: whether numpy arrays of one axis may be in it, as values of the dict.
-
-    Raises:
-        ZooError: if it is damaged, unpacks to more than `FILE_BYTES`, asks for anything
-            but tensors, containers and numbers, or is no dict.
-    """
-    if content.startswith(ZIP):
-        try:
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                size = sum(item.file_size for item in archive.infolist())
-        except (zipfile.BadZipFile, struct.error, ValueError, RuntimeError) as error:
-            raise ZooError(f"{where}: not a .pth file that can be read ({error})") from error
-        if size > FILE_BYTES:
-            raise ZooError(f"{where}: unpacks to {size:,} bytes, which is too large")
-    try:
-        with torch.serialization.safe_globals(NUMPY_GLOBALS if arrays else []):
-            loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = re.search(
-            r"(GLOBAL|Unsupported|Trying to|Can only|Invalid)[^\n.]*[\w.]*", str(error)
-        )
-        raise ZooError(
-            f"{where}: refused, it holds more than weights or is damaged; nothing of it was run "
-            f"({reason[0] if reason else 'not a pickle of tensors'})"
-        ) from error
-    except Exception as error:
-        # Damaged or hostile files end in whatever error torch's reader runs into.
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ZooError(f"{where}: not a .pth file that can be read ({first:.120})") from error
-    if not isinstance(loaded, Mapping) or not all(isinstance(key, str) for key in loaded):
-        raise ZooError(f"{where}: expected a state dict, got {type(loaded).__name__}")
-    return {
-        key: getattr(value, "values", None) if isinstance(value, _Array) else value
-        for key, value in loaded.items()
-    }
-
-
-def load_state(content: bytes, where: str) -> dict[str, Any]:
-    """The tensors of a `.safetensors` or `.pth` file, in the network's order.
-
-    A .pth keeps the order of the module; safetensors has none, so the names are sorted,
-    numbers in them as numbers.
-
-    Raises:
-        ZooError: as `load_pth`.
-    """
-    if not where.endswith(".safetensors"):
-        state = load_pth(content, where)
-        inner = state.get("state_dict")
-        return dict(inner) if isinstance(inner, Mapping) else state
-    try:
-        loaded = safetensors.torch.load(content)
-    except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise ZooError(f"{where}: not a safetensors file ({error})") from error
-    return {name: loaded[name] for name in sorted(loaded, key=natural)}
-
-
-def layer_tensors(state: Mapping[str, Any], where: str) -> dict[str, Tensor]:
-    """The weights and biases of a state dict as weight_0, bias_0, weight_1, ...
-
-    They are numbered in the dict's order, each kind for itself.
-
-    Raises:
-        ZooError: for an entry that is neither weight nor bias, no dense tensor of
-            floating-point numbers on the CPU, or a weight without bias.
-    """
-    named: dict[str, Tensor] = {}
-    counts = {"weight": 0, "bias": 0}
-    for key, value in state.items():
-        kind = key.rpartition(".")[2]
-        if kind not in counts:
-            raise ZooError(f"{where}: expected names ending in weight or bias, got {key!r}")
-        if (
-            not isinstance(value, Tensor)
-            or value.layout != torch.strided
-            or value.device.type != "cpu"
-            or value.dtype not in (torch.float32, torch.float16, torch.bfloat16)
-            or value.is_quantized
-        ):
-            got = f"{value.dtype} {value.layout}" if isinstance(value, Tensor) else type(value)
-            raise ZooError(
-                f"{where}: {key}: expected a dense tensor of float32 (or 16 bits), got {got}; "
-                "convert others by .float() first, a zoo holds float32"
-            )
-        if value.numel() > MAX_PARAMS:
-            raise ZooError(f"{where}: {key}: {value.numel():,} entries are too many")
-        named[f"{kind}_{counts[kind]}"] = value.detach()
-        counts[kind] += 1
-    if counts["weight"] != counts["bias"] or not counts["weight"]:
-        raise ZooError(
-            f"{where}: expected a bias for each weight, got {counts['weight']} weights and "
-            f"{counts['bias']} biases"
-        )
-    return named
-
-
-def network(
-    state: Mapping[str, Any], spec: NetworkSpec, where: str
-) -> dict[str, NDArray[np.float32]]:
-    """One network's tensors as float32 arrays of the spec's shapes.
-
-    Raises:
-        ZooError: if they are not a network of this spec.
-    """
-    named = layer_tensors(state, where)
-    for name, shape in spec.tensors.items():
-        got = tuple(named[name].shape) if name in named else "nothing"
-        if got != shape:
-            raise ZooError(f"{where}: {name}: expected {shape}, as in the first network, got {got}")
-    if len(named) != len(spec.tensors):
-        raise ZooError(f"{where}: expected {len(spec.tensors)} tensors, got {len(named)}")
-    return {name: named[name].float().contiguous().numpy() for name in spec.tensors}
-
-
-def mlp_widths(state: Mapping[str, Any], where: str) -> list[int]:
-    """Inputs, hidden widths and outputs of a state dict of linear layers.
-
-    Raises:
-        ZooError: if weights are not `(out, inp)`, or layers do not chain.
-    """
-    named = layer_tensors(state, where)
-    widths: list[int] = []
-    for number in range(len(named) // 2):
-        weight, bias = named[f"weight_{number}"].shape, named[f"bias_{number}"].shape
-        inp = widths[-1] if widths else "inp"
-        fits = len(weight) == 2 and tuple(bias) == (weight[0],) and inp in ("inp", weight[1])
-        if not fits:
-            raise ZooError(
-                f"{where}: layer {number}: expected weight (out, {inp}) and bias (out,), got "
-                f"{tuple(weight)} and {tuple(bias)}"
-            )
-        widths += [weight[1], weight[0]] if not widths else [weight[0]]
-    if prod(widths) < 1:
-        raise ZooError(f"{where}: a layer of width 0")
-    return widths

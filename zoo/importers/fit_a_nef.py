@@ -23,6 +23,7 @@ test part, validation the last 5,000 (at most a tenth) training items.
 import itertools
 import json
 import re
+from math import prod
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,16 +31,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo import schema
 from zoo.errors import ZooError
-from zoo.importers.files import FILE_BYTES, MAX_PARAMS, natural
+from zoo.importers.contents import FILE_BYTES
+from zoo.importers.files import natural
 from zoo.importers.published import (
     PICTURES,
     Arrays,
     Options,
     Published,
+    Told,
     describe,
     describe_pictures,
 )
+from zoo.importers.states import MAX_PARAMS
+from zoo.passed import Passed
 from zoo.shards import SPLITS, Column
 from zoo.sources import split_items
 from zoo.spec import NetworkSpec
@@ -121,6 +127,13 @@ def find(path: Path, options: Options) -> Published:
     with_labels = labelled == {True}
     classes = PICTURES[source][1] if source else None
     starts = np.array([start for start, _, _ in spans])
+    told = _told(spans, spec, dataset, with_labels)
+    if not source:
+        told.say("the last tenths of the fields are validation and test")
+    passed = Passed()
+    for file in path.iterdir() if path.is_dir() else ():
+        if file.name not in ("nef.json", "cfg.json", *(f.name for _, _, f in spans)):
+            passed.add(file.name)
 
     def read(split: str, start: int, stop: int) -> Arrays:
         rows = chosen[split][start:stop]
@@ -159,7 +172,34 @@ def find(path: Path, options: Options) -> Published:
         pictures=source,
         pixel_ranges=ranges,
         facts={"views": int(view.max()) + 1, "mean": mean.tolist(), "std": std.tolist()},
+        told=told,
+        passed=passed,
     )
+
+
+def _told(
+    spans: list[tuple[int, int, Path]], spec: NetworkSpec, dataset: str, with_labels: bool
+) -> Told:
+    told = Told()
+    widths = "-".join(map(str, spec.widths))
+    omega = spec.layers[0].omega
+    told.say(f"SIRENs of fit-a-nef, {widths} by param_config, omega {omega:g} by nef.json")
+    told.say("kernels (in, out) turned to (out, inp), biases before them")
+    told.say(
+        "the format says: (x = column, y = row), nothing added to the output, targets "
+        f"standardised by mean and deviation of {dataset}"
+    )
+    told.say(
+        "index and view by the numbers of fields; test is the data set's own, validation the last "
+        "5,000 (at most a tenth) training items"
+    )
+    told.say("labels by the files" if with_labels else "no labels in the files")
+    missing = [(a, b) for (_, a, _), (b, _, _) in itertools.pairwise(spans) if a < b]
+    missing = [(0, spans[0][0])] * (spans[0][0] > 0) + missing
+    if missing:
+        shown = ", ".join(f"{a:,} to {b - 1:,}" for a, b in missing[:6])
+        told.say(f"no file holds the fields {shown}{' and others' if len(missing) > 6 else ''}")
+    return told
 
 
 def _h5py() -> ModuleType:
@@ -174,14 +214,10 @@ def _h5py() -> ModuleType:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            plain = json.loads(file.read(CONFIG_BYTES))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ZooError(f"{path}: not JSON that can be read ({error})") from error
-    if not isinstance(plain, dict):
-        raise ZooError(f"{path}: expected an object")
-    return plain
+    plain = schema.read_json(path, CONFIG_BYTES)
+    schema.check(plain, schema.MapOf(schema.Json()), str(path))
+    found: dict[str, Any] = plain
+    return found
 
 
 def _dataset(folder: Path) -> str:
@@ -218,6 +254,9 @@ def _plain_dataset(hdf5: ModuleType, opened: Any, name: str, file: Path) -> Any:
     found = opened[name]
     if not isinstance(found, hdf5.Dataset) or found.external or found.is_virtual:
         raise ZooError(f"{file}: {name} is no plain dataset")
+    # A chunk is unpacked whole, whatever is read of it.
+    if found.chunks and prod(found.chunks) * found.dtype.itemsize > FILE_BYTES:
+        raise ZooError(f"{file}: {name} lies in chunks {found.chunks}, which are too large")
     return found
 
 
@@ -231,11 +270,13 @@ def _config(hdf5: ModuleType, file: Path) -> dict[str, tuple[int, ...]]:
             value = text[0]
         plain = json.loads(value if isinstance(value, str) else bytes(value).decode())
         config = {str(name): tuple(int(side) for side in shape) for name, shape in plain}
+        if any(side < 1 for shape in config.values() for side in shape):
+            raise ValueError("a side below 1")
     except ZooError:
         raise
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, RecursionError) as error:
         raise ZooError(f"{file}: not a file of fit-a-nef that can be read ({error})") from error
-    if len(config) != len(plain) or sum(int(np.prod(s)) for s in config.values()) > MAX_PARAMS:
+    if len(config) != len(plain) or sum(prod(shape) for shape in config.values()) > MAX_PARAMS:
         raise ZooError(f"{file}: param_config names a tensor twice, or too large ones")
     return config
 

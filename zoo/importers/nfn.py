@@ -20,13 +20,16 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import ZooError
-from zoo.importers.files import Files, load_pth, mlp_widths, network
+from zoo.importers import states
+from zoo.importers.contents import load_dict
+from zoo.importers.files import Files
 from zoo.importers.published import (
     PICTURES,
     Arrays,
     Options,
     Published,
     Ref,
+    Told,
     by_split,
     describe,
     describe_pictures,
@@ -53,6 +56,7 @@ def find(path: Path, options: Options) -> Published:
     for name in files.names:
         match = NETWORK.search(name)
         if not match:
+            files.passed.add(name)
             continue
         index, view = int(match[3]), int(match[1]) + 1 if match[1] else 0
         if view and index >= TRAIN:
@@ -70,12 +74,15 @@ def find(path: Path, options: Options) -> Published:
     refs = by_split(found, path)
     first = next(iter(refs.values()))[0]
     where = files.where(first.name)
-    widths = mlp_widths(_state(files, first), where)
-    if widths[0] != 2:
-        raise ZooError(f"{where}: expected 2 inputs, got {widths[0]}")
+    plan, shapes = states.plan_of(_state(files, first), True, where, Told())
+    widths = states.widths_of(shapes)
+    if widths[0] != 2 or any(len(shape) != 2 for shape in shapes.values()):
+        raise ZooError(f"{where}: expected linear layers of 2 inputs, got {widths}")
     spec = NetworkSpec.mlp(widths, omega=30.0, coord_order="ij", pixel_range=(-1.0, 1.0))
-    named = SOURCE.findall(path.resolve().name) or SOURCE.findall(first.name)
-    source = SOURCES[named[0]] if named else ("cifar10" if widths[-1] == 3 else None)
+    named = {*SOURCE.findall(path.resolve().name), *SOURCE.findall(first.name)}
+    if len(named) > 1:
+        raise ZooError(f"{where}: the folders' names say {' and '.join(sorted(named))}")
+    source = SOURCES[named.pop()] if named else None
     if source is not None:
         channels, items = PICTURES[source][2][2], PICTURES[source][4]
         if widths[-1] != channels:
@@ -90,9 +97,21 @@ def find(path: Path, options: Options) -> Published:
         else describe_pictures(source, CITATION, URL)
     )  # fmt: skip
 
+    told = Told()
+    told.say(f"SIRENs of NFN: {'-'.join(map(str, widths))}, weights (out, inp), omega 30")
+    told.say("the format says: (row, column), nothing added to the output, pixels -1 to 1")
+    told.say("index, label and view by the names of folders and files; splits by index as NFN's")
+    if source is None:
+        told.say(
+            "which pictures these are is told by no name; --check-against holds them against one"
+        )
+
     def read(split: str, start: int, stop: int) -> Arrays:
         chosen = refs[split][start:stop]
-        rows = [network(_state(files, ref), spec, files.where(ref.name)) for ref in chosen]
+        rows = [
+            states.normalised(_state(files, ref), plan, spec, files.where(ref.name), told)
+            for ref in chosen
+        ]
         labels = np.array([ref.label for ref in chosen], np.int64)
         return {**keys(chosen), "label": labels, **stacked(rows)}
 
@@ -104,13 +123,15 @@ def find(path: Path, options: Options) -> Published:
         source=about,
         pictures=source,
         facts={"views": views},
+        told=told,
+        passed=files.passed,
     )
 
 
 def _state(files: Files, ref: Ref) -> Mapping[str, Any]:
     """A network's state dict, its keys as the format has them, in their strict order."""
     where = files.where(ref.name)
-    state = load_pth(files.read(ref.name), where)
+    state = load_dict(files.read(ref.name), where)
     last = len(state) // 2 - 1
     expected = [
         f"net.{n}.{'linear.' if n < last else ''}{kind}"

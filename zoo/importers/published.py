@@ -1,7 +1,7 @@
 """What an importer yields, and what is known of the data sets behind published networks."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from zoo.errors import ZooError
 from zoo.making.plan import largest_remainder
+from zoo.passed import Passed
 from zoo.shards import SPLITS, Column
 from zoo.spec import NetworkSpec
 
@@ -25,12 +26,85 @@ class Options:
         splits: file of splits, as the authors of a format lay it out.
         activation: of the hidden layers, where the files leave it open.
         spec: file with a `NetworkSpec` as JSON, of state-dicts.
+        omega: factor on the pre-activations of sine layers, of state-dicts.
+        match: pattern of the names of files that are networks, of state-dicts.
+        key: where in a file its state dict lies, of state-dicts.
+        order: names of the modules in the order in which they compute, of state-dicts.
+        norm: "before" or "after": where batch norms stand beside the activation.
+        norm_eps: what they add to the variance; torch's default if None.
+        group: "folder" or "none": which files belong together, of state-dicts.
+        column: what columns of the labels are, "NAME=KIND", of state-dicts.
     """
 
     labels: Path | None = None
     splits: Path | None = None
     activation: str | None = None
     spec: Path | None = None
+    omega: float | None = None
+    match: str | None = None
+    key: str | None = None
+    order: tuple[str, ...] | None = None
+    norm: str | None = None
+    norm_eps: float | None = None
+    group: str | None = None
+    column: tuple[str, ...] | None = None
+
+    def words(self) -> list[str]:
+        """What is said, as on the command line."""
+        words: list[str] = []
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if option.name == "order" and value:
+                value = ",".join(value)
+            for one in value if isinstance(value, tuple) else [value]:
+                if one is not None:
+                    words += [flag(option.name), one.name if isinstance(one, Path) else str(one)]
+        return words
+
+
+def flag(name: str) -> str:
+    """The option of the command line that a field of `Options` is.
+
+    >>> flag("norm_eps")
+    '--norm-eps'
+    """
+    return f"--{name.replace('_', '-')}"
+
+
+class Told:
+    """What an import says at its end: what was read as what, each thing once.
+
+    >>> told = Told()
+    >>> for _ in range(3):
+    ...     told.add("float64, rounded to float32")
+    >>> told.lines(4)
+    ['float64, rounded to float32 (3 of 4 networks)']
+    """
+
+    MOST = 40  # lines; files that differ from one another would otherwise fill an index
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        self._always: list[str] = []
+
+    def say(self, line: str) -> None:
+        """Something that holds for the whole import."""
+        if line not in self._always:
+            self._always.append(line)
+
+    def add(self, line: str) -> None:
+        """Something that holds for one network."""
+        if line in self._counts or len(self._counts) < self.MOST:
+            self._counts[line] = self._counts.get(line, 0) + 1
+        else:
+            self._counts["more of this kind"] = self._counts.get("more of this kind", 0) + 1
+
+    def lines(self, networks: int) -> list[str]:
+        """Every line, with the number of networks it holds for unless it is all of them."""
+        return self._always + [
+            line if count >= networks else f"{line} ({count:,} of {networks:,} networks)"
+            for line, count in self._counts.items()
+        ]
 
 
 @dataclass(frozen=True)
@@ -51,6 +125,8 @@ class Published:
             its columns; None if the files do not say.
         points: number of equally spaced inputs of `targets`.
         facts: further entries of the index's recipe.
+        told: what was read as what; reading adds to it.
+        passed: files that were passed over.
     """
 
     spec: NetworkSpec
@@ -63,6 +139,8 @@ class Published:
     targets: Callable[[Mapping[str, NDArray[Any]]], NDArray[np.float32]] | None = None
     points: int = 0
     facts: dict[str, Any] = field(default_factory=dict)
+    told: Told = field(default_factory=Told)
+    passed: Passed = field(default_factory=Passed)
 
 
 @dataclass(frozen=True, order=True)

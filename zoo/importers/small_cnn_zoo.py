@@ -35,8 +35,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo import schema
 from zoo.errors import ZooError
-from zoo.importers.published import Arrays, Options, Published, describe
+from zoo.importers.published import Arrays, Options, Published, Told, describe
+from zoo.passed import Passed
+from zoo.schema import safe
 from zoo.shards import SPLITS, Column
 from zoo.spec import ACTIVATIONS, Layer, NetworkSpec
 
@@ -50,7 +53,9 @@ FINAL_STEP = 86
 STRIDE = 2
 QUALITY = ("train_accuracy", "test_accuracy", "train_loss", "test_loss")
 # Metrics are text: some 400 bytes a row, of 270,000 rows.
-METRICS_BYTES = 4 << 30
+METRICS_BYTES = 1 << 20
+ROW_BYTES = 4 << 10
+LINE_BYTES = 64 << 10
 LAYOUT_BYTES = 1 << 20
 SOURCES = {
     "fashion": "Fashion-MNIST", "mnist": "MNIST", "cifar": "CIFAR-10", "svhn": "SVHN",
@@ -72,7 +77,9 @@ def find(path: Path, options: Options) -> Published:
     refs = _split([row for row in order if row in kept])
     place = np.full(len(weights), -1, np.int64)
     place[rows] = np.arange(len(rows))
-    columns, values = _columns(metrics, place[np.concatenate(list(refs.values()))])
+    told = _told(layout, activation, options)
+    final = place[np.concatenate(list(refs.values()))]
+    columns, values = _columns(metrics, final, path / needed[1], told)
     spec = _spec(layout, activation, path / needed[2])
 
     def read(split: str, start: int, stop: int) -> Arrays:
@@ -89,6 +96,10 @@ def find(path: Path, options: Options) -> Published:
 
     name = path.resolve().name
     title = next((t for key, t in SOURCES.items() if key in name.lower()), name)
+    passed = Passed()
+    for file in path.iterdir():
+        if file.name not in needed:
+            passed.add(file.name)
     return Published(
         spec=spec,
         columns=columns,
@@ -99,15 +110,31 @@ def find(path: Path, options: Options) -> Published:
             "step": FINAL_STEP,
             "splits": "in the order of --splits" if options.splits else "in the order of rows",
         },
+        told=told,
+        passed=passed,
     )
+
+
+def _told(layout: dict[str, Any], activation: str, options: Options) -> Told:
+    told = Told()
+    told.say(f"tensors by layout.csv: {', '.join(layout)}; kernels turned to (out, inp, kh, kw)")
+    told.say(f"{activation} in hidden layers by metrics.csv.gz, checkpoints of step {FINAL_STEP}")
+    told.say(
+        f"the format says: stride {STRIDE}, no padding, mean over positions before the last layer"
+    )
+    order = options.splits.name if options.splits else "weights.npy"
+    told.say(f"splits as NFN's code cuts them, rows in the order of {order}")
+    return told
 
 
 def _map(path: Path) -> NDArray[np.float32]:
     try:
         weights = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError) as error:
+    except Exception as error:
+        # Its header is Python's syntax; damaged, it ends in whatever error that gives.
+        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ZooError(
-            f"{path}: not a .npy file of numbers that can be mapped ({error})"
+            f"{path}: not a .npy file of numbers that can be mapped ({safe(first, 120)})"
         ) from error
     if not isinstance(weights, np.ndarray) or weights.ndim != 2 or weights.dtype != np.float32:
         got = f"{weights.dtype} {weights.shape}" if isinstance(weights, np.ndarray) else "other"
@@ -119,22 +146,20 @@ def _map(path: Path) -> NDArray[np.float32]:
 
 def _layout(path: Path, width: int) -> dict[str, tuple[int, tuple[int, ...]]]:
     """Start and published shape of each tensor, by our names weight_0, bias_0, ..."""
-    if path.stat().st_size > LAYOUT_BYTES:
-        raise ZooError(f"{path}: larger than {LAYOUT_BYTES} bytes")
     try:
-        lines = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+        text = schema.read_plain(path, LAYOUT_BYTES).decode("utf-8-sig")
         tensors = [
             (
-                line["varname"],
+                str(line["varname"]),
                 int(line["start_idx"]),
                 int(line["end_idx"]),
                 tuple(int(side) for side in re.findall(r"[0-9]{1,9}", line["shape"])),
             )
-            for line in lines
+            for line in csv.DictReader(text.splitlines())
         ]
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise ZooError(
-            f"{path}: expected the columns varname, start_idx, end_idx, shape ({error})"
+            f"{path}: expected the columns varname, start_idx, end_idx, shape in all rows ({error})"
         ) from error
     found: dict[str, tuple[int, tuple[int, ...]]] = {}
     counts: Counter[str] = Counter()
@@ -142,7 +167,9 @@ def _layout(path: Path, width: int) -> dict[str, tuple[int, tuple[int, ...]]]:
         kind = {"kernel:0": "weight", "bias:0": "bias"}.get(name.rpartition("/")[2])
         ranks = {"weight": (2, 4), "bias": (1,)}.get(kind or "", ())
         if kind is None or len(shape) not in ranks or end - start != prod(shape):
-            raise ZooError(f"{path}: {name}: {shape} at {start} to {end} is no kernel or bias")
+            raise ZooError(
+                f"{path}: {safe(name, 60)}: {shape} at {start} to {end} is no kernel or bias"
+            )
         found[f"{kind}_{counts[kind]}"] = (start, shape)
         counts[kind] += 1
     place = 0
@@ -179,13 +206,20 @@ def _spec(
         raise ZooError(f"{path}: not a chain of layers ({error})") from error
 
 
-def _lines(path: Path) -> Iterator[str]:
-    size = 0
-    with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
-        for line in file:
-            size += len(line)
-            if size > METRICS_BYTES:
-                raise ZooError(f"{path}: unpacks to more than {METRICS_BYTES:,} bytes")
+def _lines(path: Path, rows: int) -> Iterator[str]:
+    """The lines of the metrics, of which none is read beyond a bound."""
+    left = METRICS_BYTES + ROW_BYTES * rows
+    with (
+        schema.open_plain(path) as packed,
+        gzip.open(packed, "rt", encoding="utf-8", newline="") as file,
+    ):
+        while line := file.readline(LINE_BYTES):
+            left -= len(line)
+            if left < 0 or len(line) == LINE_BYTES:
+                what = f"a line of more than {LINE_BYTES:,} characters" if left >= 0 else (
+                    f"unpacks to more than {ROW_BYTES:,} bytes for each of {rows:,} rows"
+                )  # fmt: skip
+                raise ZooError(f"{path}: {what}: damaged, or no table of metrics")
             yield line
 
 
@@ -194,7 +228,7 @@ def _metrics(path: Path, rows: int) -> tuple[NDArray[np.int64], dict[str, list[s
     numbers: list[int] = []
     total = 0
     try:
-        reader = csv.reader(_lines(path))
+        reader = csv.reader(_lines(path, rows))
         header = next(reader, [])
         if "step" not in header or "config.activation" not in header:
             raise ZooError(
@@ -215,10 +249,13 @@ def _metrics(path: Path, rows: int) -> tuple[NDArray[np.int64], dict[str, list[s
                 for text, place in zip(texts, places, strict=True):
                     text.append(line[place])
             total += 1
+            if total > rows:
+                break
     except (OSError, EOFError, zlib.error, csv.Error, ValueError) as error:
         raise ZooError(f"{path}: damaged, or not a gzipped table ({error})") from error
     if total != rows:
-        raise ZooError(f"{path}: {total:,} rows, weights.npy has {rows:,}")
+        more = "more than weights.npy, which" if total > rows else f"{total:,} rows, weights.npy"
+        raise ZooError(f"{path}: {more} has {rows:,}")
     if not numbers:
         raise ZooError(f"{path}: no checkpoint of step {FINAL_STEP}")
     return np.array(numbers, np.int64), dict(zip(wanted, texts, strict=True))
@@ -248,9 +285,12 @@ def _order(path: Path | None, rows: int) -> list[int]:
     """The order in which rows are split: as they stand, or by NFN's file of row numbers."""
     if path is None:
         return list(range(rows))
+    if not path.is_file():
+        raise ValueError(f"--splits {path}: there is no such file")
     try:
-        order = [int(float(text)) for text in path.read_text(encoding="utf-8").split()]
-    except (OSError, ValueError) as error:
+        content = schema.read_plain(path, 64 * (rows + 1))
+        order = [int(float(text)) for text in content.decode("utf-8-sig").split()]
+    except (OverflowError, ValueError) as error:
         raise ValueError(f"--splits {path}: expected one row number a line ({error})") from error
     if sorted(order) != list(range(rows)):
         raise ZooError(
@@ -275,7 +315,7 @@ def _split(rows: list[int]) -> dict[str, NDArray[np.int64]]:
 
 
 def _columns(
-    metrics: dict[str, list[str]], kept: NDArray[np.int64]
+    metrics: dict[str, list[str]], kept: NDArray[np.int64], path: Path, told: Told
 ) -> tuple[dict[str, Column], Arrays]:
     """Qualities and hyper-parameters; what is text becomes classes, sorted by name."""
     columns: dict[str, Column] = {}
@@ -285,23 +325,31 @@ def _columns(
             continue
         name = re.sub(r"\W", "_", source.removeprefix("config."))
         if name in columns or name in ("index", "view") or re.match(r"(weight|bias)_\d+$", name):
-            raise ZooError(f"metrics.csv.gz: the column {source!r} would hide another, {name!r}")
+            raise ZooError(
+                f"{path}: the column {safe(source, 60)!r} would hide another, {safe(name, 60)!r}"
+            )
         role = "quality" if source in QUALITY else "target"
         numbers = _numbers(texts)
-        if numbers is not None:
+        if role == "target" and (gaps := sum(not texts[row].strip() for row in kept)):
+            # A hyper-parameter that some lack must not cost the networks.
+            told.say(f"column {safe(name, 60)} left out: {gaps:,} of {len(kept):,} have none")
+        elif numbers is not None:
             columns[name], values[name] = Column(role, "real"), numbers
+            told.say(f"column {safe(name, 60)}: {'a quality' if source in QUALITY else 'numbers'}")
         elif role == "quality":
-            raise ZooError(f"metrics.csv.gz: {source} holds what is no number")
+            raise ZooError(f"{path}: {source} holds what is no number")
         else:
             names = sorted({texts[row] for row in kept})
             number = {text: place for place, text in enumerate(names)}
             columns[name] = Column(role, "class", names=tuple(names))
             values[name] = np.array([number.get(text, -1) for text in texts], np.int64)
+            told.say(f"column {safe(name, 60)}: {len(names)} classes of words")
     return columns, values
 
 
 def _numbers(texts: list[str]) -> NDArray[Any] | None:
     try:
-        return np.array([float(text) if text else np.nan for text in texts], np.float32)
+        with np.errstate(over="ignore"):
+            return np.array([float(text) if text else np.nan for text in texts], np.float32)
     except ValueError:
         return None
