@@ -99,10 +99,15 @@ class Probe(nn.Module):
         self.head = nn.Sequential(*parts, nn.Linear(width if parts else seen, out))
 
     def forward(self, weights: Weights) -> Float[Tensor, "net out"]:
-        inputs = self.probes().to(weights.dtype)
+        # Under autocast too networks are evaluated exactly: phases reach hundreds of radians.
+        with torch.autocast(weights.device.type, enabled=False):
+            inputs = self.probes()
+            if self.hidden:
+                *inner, answers = activations(self.spec, canonical(self.spec, weights), inputs)
+            else:
+                inner, answers = [], forward(self.spec, weights, inputs)
         if not self.hidden:
-            return self.head(forward(self.spec, weights, inputs).flatten(1))
-        *inner, answers = activations(self.spec, canonical(self.spec, weights), inputs)
+            return self.head(answers.flatten(1))
         codes = [
             self._tokens(layer.activation, x.mean(dim=(-2, -1)) if x.ndim == 5 else x) + place
             for layer, x, place in zip(self.spec.layers[:-1], inner, self.place, strict=True)

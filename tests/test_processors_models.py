@@ -72,9 +72,9 @@ def test_saving_and_loading_gives_the_same_model(name, out, tmp_path):
         assert isinstance(found, Weights)
     else:
         assert found.shape == (3, 3)
-    # The statistics came along: a model without them gives something else.
+    # The statistics came along: a model without them gives something else, if it reads weights.
     with torch.no_grad():
-        assert distance(small(name, out).eval()(weights), found) > 0
+        assert (distance(small(name, out).eval()(weights), found) > 0) == (name != "probe")
 
 
 def test_a_run_is_loaded_by_its_folder_once_it_has_a_model(tmp_path):
