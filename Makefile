@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # pytest-xdist: one worker a core, two at most, since the tests themselves use the cores.
 JOBS ?= 2
 
-.PHONY: demo test lint bench
+.PHONY: demo test lint bench fuzz
 
 demo: $(VENV)/ready
 	$(BIN)/wszoo fit-inrs digits --out zoos/digits-inrs
@@ -19,6 +19,13 @@ lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Seeded; SECONDS, or counts: make fuzz COUNTS='--zoos 100000 --imports 20000 --runs 2000 --builds 500'.
+SECONDS ?= 180
+SEED ?= 0
+COUNTS ?= --seconds $(SECONDS)
+fuzz: $(VENV)/ready
+	$(BIN)/python -m hostile.fuzz --seed $(SEED) $(COUNTS)
 
 bench: $(VENV)/ready
 	$(BIN)/python benchmarks/fitting.py
