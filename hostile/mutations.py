@@ -164,6 +164,8 @@ def _remove(path: Path) -> None:
 
 def flip(content: bytes, draw: random.Random) -> tuple[bytes, list[int]]:
     """One to eight flipped bits, and the bytes that they are in."""
+    if not content:
+        return b"\x01", [0]
     changed = bytearray(content)
     places = [draw.randrange(len(content)) for _ in range(draw.choice((1, 1, 1, 2, 8)))]
     for place in places:
@@ -191,6 +193,8 @@ def stretch(content: bytes, draw: random.Random) -> bytes:
 
 def smear(content: bytes, draw: random.Random) -> tuple[bytes, int]:
     """A piece of it overwritten, the length kept; where the piece begins."""
+    if not content:
+        return b"\x01", 0
     start = draw.randrange(len(content))
     length = min(len(content) - start, draw.choice((1, 2, 8, 64, 512)))
     fill = draw.choice((b"\0", b"\xff", b" ", b"9", None))

@@ -117,8 +117,8 @@ class Workers:
         self.prepare, self.count = prepare, count
         self.deaf_seconds, self.more_memory = deaf_seconds, more_memory
 
-    def run(self, first: int, stop: int, deadline: float, tally: Tally) -> int:
-        """Run the cases from `first` to `stop`, or until the deadline on `time.monotonic`.
+    def run(self, first: int, stop: int, seconds: float, tally: Tally) -> int:
+        """Run the cases from `first` to `stop`, or for so many seconds once prepared.
 
         Returns:
             The number of the first case that was not handed out.
@@ -137,7 +137,7 @@ class Workers:
             struct.pack_into("qd", shared, 16 * slot, -1, time.monotonic())
             live[slot] = context.Process(
                 target=self._work,
-                args=(slot, shared, lock, stop, deadline, sender, writing),
+                args=(slot, shared, lock, stop, seconds, sender, writing),
                 daemon=True,
             )
             live[slot].start()
@@ -179,12 +179,13 @@ class Workers:
         shared: Any,
         lock: Any,
         stop: int,
-        deadline: float,
+        seconds: float,
         sender: Any,
         writing: Any,
     ) -> None:
         case = self.prepare()
         limit_memory(self.more_memory)
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             with lock:
                 (number,) = struct.unpack_from("q", shared, 16 * self.count)
