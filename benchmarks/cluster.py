@@ -23,10 +23,10 @@ import ray
 import zoo
 from zoo import engines, nets, shards, stats, storage, writing
 from zoo.engines import Adam
-from zoo.making.builder import build
-from zoo.making.cluster import _Driver, build_on_cluster
+from zoo.making.builder import build, build_on_cluster
 from zoo.making.plan import plan_zoo
 from zoo.making.progress import Progress
+from zoo.making.site import Record, Site
 from zoo.shards import File, Shard
 
 
@@ -95,29 +95,25 @@ def commits(scratch: Path, url: str | None) -> None:
     for out in filter(None, (str(scratch / "commits"), url)):
         where = storage.place(out)
         planned = plan_zoo(recipe, "digits", "commits", shard_rows=10)
-        driver = _Driver(where, planned, lambda: None, print)
+        site = Site(where, planned, print)
         content = b"x" * 100_000
-        records = []
+        made = []
         for key in list(planned.parts)[:64]:
             name = f"{key[0]}-{key[1]}"
             files = [shards.shard_file(*key, 1), shards.shard_file(*key, 1, True), f"note-{name}"]
             for file in files:
                 where.write(f".build/tasks/{name}/{file}", content)
             where.write(f".build/tasks/{name}/record.json", b"{}")
-            made = [File(file, len(content), "0") for file in files]
-            shard = Shard(**vars(made[0]), split=key[0], rows=10, cpu="", parquet=made[1])
-            plain = {**vars(shard), "parquet": vars(made[1])}
-            records.append(
-                {"split": key[0], "number": key[1], "planned": 10, "shard": plain, "excluded": [],
-                 "note": vars(made[2]), "task": name}
-            )  # fmt: skip
+            first, view, note = (File(file, len(content), "0") for file in files)
+            shard = Shard(**vars(first), split=key[0], rows=10, cpu="", parquet=view)
+            made.append((Record(*key, 10, shard, (), note), name))
         from concurrent.futures import ThreadPoolExecutor
 
         with ThreadPoolExecutor(16) as pool:
             begun = time.perf_counter()
-            list(pool.map(driver._commit, records))
+            list(pool.map(site.take, *zip(*made, strict=True)))
             took = time.perf_counter() - begun
-        print(f"commit to {type(where).__name__:<7} {1e3 * took / len(records):6.1f} ms a shard")
+        print(f"commit to {type(where).__name__:<7} {1e3 * took / len(made):6.1f} ms a shard")
 
 
 def index(scratch: Path, count: int) -> None:

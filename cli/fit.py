@@ -106,7 +106,7 @@ def _fit(
             folder = folder.with_name(f"{folder.name}.parts") / part.replace("/", "-of-")
 
     from zoo.making.builder import build
-    from zoo.making.cluster import Cluster, build_on_cluster
+    from zoo.making.cluster import Cluster
     from zoo.making.progress import Progress
 
     begun = time.monotonic()
@@ -144,10 +144,8 @@ def _fit(
         "warn": progress.tell,
     }
     with progress.shown(f"{folder}", "net", how_to_go_on) as meter:
-        if cluster is None:
-            index = build(chosen, source, folder, workers=workers, part=part, **settings)
-        else:
-            index = build_on_cluster(chosen, source, folder, Cluster(cluster, **tasks), **settings)
+        on = None if cluster is None else Cluster(cluster, **tasks)
+        index = build(chosen, source, folder, workers=workers, part=part, cluster=on, **settings)
     if part is not None:
         click.echo(
             f"{folder}: part {part}, {len(index.shards)} shards of {index.rows:,} networks; "

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.options import data_root, threads, zoo_path
+from cli.options import data_root, source_address, threads, zoo_path
 from cli.output import say
 from zoo.errors import safe_line
 
@@ -82,16 +82,20 @@ def _describe(index: "Index") -> None:
 def _local_index(path: Path, revision: str | None) -> "Index":
     if revision is not None:
         raise ValueError(f"{path} is a folder, and only repositories have revisions")
-    from zoo.making.builder import unfinished
+    from zoo.making.site import unfinished
     from zoo.shards import read_index
 
     state = unfinished(path)
+    if state is not None and not state.replaces:
+        say(f"{path}: unfinished, {state.done:,} of {state.total:,} networks are on disk")
+        return state.index
+    index = read_index(path)
+    say(f"{path}: {index.rows:,} networks")
     if state is not None:
-        index, done, total = state
-        say(f"{path}: unfinished, {done:,} of {total:,} networks are on disk")
-    else:
-        index = read_index(path)
-        say(f"{path}: {index.rows:,} networks")
+        say(
+            f"  being overwritten: of the new zoo {state.done:,} of {state.total:,} networks are "
+            f"there; the command that overwrites it goes on: {state.index.command}"
+        )
     return index
 
 
@@ -107,9 +111,8 @@ def _plain(value: Any) -> str:
 @click.option("--device", default="cpu", show_default=True, help="Torch device of a refit.")
 @threads
 @data_root
-def verify(
-    path: Path | str, samples: int, refit: int, seed: int, device: str, data_root: Path | None
-) -> None:
+@source_address
+def verify(path: Path | str, **settings: Any) -> None:
     """Check the zoo at PATH: hashes, rows, quality against its source, a refit.
 
     PATH is a folder, or a URL from which everything is fetched anew.
@@ -118,9 +121,7 @@ def verify(
     from zoo.verification import verify as checks
 
     failed = []
-    for check in checks(
-        path, samples=samples, refit=refit, seed=seed, device=device, data_root=data_root
-    ):
+    for check in checks(path, **settings):
         say(f"{'ok    ' if check.passed else 'FAILED'}  {check.name:<8} {check.detail}")
         if not check.passed:
             failed.append(check.name)
@@ -142,9 +143,8 @@ def verify(
 @click.option("--seed", default=0, show_default=True, help="Of the choice of rows.")
 @threads
 @data_root
-def show(
-    path: Path | str, out: Path, split: str | None, count: int, seed: int, data_root: Path | None
-) -> None:
+@source_address
+def show(path: Path | str, out: Path, **settings: Any) -> None:
     """Draw random networks of the zoo at PATH beside their originals.
 
     Of classifiers the whole split is drawn: test accuracy as a histogram, and over the steps
@@ -152,5 +152,5 @@ def show(
     """
     from zoo.compare import draw
 
-    draw(path, out, split=split, count=count, seed=seed, data_root=data_root)
+    draw(path, out, **settings)
     say(f"{out}")

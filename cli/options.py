@@ -142,6 +142,15 @@ def data_root(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def source_address(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Where the source of a zoo lies, if it is a folder."""
+    return click.option(
+        "--source",
+        metavar="SOURCE",
+        help="What the zoo was fitted to, such as imagefolder:PATH, if it was moved since.",
+    )(command)
+
+
 def _use_threads(ctx: click.Context, param: click.Parameter, count: int | None) -> None:
     ctx.with_resource(machine.throughout(count))
 

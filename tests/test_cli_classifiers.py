@@ -93,7 +93,7 @@ def test_no_view(pictures, tmp_path):
     words = ("fit-classifiers", pictures, "--limit", 4, "--hidden", 4, "--out", out)
     assert run(*words, "--no-parquet", "--engine", "reference").exit_code == 0
     assert not (out / "data").exists()
-    assert "dtype None there, 'float16' asked for" in line_of(
+    assert "dtype 'float32' there, 'float16' asked for" in line_of(
         run(*words, "--no-parquet", "--engine", "reference", "--dtype", "float16"), 2
     )
 

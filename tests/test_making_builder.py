@@ -14,13 +14,14 @@ import pytest
 from helpers import assert_same_rows, rows_of
 
 import zoo
-from zoo import shards, sources, writing
+from zoo import shards, sources
 from zoo.engines.cpu import CpuEngine
 from zoo.errors import ZooError
 from zoo.making import plan
-from zoo.making.builder import build, unfinished
+from zoo.making.builder import build
 from zoo.making.plan import largest_remainder, plan_rows
 from zoo.making.progress import Progress
+from zoo.making.site import unfinished
 from zoo.recipes import ImageRecipe, recipe
 
 QUICK = {"steps": 6, "hidden": 8}
@@ -81,7 +82,7 @@ KILLED = textwrap.dedent(
     from pathlib import Path
     import zoo
     from zoo import shards, sources, recipes
-    from zoo.making import builder
+    from zoo.making import builder, site
     import zoo.cards, zoo.table, zoo.engines.cpu, datasets, matplotlib.figure
 
     out, whole, seed = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
@@ -118,8 +119,8 @@ KILLED = textwrap.dedent(
         try:
             got = shards.read_index(out)
         except zoo.ZooError:
-            state = builder.unfinished(out) if out.is_dir() else None
-            partial += bool(state and 0 < state[1] < state[2])
+            state = site.unfinished(out) if out.is_dir() else None
+            partial += bool(state and 0 < state.done < state.total)
             continue
         assert got.shards == want.shards
         assert not [f for f in got.files if shards.check_file(out, f, hashes=True)]
@@ -163,7 +164,7 @@ def test_resume_keeps_what_is_whole(digits, quick, tmp_path):
         build(quick, digits, out, limit=300, shard_rows=50, progress=stop)
     state = unfinished(out)
     assert state is not None
-    assert 120 <= state[1] < state[2] == 300
+    assert 120 <= state.done < state.total == 300
     with pytest.raises(ZooError, match="not finished"):
         zoo.open_zoo(out)
     kept = {path: path.stat().st_mtime_ns for path in (out / "weights").iterdir()}
@@ -261,31 +262,6 @@ def test_a_folder_of_something_else_is_left_alone(digits, quick, tmp_path):
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
-def test_overwriting_that_was_killed_is_gone_on_with(digits, quick, tmp_path, monkeypatch):
-    out, whole = tmp_path / "out", tmp_path / "whole"
-    build(quick, digits, out, limit=90, shard_rows=20)
-    other = replace(quick, lr=0.01)
-    build(other, digits, whole, limit=60, shard_rows=30)
-    removed = []
-
-    def killed(path: Path) -> None:
-        removed.append(path)
-        if len(removed) == 3:
-            raise KeyboardInterrupt
-        remove(path)
-
-    remove = writing.remove
-    with monkeypatch.context() as patch:
-        patch.setattr(writing, "remove", killed)
-        with pytest.raises(KeyboardInterrupt):
-            build(other, digits, out, limit=60, shard_rows=30, overwrite=True)
-    with pytest.raises(ZooError, match="not finished"):
-        zoo.open_zoo(out)
-    build(other, digits, out, limit=60, shard_rows=30)
-    assert_same_files(out, whole)
-    assert len(list((out / "weights").iterdir())) == len(shards.read_index(out).shards)
-
-
 def test_a_second_writer_is_refused(digits, quick, tmp_path):
     with shards.one_writer(tmp_path), pytest.raises(ZooError, match="another process"):
         build(quick, digits, tmp_path, limit=20)
@@ -310,7 +286,7 @@ def test_a_full_disk_loses_nothing(digits, quick, tmp_path, monkeypatch):
             build(quick, digits, out, limit=60, shard_rows=30)
     state = unfinished(out)
     assert state is not None
-    assert state[1] > 0
+    assert state.done > 0
     build(quick, digits, out, limit=60, shard_rows=30)
     assert_same_files(out, whole)
 

@@ -11,10 +11,10 @@ from helpers import line_of, run
 import zoo
 from zoo import shards, sources
 from zoo.errors import ZooError
-from zoo.making import builder
 from zoo.making.builder import build
 from zoo.making.merging import merge
-from zoo.making.plan import plan_zoo
+from zoo.making.plan import Settings, plan_zoo
+from zoo.making.site import record_file
 from zoo.recipes import ImageRecipe, recipe
 
 SETTINGS = {"limit": 120, "shard_rows": 20}  # 7 shards: five of train, one each of the others
@@ -62,7 +62,7 @@ def test_the_parts_of_a_zoo_make_the_zoo(made, tmp_path):
 
 
 def test_parts_divide_the_shards(digits, quick):
-    planned = plan_zoo(quick, digits, "x", **SETTINGS)
+    planned = plan_zoo(quick, digits, "x", Settings(**SETTINGS))
     whole = list(planned.parts)
     assert len(whole) == 7
     for of in range(1, 8):
@@ -148,7 +148,7 @@ def test_a_damaged_part_is_found(made, tmp_path):
     victim.write_bytes(whole)
     # What the cut merge left behind is gone on with.
     assert merge(parts, tmp_path / "out").rows == 120
-    record = tmp_path / "1" / builder.record_file("train", 2)
+    record = tmp_path / "1" / record_file("train", 2)
     plain = shards.read_json(record)
     plain["shard"]["sha256"] = "0" * 64
     shutil.copytree(made / "parts" / "1", tmp_path / "again")

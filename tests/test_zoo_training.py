@@ -13,9 +13,10 @@ from helpers import assert_same_rows
 import zoo
 from zoo import shards, sources, verification
 from zoo.making import builder
-from zoo.making.builder import build, unfinished
+from zoo.making.builder import build
 from zoo.making.plan import plan_rows
 from zoo.making.progress import Progress
+from zoo.making.site import unfinished
 from zoo.recipes import ClassifierRecipe, TrajectoryRecipe, bounds, recipe
 from zoo.training import Classification
 
@@ -64,7 +65,7 @@ def test_stopped_and_resumed_it_is_the_same_to_the_byte(chosen, digits, tmp_path
             stops += 1
             state = unfinished(out)
             assert state is not None
-            assert part * total <= state[1] < state[2] == total
+            assert part * total <= state.done < state.total == total
     assert stops
     build(chosen, digits, out, shard_rows=20)
     a, b = shards.read_index(whole), shards.read_index(out)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:  # for editors and mypy; at run time __getattr__ does it
     from zoo.hub import open_zoo, pull, push
     from zoo.importers import import_zoo
     from zoo.machine import set_threads
-    from zoo.making.builder import build
-    from zoo.making.cluster import Cluster, build_on_cluster
+    from zoo.making.builder import build, build_on_cluster
+    from zoo.making.cluster import Cluster
     from zoo.making.fitting import Networks, fit
     from zoo.making.merging import merge
     from zoo.making.progress import Progress
@@ -50,7 +50,7 @@ _HOMES = {
     "absorb": "zoo.symmetry",
     "activations": "zoo.nets",
     "build": "zoo.making.builder",
-    "build_on_cluster": "zoo.making.cluster",
+    "build_on_cluster": "zoo.making.builder",
     "canonical": "zoo.symmetry",
     "collate": "zoo.reader",
     "coordinates": "zoo.nets",

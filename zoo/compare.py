@@ -20,18 +20,28 @@ from zoo.sources import ImageSource, SineSource, load_images
 from zoo.weights import Weights
 
 
-def source_of(index: Index, data_root: str | Path | None = None) -> ImageSource | SineSource:
+def source_of(
+    index: Index, data_root: str | Path | None = None, address: str | None = None
+) -> ImageSource | SineSource:
     """The source a zoo was fitted to, opened again.
+
+    Args:
+        data_root: where published sources lie.
+        address: what it is opened by, such as "imagefolder:PATH"; None takes what the folder
+            of the zoo remembers, else the name in the index.
 
     Raises:
         ZooError: if it cannot be opened, or its content is no longer the same.
     """
     _refuse_imported(index)
     recipe = recipe_from_json(index.recipe)
+    name = address or index.address or index.source["name"]
     try:
-        source = open_source(recipe, index.source["name"], index.plan["seed"], data_root)
-    except ValueError as error:
-        raise ZooError(f"the source of {index.name} cannot be opened: {error}") from error
+        source = open_source(recipe, name, index.plan["seed"], data_root)
+    except (ValueError, ZooError) as error:
+        kind, colon, _ = index.source["name"].partition(":")
+        hint = f"; say where it lies by --source {kind}:PATH" if colon else ""
+        raise ZooError(f"the source of {index.name} cannot be opened: {error}{hint}") from error
     if source.sha256 != index.source["sha256"]:
         raise ZooError(
             f"source {source.name} is not what {index.name} was fitted to: its sha256 is "
@@ -53,8 +63,15 @@ def _images(name: str, size: int | None, data_root: str | None) -> ImageSource:
     return load_images(name, Path(data_root) if data_root else None, size)
 
 
-def original(row: Row, data_root: str | Path | None = None) -> NDArray[Any]:
+def original(
+    row: Row, data_root: str | Path | None = None, source: str | None = None
+) -> NDArray[Any]:
     """What a row of a zoo was fitted to.
+
+    Args:
+        data_root: where published sources lie.
+        source: what the source is opened by, such as "imagefolder:PATH", if it no longer lies
+            where it lay when the zoo was made here.
 
     Returns:
         The picture, uint8 `row column chan`; or float32 `point 1` of a wave.
@@ -73,10 +90,11 @@ def original(row: Row, data_root: str | Path | None = None) -> NDArray[Any]:
             f"{about['name']} was imported without its originals; import it again with "
             "--check-against"
         )
-    source = _images(about["name"], about["size"], str(data_root) if data_root else None)
-    if source.sha256 != about["sha256"]:
-        raise ZooError(f"source {source.name} is not what this row was fitted to: it has changed")
-    return source.images[int(row.columns["index"])]
+    name = source or about.get("address") or about["name"]
+    found = _images(name, about["size"], str(data_root) if data_root else None)
+    if found.sha256 != about["sha256"]:
+        raise ZooError(f"source {found.name} is not what this row was fitted to: it has changed")
+    return found.images[int(row.columns["index"])]
 
 
 def evaluate(
@@ -126,6 +144,7 @@ def draw(
     count: int = 16,
     seed: int = 0,
     data_root: str | Path | None = None,
+    source: str | None = None,
 ) -> None:
     """Write a picture of random networks beside their originals, with their quality.
 
@@ -136,6 +155,7 @@ def draw(
         path: a folder or a URL.
         split: None takes the last one that the zoo has.
         count: networks.
+        source: what the source is opened by, if it does not lie where it lay.
 
     Raises:
         ValueError: for an unknown split, or a count below 1.
@@ -157,8 +177,8 @@ def draw(
         found = {name: networks.column(name) for name in wanted if name in networks.columns}
         accuracy_figure(Path(out), {networks.split: found}, index.columns)
         return
-    source = source_of(index, data_root)
-    goal = objective(recipe, source)
+    opened = source_of(index, data_root, source)
+    goal = objective(recipe, opened)
     chosen = np.random.default_rng(seed).choice(
         len(networks), min(count, len(networks)), replace=False
     )
@@ -166,7 +186,7 @@ def draw(
     arrays = {name: tensor.numpy() for name, tensor in columns.items()}
     for name, tensor in weights.tensors().items():
         arrays[name] = tensor.numpy()
-    shown = samples(goal, source, arrays)
+    shown = samples(goal, opened, arrays)
     if shown.x is None:
         sample_grid(Path(out), shown.originals, shown.reconstructions, shown.captions)
     else:

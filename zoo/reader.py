@@ -143,6 +143,7 @@ class Zoo(Dataset[Row]):
         self.folder, self.split, self.index = folder, split, index
         self.spec: NetworkSpec = index.spec
         self.columns: dict[str, Column] = index.columns
+        self._source = index.source | ({"address": index.address} if index.address else {})
         shards = table.shards_of(index, split)
         self._shards = [table.map_shard(folder, index, shard) for shard in shards]
         # Row numbers at which shards begin, and after the last the number of rows.
@@ -177,7 +178,7 @@ class Zoo(Dataset[Row]):
             ) from None
         weights, columns = self.batch([number])
         plain = {name: values.item() for name, values in columns.items()}
-        return Row(weights, plain, self.spec, self.index.source)
+        return Row(weights, plain, self.spec, self._source)
 
     def __iter__(self) -> Iterator[Row]:
         return (self[number] for number in range(len(self)))

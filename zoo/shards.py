@@ -33,6 +33,10 @@ STATS_FILE = "stats.safetensors"
 BUILD_FOLDER = ".build"
 PLAN_FILE = "plan.json"
 LOCK_FILE = ".lock"
+# Where the source lies on this machine, if it has an address; no part of the zoo.
+ADDRESS_FILE = ".source"
+# What a zoo's folder holds beside its index, card and pictures among it.
+ZOO_FILES = ("README.md", "weights", "data", "figures", STATS_FILE, ADDRESS_FILE)
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,8 @@ class Index:
         packages: versions of what made it.
         stats: the file of normalisation statistics.
         command: the command line that makes the zoo again.
+        address: what the source is opened by on this machine, where its name does not say;
+            no part of the index.
     """
 
     name: str
@@ -122,6 +128,7 @@ class Index:
     stats: File | None = None
     excluded: tuple[Excluded, ...] = ()
     command: str = ""
+    address: str | None = field(default=None, compare=False)
 
     @property
     def splits(self) -> dict[str, int]:
@@ -150,6 +157,7 @@ class Index:
             for shard in self.shards
         ]
         plain["spec"] = self.spec.to_json()
+        del plain["address"]
         for column in plain["columns"].values():
             if column["storage"] is None:  # the index of exact zoos stays as it was
                 del column["storage"]
@@ -174,7 +182,7 @@ class Index:
                 "wszoo reads; upgrade wszoo"
             )
         try:
-            rest = {k: v for k, v in plain.items() if k not in ("format", "splits")}
+            rest = {k: v for k, v in plain.items() if k not in ("format", "splits", "address")}
             rest["spec"] = NetworkSpec.from_json(rest["spec"])
             rest["columns"] = {
                 name: Column(**{**c, "names": tuple(c["names"]) if c["names"] else None})
@@ -222,7 +230,14 @@ def read_index(folder: Path) -> Index:
             )
         what = "has no zoo.json" if folder.is_dir() else "does not exist"
         raise ZooError(f"{folder} is not a zoo: it {what}")
-    return Index.from_json(read_json(path))
+    index = Index.from_json(read_json(path))
+    beside = folder / ADDRESS_FILE
+    if not beside.is_file():
+        return index
+    address = read_json(beside)
+    if not isinstance(address, str):
+        raise ZooError(f"{beside}: expected the name of a source, got {address!r:.40}")
+    return replace(index, address=address)
 
 
 def read_json(path: Path) -> Any:

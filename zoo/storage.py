@@ -34,7 +34,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo import shards
+from zoo import schema, shards
 from zoo.errors import ZooError
 from zoo.shards import File, Index
 from zoo.table import shards_of
@@ -86,6 +86,18 @@ class Place(ABC):
         """The last part of its path."""
 
     @abstractmethod
+    def inside(self, part: str) -> "Place":
+        """One of its folders, as a place of its own that nobody holds."""
+
+    @abstractmethod
+    def names(self) -> set[str]:
+        """What lies directly in it; nothing if it is not there.
+
+        Raises:
+            ValueError: if it is a file.
+        """
+
+    @abstractmethod
     def sizes(self, part: str = "") -> dict[str, int]:
         """Every file in it, or in one of its folders, with its bytes."""
 
@@ -94,12 +106,20 @@ class Place(ABC):
         """The contents of files, in order, a few at a time."""
 
     @abstractmethod
+    def heads(self, names: Sequence[str], count: int) -> Iterator[bytes]:
+        """The first `count` bytes of files, in order, a few at a time."""
+
+    @abstractmethod
     def write(self, name: str, content: bytes) -> None:
         """Write a file: whole under its name, or not at all."""
 
     @abstractmethod
     def move(self, name: str, new: str) -> None:
         """Give a file another name, over one that may have it."""
+
+    @abstractmethod
+    def copy(self, name: str, new: str) -> None:
+        """Give a file a second name, over a file that may have it; whole, or not at all."""
 
     @abstractmethod
     def remove(self, name: str) -> None:
@@ -132,10 +152,7 @@ class Place(ABC):
             ZooError: if it is not JSON.
         """
         (content,) = self.read([name])
-        try:
-            return json.loads(content)
-        except ValueError as error:
-            raise ZooError(f"{self}/{name}: not JSON ({error})") from error
+        return schema.parse(content, f"{self}/{name}")
 
     def write_json(self, name: str, plain: Any) -> None:
         """Write JSON as `shards.write_json` does."""
@@ -156,6 +173,21 @@ class Folder(Place):
     def name(self) -> str:
         return self.path.resolve().name
 
+    def inside(self, part: str) -> "Folder":
+        found = Folder(self.path / part)
+        found._shown = f"{self._shown}/{part}"
+        return found
+
+    def names(self) -> set[str]:
+        try:
+            return set(os.listdir(self.path))
+        except FileNotFoundError:
+            return set()
+        except NotADirectoryError:
+            if not self.path.exists():
+                return set()  # a part of its path is a file, which writing will say
+            raise ValueError(f"{self} is a file, not a folder; choose another --out") from None
+
     def sizes(self, part: str = "") -> dict[str, int]:
         found = {}
         for folder, _, names in os.walk(self.path / part):
@@ -168,6 +200,11 @@ class Folder(Place):
     def read(self, names: Sequence[str]) -> Iterator[bytes]:
         return ((self.path / name).read_bytes() for name in names)
 
+    def heads(self, names: Sequence[str], count: int) -> Iterator[bytes]:
+        for name in names:
+            with (self.path / name).open("rb") as file:
+                yield file.read(count)
+
     def write(self, name: str, content: bytes) -> None:
         with shards.replacing(self.path / name) as temporary:
             temporary.write_bytes(content)
@@ -177,6 +214,17 @@ class Folder(Place):
         path.parent.mkdir(parents=True, exist_ok=True)
         (self.path / name).replace(path)  # which the task has synced
         shards.sync_folder(path.parent)
+
+    def copy(self, name: str, new: str) -> None:
+        path = self.path / new
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        try:
+            os.link(self.path / name, path)
+            shards.sync_folder(path.parent)
+        except OSError:  # not every file system has hard links
+            with shards.replacing(path) as temporary:
+                shutil.copyfile(self.path / name, temporary)
 
     def remove(self, name: str) -> None:
         path = self.path / name
@@ -254,6 +302,16 @@ class Remote(Place):
     def _key(self, name: str) -> str:
         return f"{self.root}/{name}" if name else self.root
 
+    def inside(self, part: str) -> "Remote":
+        return Remote(f"{self.url}/{part}")
+
+    def names(self) -> set[str]:
+        try:
+            found = self._call("ls", self._key(""), detail=False)
+        except FileNotFoundError:
+            return set()
+        return {key.rstrip("/").rpartition("/")[2] for key in found} - {""}
+
     def sizes(self, part: str = "") -> dict[str, int]:
         found = self._call("find", self._key(part), detail=True)
         cut = len(self.root) + 1
@@ -266,13 +324,22 @@ class Remote(Place):
             found = self._call("cat", keys, on_error="raise")
             yield from (found[key] for key in keys)
 
+    def heads(self, names: Sequence[str], count: int) -> Iterator[bytes]:
+        for start in range(0, len(names), BATCH):
+            keys = [self._key(name) for name in names[start : start + BATCH]]
+            sizes = [0] * len(keys), [count] * len(keys)
+            yield from self._call("cat_ranges", keys, *sizes, on_error="raise")
+
     def write(self, name: str, content: bytes) -> None:
         self._call("pipe_file", self._key(name), content)
 
     def move(self, name: str, new: str) -> None:
         # Stores have no rename: the copy is made inside the store, and appears whole.
-        self._call("cp_file", self._key(name), self._key(new))
+        self.copy(name, new)
         self._call("rm_file", self._key(name))
+
+    def copy(self, name: str, new: str) -> None:
+        self._call("cp_file", self._key(name), self._key(new))
 
     def remove(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):

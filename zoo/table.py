@@ -113,6 +113,29 @@ def map_shard(folder: Path, index: Index, shard: Shard) -> dict[str, NDArray[Any
     }
 
 
+def check_start(name: str, start: bytes, index: Index, shard: Shard) -> None:
+    """Hold the header of a shard against the index, where only its first bytes are at hand.
+
+    A header that goes beyond them is not looked at.
+
+    Args:
+        name: of the file, for messages.
+
+    Raises:
+        ZooError: if it is not exactly what the index says.
+    """
+    length = int.from_bytes(start[:8], "little")
+    if length > min(HEADER_BYTES, shard.bytes - 8):
+        raise ZooError(f"{name}: a header of {length} bytes in a file of {shard.bytes}")
+    if length > len(start) - 8:
+        return
+    try:
+        header = json.loads(start[8 : 8 + length])
+    except (ValueError, RecursionError) as error:
+        raise ZooError(f"{name}: the header is not JSON ({error})") from error
+    _check_header(name, header, index, shard.rows, shard.bytes - 8 - length)
+
+
 def announce(column: NDArray[Any], rows: NDArray[np.int64]) -> None:
     """Have the system read these rows of a mapped column ahead, and nothing else.
 
@@ -132,7 +155,7 @@ def announce(column: NDArray[Any], rows: NDArray[np.int64]) -> None:
 
 
 def _check_header(
-    path: Path, header: Any, index: Index, rows: int, data_bytes: int
+    path: Path | str, header: Any, index: Index, rows: int, data_bytes: int
 ) -> dict[str, int]:
     """Where each column starts in the data; ZooError unless all is as the index says."""
     if not isinstance(header, dict):

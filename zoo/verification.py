@@ -55,6 +55,7 @@ def verify(
     data_root: str | Path | None = None,
     seed: int = 0,
     device: str = "cpu",
+    source: str | None = None,
 ) -> Iterator[Check]:
     """Check a zoo, yielding each check as it is done.
 
@@ -66,6 +67,8 @@ def verify(
             must agree.
         data_root: where the source lies; needed for `samples` and `refit`.
         seed: of the choice of rows.
+        source: what the source is opened by, such as "imagefolder:PATH"; None takes what the
+            folder remembers, else the name in the index.
 
     Raises:
         ZooError: if there is no zoo, its index is unreadable, or its source is missing.
@@ -80,6 +83,7 @@ def verify(
                 yield Check("files", False, str(error))
                 return
             settings: dict[str, Any] = {"data_root": data_root, "seed": seed, "device": device}
+            settings["source"] = source
             yield from verify(folder, samples=samples, refit=refit, **settings)
         return
     folder = storage.folder_of(path)
@@ -104,24 +108,24 @@ def verify(
             "source", True, "skipped: imported networks are not made by a recipe to be run again"
         )
         return
-    source = source_of(index, data_root)
+    opened = source_of(index, data_root, source)
     chosen = np.random.default_rng(seed)
     recipe = recipe_from_json(index.recipe)
     if not isinstance(recipe, ImageRecipe | SineRecipe):
-        assert isinstance(source, ImageSource)
-        trained = Classification(recipe, source, index.plan.get("dtype", "float32"))
-        yield _check_plan(index, source, rows, trained)
+        assert isinstance(opened, ImageSource)
+        trained = Classification(recipe, opened, index.plan.get("dtype", "float32"))
+        yield _check_plan(index, opened, rows, trained)
         if samples > 0:
             yield _check_accuracy(trained, index, _draw(rows, samples, chosen))
         if refit > 0:
             yield _check_retraining(trained, index, rows, refit, chosen, device)
         return
-    goal = objective(recipe, source)
-    yield _check_plan(index, source, rows, None)
+    goal = objective(recipe, opened)
+    yield _check_plan(index, opened, rows, None)
     if samples > 0:
-        yield _check_quality(goal, source, _draw(rows, samples, chosen))
+        yield _check_quality(goal, opened, _draw(rows, samples, chosen))
     if refit > 0:
-        yield _check_refit(index, goal, source, _draw(rows, refit, chosen), device)
+        yield _check_refit(index, goal, opened, _draw(rows, refit, chosen), device)
 
 
 def _check_files(folder: Path, index: Index) -> Check:

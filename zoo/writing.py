@@ -1,13 +1,12 @@
 """Turns rows into the files of a zoo: what every maker of zoos shares.
 
-A shard is written with its Parquet view and described; `finish` reads the shards back
-as they stand on disk, or the notes that were kept of them, and ends the work with
-statistics, card and index, in this order.
+A shard is written with its Parquet view and described, and a note is taken of it: all that
+`finish` needs to end the work with statistics, card and index, in this order, without
+reading the shard again.
 """
 
 import errno
-import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,12 @@ from numpy.typing import NDArray
 
 from zoo import cards, shards, stats
 from zoo.figures import Samples
-from zoo.shards import Excluded, Index, Shard
+from zoo.shards import Index, Shard
 
 CARD_SAMPLES = 16
 # Everything that a maker of zoos puts into the folder, the index first: without it the
 # rest is no zoo, even if a removal is killed half way.
-OURS = (
-    shards.INDEX_FILE, "README.md", "weights", "data", "figures", shards.STATS_FILE,
-    shards.BUILD_FOLDER,
-)  # fmt: skip
+OURS = (shards.INDEX_FILE, *shards.ZOO_FILES, shards.BUILD_FOLDER)
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -64,12 +60,18 @@ def write_shard(
     )
 
 
-def note_of(index: Index, split: str, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
-    """All that `finish` needs of a shard: small beside it, so that nobody reads it again.
+def note_of(
+    index: Index, split: str, arrays: Mapping[str, NDArray[Any]], shown: bool = False
+) -> Arrays:
+    """All that `finish` needs of a shard: small beside it.
+
+    Args:
+        shown: whether the card may show its first networks.
 
     Returns:
         `column.NAME` of the columns that are summarised or drawn, `row`; of a training
-        shard `mean.NAME` and `squares.NAME` too, the moments of each tensor's entries.
+        shard `mean.NAME` and `squares.NAME` too, the moments of each tensor's entries; of
+        one that may be shown `shown.NAME`, its first rows.
     """
     note = {f"column.{name}": arrays[name] for name in _noted(index)}
     if split == "train":
@@ -77,7 +79,14 @@ def note_of(index: Index, split: str, arrays: Mapping[str, NDArray[Any]]) -> Arr
             moment = stats.Moments()
             moment.add(arrays[name])
             note |= {f"mean.{name}": moment.mean, f"squares.{name}": moment.squares}
+    if shown:
+        note |= {f"shown.{name}": arrays[name][:CARD_SAMPLES] for name in index.columns}
     return note
+
+
+def shown_rows(note: Mapping[str, NDArray[Any]]) -> Arrays:
+    """The rows that a note keeps for the card; none if it keeps none."""
+    return {k.removeprefix("shown."): v for k, v in note.items() if k.startswith("shown.")}
 
 
 def _measured(index: Index) -> list[str]:
@@ -89,28 +98,19 @@ def _noted(index: Index) -> list[str]:
 
 
 def finish(
-    folder: Path,
-    index: Index,
-    made: Sequence[Shard],
-    excluded: Sequence[Excluded],
-    samples: Callable[[Arrays], Samples | None],
-    notes: Iterable[Arrays] | None = None,
+    folder: Path, index: Index, notes: Iterable[Arrays], samples: Callable[[], Samples | None]
 ) -> Index:
-    """Write statistics, card and index of the shards on disk, the index last.
+    """Write statistics, card and index, the index last.
 
     Args:
-        index: without shards.
-        made: at least one shard, in row order.
-        samples: the networks to be drawn in the card, from the first rows of the last split.
-        notes: what `note_of` gives of each shard, in order; None reads the shards. With
-            them only the first shard of the last split has to be there.
+        index: with its shards, at least one, and what was excluded.
+        notes: what `note_of` gives of each shard, in order.
+        samples: the networks to be drawn in the card; called when the notes are read.
     """
-    if notes is None:
-        notes = (note_of(index, s.split, shards.read_tensors(folder / s.file)) for s in made)
     moments = {name: stats.Moments() for name in index.spec.tensors}
     measured = _measured(index)
     quality: dict[str, dict[str, list[NDArray[Any]]]] = {}
-    for shard, note in zip(made, notes, strict=True):
+    for shard, note in zip(index.shards, notes, strict=True):
         if shard.split == "train":
             for name, moment in moments.items():
                 moment.merge(shard.rows, note[f"mean.{name}"], note[f"squares.{name}"])
@@ -127,29 +127,15 @@ def finish(
         found = shards.describe(folder, shards.STATS_FILE)
     index = replace(
         index,
-        shards=tuple(made),
         quality={
             split: {name: stats.summary(columns[name]) for name in measured}
             for split, columns in joined.items()
         },
         stats=found,
-        excluded=tuple(excluded),
     )
-    last = list(index.splits)[-1]
-    first = next(shard for shard in made if shard.split == last)
-    rows = {k: v[:CARD_SAMPLES] for k, v in shards.read_tensors(folder / first.file).items()}
-    cards.write_card(folder, index, joined, samples(rows))
+    cards.write_card(folder, index, joined, samples())
     shards.write_index(folder, index)
-    remove(folder / shards.BUILD_FOLDER)
     return index
-
-
-def remove(path: Path) -> None:
-    """Remove a file or folder, if it is there; of a link, the link."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def disk_message(folder: object, error: OSError) -> str:

@@ -13,7 +13,8 @@ or shifted import does not pass: see `zoo.importers.checking`.
 
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields
+from functools import cached_property
 from importlib import import_module
 from math import prod
 from pathlib import Path
@@ -24,12 +25,15 @@ from numpy.typing import NDArray
 
 from zoo import machine, shards, writing
 from zoo.errors import ZooError
+from zoo.figures import Samples
 from zoo.importers.checking import Originals, originals_of
 from zoo.importers.published import Arrays, Options, Published, flag, limited
-from zoo.making.plan import default_shard_rows, package_versions
+from zoo.making.plan import Key, Plan, default_shard_rows, package_versions
 from zoo.making.progress import Progress
-from zoo.shards import PLAN_FILE, Column, Excluded, Index, Shard
+from zoo.making.site import Site, refuse_foreign, refuse_started
+from zoo.shards import Column, Index
 from zoo.spec import NetworkSpec
+from zoo.storage import Folder
 
 # Format: module. The only list of them.
 FORMATS = {
@@ -77,6 +81,7 @@ def import_zoo(
     overwrite: bool = False,
     parquet: bool = True,
     progress: Callable[[Progress], None] | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> Index:
     """Make a zoo in the folder `out` from the published networks at `path`.
 
@@ -89,9 +94,11 @@ def import_zoo(
         check_against: name of the source of the originals, which must lie in `data_root`
             (nothing is downloaded). None takes the format's own source if `data_root` is
             given, else the networks of pictures are not held against theirs.
-        overwrite: throw away a zoo that is already there.
+        overwrite: replace a zoo that is already there; a finished one stays and opens until
+            the new one stands whole, and both take room meanwhile.
         parquet: also write the view that `datasets.load_dataset` reads.
         progress: called after every shard.
+        warn: called with one line about anything that the caller should know.
 
     Raises:
         ValueError: for settings that make no sense, or a folder that holds something else.
@@ -101,6 +108,9 @@ def import_zoo(
     if shard_rows is not None and shard_rows < 1:
         raise ValueError(f"shard_rows must be at least 1, got {shard_rows}")
     machine.limit_torch()
+    where = Folder(Path(out))
+    refuse_foreign(where)
+    refuse_started(where, IMPORT_KIND, overwrite)
     published = find(format, path, options)
     if check_against is None and data_root is not None:
         check_against = published.pictures
@@ -108,9 +118,8 @@ def import_zoo(
     rows = limited(published.rows, limit)
     columns = shards.zoo_columns(published.spec, {**published.columns, **originals.columns})
     row_bytes = _row_bytes(published.spec, columns)
-    folder = Path(out)
     index = Index(
-        name=folder.resolve().name,
+        name=where.name,
         recipe={"kind": IMPORT_KIND, "name": format, **published.facts},
         spec=published.spec,
         columns=columns,
@@ -124,12 +133,54 @@ def import_zoo(
         packages=package_versions(),
         command=_command(format, Path(path), options, limit, check_against),
     )
+    step = index.plan["shard_rows"]
+    totals = {split: -(-count // step) for split, count in rows.items()}
+    plan = ImportPlan(index, rows, totals, originals)
     try:
-        with shards.one_writer(folder):
-            _open(folder, index, sum(rows.values()), overwrite)
-            return _write(folder, index, published, originals, rows, progress)
+        with where.owned() as check:
+            site = Site(where, plan, warn, check)
+            site.start(overwrite)
+            _write(site, plan, published.read, progress or (lambda state: None))
+            if any(record.shard for record in site.records.values()):
+                originals.judge()
+            said = _said(published, plan.units)
+            return site.finish(
+                spec=originals.spec_found or index.spec,
+                source={**index.source, **originals.measured, **said},
+            )
     except OSError as error:
-        raise ZooError(writing.disk_message(folder, error)) from error
+        raise ZooError(writing.disk_message(where, error)) from error
+
+
+@dataclass(frozen=True)
+class ImportPlan(Plan):
+    """The plan of an import: of each split only the number of networks is known.
+
+    Attributes:
+        counts: networks of each split.
+    """
+
+    index: Index
+    counts: dict[str, int]
+    totals: dict[str, int]
+    originals: Originals
+    unit_rows: int = 1
+
+    @property
+    def step(self) -> int:
+        """Networks of a shard."""
+        return int(self.index.plan["shard_rows"])
+
+    @cached_property
+    def sizes(self) -> dict[Key, int]:
+        return {
+            (split, number): min(self.step, count - number * self.step)
+            for split, count in self.counts.items()
+            for number in range(self.totals[split])
+        }
+
+    def samples(self, arrays: Arrays) -> Samples | None:
+        return self.originals.samples(arrays)
 
 
 def _row_bytes(spec: NetworkSpec, columns: Mapping[str, Column]) -> int:
@@ -153,62 +204,22 @@ def _command(
     return shlex.join(words)
 
 
-def _open(folder: Path, index: Index, planned: int, overwrite: bool) -> None:
-    """Clear the folder of what may be cleared, and mark it as unfinished."""
-    theirs = {path.name for path in folder.iterdir()} - {shards.LOCK_FILE}
-    plan = folder / shards.BUILD_FOLDER / PLAN_FILE
-    if theirs and not theirs & {shards.INDEX_FILE, shards.BUILD_FOLDER}:
-        raise ValueError(
-            f"{folder} is not empty and not a zoo ({min(theirs)!r} lies there); "
-            "choose another --out"
-        )
-    if theirs and not overwrite:
-        finished = shards.INDEX_FILE in theirs
-        kind = "" if finished or not plan.is_file() else shards.read_json(plan)["recipe"]["kind"]
-        if finished or kind != IMPORT_KIND:
-            what = "holds a zoo" if finished else "holds an unfinished zoo"
-            raise ValueError(f"{folder} {what}; choose another --out, or give --overwrite")
-    for name in writing.OURS:
-        writing.remove(folder / name)
-    shards.write_json(plan, {**index.to_json(), "planned": planned})
-
-
 def _write(
-    folder: Path,
-    index: Index,
-    published: Published,
-    originals: Originals,
-    rows: dict[str, int],
-    progress: Callable[[Progress], None] | None,
-) -> Index:
-    made: list[Shard] = []
-    excluded: list[Excluded] = []
-    step = index.plan["shard_rows"]
-    done, total = 0, sum(rows.values())
-    for split, count in rows.items():
-        for start in range(0, count, step):
-            arrays = published.read(split, start, min(start + step, count))
-            arrays |= originals.measure(arrays)
-            arrays = _typed(arrays, index.columns)
-            done += len(arrays["index"])
-            arrays, lost = _finite(split, arrays)
-            excluded += lost
-            if len(arrays["index"]):
-                shard = writing.write_shard(
-                    folder, index, split, start // step, -(-count // step), arrays, "imported"
-                )
-                made.append(shard)
-            if progress is not None:
-                progress(Progress(done, total, done, originals.mean_psnr_db))
-    if not made:
-        raise ZooError(f"no network is left for {folder}: {excluded[0].reason}")
-    originals.judge()
-    index = replace(
-        index,
-        spec=originals.spec_found or index.spec,
-        source={**index.source, **originals.measured, **_said(published, total)},
-    )
-    return writing.finish(folder, index, made, excluded, originals.samples)
+    site: Site,
+    plan: ImportPlan,
+    read: Callable[[str, int, int], Arrays],
+    progress: Callable[[Progress], None],
+) -> None:
+    """Read and write shard after shard, and measure what can be measured."""
+    done = 0
+    for (split, number), count in plan.sizes.items():
+        start = number * plan.step
+        arrays = read(split, start, start + count)
+        arrays |= plan.originals.measure(arrays)
+        arrays = _typed(arrays, plan.index.columns)
+        site.put((split, number), [(*_finite(arrays), "imported")])
+        done += count
+        progress(Progress(done, plan.units, done, plan.originals.mean_psnr_db))
 
 
 def _said(published: Published, networks: int) -> dict[str, Any]:
@@ -255,7 +266,7 @@ def _typed(arrays: Arrays, columns: Mapping[str, Column]) -> Arrays:
     }
 
 
-def _finite(split: str, arrays: Arrays) -> tuple[Arrays, list[Excluded]]:
+def _finite(arrays: Arrays) -> tuple[Arrays, list[tuple[int, int, str]]]:
     """Rows without NaN and infinity, and the others with the reason."""
     keep = np.ones(len(arrays["index"]), bool)
     lost = []
@@ -264,7 +275,7 @@ def _finite(split: str, arrays: Arrays) -> tuple[Arrays, list[Excluded]]:
         good = np.isfinite(flat).all(axis=1)
         for row in np.flatnonzero(keep & ~good):
             key = int(arrays["index"][row]), int(arrays["view"][row])
-            lost.append(Excluded(split, *key, f"{name} is not finite"))
+            lost.append((*key, f"{name} is not finite"))
         keep &= good
     if keep.all():
         return arrays, []

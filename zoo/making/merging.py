@@ -4,35 +4,39 @@
     wszoo fit-inrs mnist --shards 1/2 --out parts/1     # there, at any time
     wszoo merge parts/0 parts/1 --out zoos/mnist-inrs
 
-A part is a folder that a plan and the records of its shards describe; each shard was
-written by the same code as in a run that makes the whole zoo, and so is the end: the
-files and the index are those of such a run. Of each shard a note was kept, its moments and
-its quality, so that nothing is read again but the notes.
+A part is a site that ends without an index: a plan, and the records of its shards. Each
+shard was written by the same code as in a run that makes the whole zoo, and so is the end:
+the files and the index are those of such a run. Of each shard there is a note, its moments
+and its quality, so that nothing is read again but the notes.
 """
 
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from zoo import shards, writing
+from zoo import schema, shards
 from zoo.compare import source_of
 from zoo.errors import ZooError
-from zoo.making.builder import (
-    gathered,
-    note_file,
+from zoo.making.plan import Key, Planned, Settings, differences, plan_zoo
+from zoo.making.site import (
+    PLAN,
+    Record,
+    Site,
+    contradiction,
+    index_of,
+    make,
+    misfits,
+    read_plan,
     record_file,
-    record_of,
-    refuse_nothing,
+    refuse_foreign,
 )
-from zoo.making.plan import Planned, differences, plan_zoo, refuse_other
 from zoo.recipes import recipe_from_json
-from zoo.shards import File, Index, Shard
-
-Record = dict[str, Any]
+from zoo.shards import File, Index
+from zoo.storage import Folder
 
 
 def merge(
@@ -68,10 +72,54 @@ def merge(
     """
     if not parts:
         raise ValueError("expected the folders of at least one part")
-    folder, folders = Path(out), [Path(part) for part in parts]
+    folders = [Path(part) for part in parts]
+    where = Folder(Path(out))
+    if where.path.resolve() in {part.resolve() for part in folders}:
+        raise ValueError(f"{where} is one of the parts; choose another --out")
+    refuse_foreign(where)
+    planned = _planned(folders, where.name, data_root, warn)
+    found = _collect(folders, planned)
+    if all(each.record.shard is None for each in found.values()):
+        raise ZooError(f"no network is left for {where}: all were excluded")
+    _check(found, planned, check_hashes)
+
+    def bring(site: Site) -> None:
+        for key in planned.parts:
+            _bring(found[key], site)
+
+    index = make(where, planned, bring, overwrite, warn)
+    made = [found[key].record.shard for key in planned.parts if found[key].record.shard]
+    if list(index.shards) != made:
+        raise ValueError(
+            f"{where} holds this zoo already, with other bytes than the parts have; choose "
+            "another --out, or replace it with --overwrite"
+        )
+    return index
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A shard of a part."""
+
+    part: Path
+    record: Record
+
+    @property
+    def content(self) -> Any:
+        """What two parts that hold the same shard have alike."""
+        return self.record.shard and self.record.shard.sha256, self.record.excluded
+
+
+def _planned(
+    folders: Sequence[Path],
+    name: str,
+    data_root: str | Path | None,
+    warn: Callable[[str], None] | None,
+) -> Planned:
+    """The plan of the whole zoo, on which all parts agree."""
     plans = [_plan(part) for part in folders]
-    first = plans[0]
-    for part, plan in zip(folders, plans, strict=True):
+    first, address = plans[0]
+    for part, (plan, _) in zip(folders, plans, strict=True):
         if differing := differences(first, plan.to_json()):
             raise ValueError(
                 f"{part} and {folders[0]} are parts of different zoos: {'; '.join(differing)}"
@@ -80,57 +128,50 @@ def merge(
             warn(f"{part} was made with other versions than {folders[0]}; those are recorded")
     planned = plan_zoo(
         recipe_from_json(first.recipe),
-        source_of(first, data_root),
-        folder.resolve().name,
-        limit=first.plan["limit"],
-        seed=first.plan["seed"],
-        shard_rows=first.plan["shard_rows"],
-        dtype=first.plan.get("dtype", "float32"),
+        source_of(first, data_root, address),
+        name,
+        Settings(
+            limit=first.plan["limit"],
+            seed=first.plan["seed"],
+            shard_rows=first.plan["shard_rows"],
+            dtype=first.plan.get("dtype", "float32"),
+        ),
     )
     # Engine and versions are those that the parts were made with, not what is here.
-    planned = replace(planned, index=replace(first, name=planned.index.name))
-    found = _collect(folders, planned)
-    try:
-        with shards.one_writer(folder):
-            return _join(folder, planned, found, check_hashes, overwrite)
-    except OSError as error:
-        raise ZooError(writing.disk_message(folder, error)) from error
+    return replace(planned, index=replace(first, name=planned.index.name))
 
 
-def _plan(folder: Path) -> Index:
-    """The plan of the whole zoo, from one of its parts."""
-    path = folder / shards.BUILD_FOLDER / shards.PLAN_FILE
-    if not path.is_file():
+def _plan(folder: Path) -> tuple[Index, str | None]:
+    """The plan of the whole zoo from one of its parts, and where its source lay."""
+    if not (folder / PLAN).is_file():
         raise ZooError(
-            f"{folder} is no part of a zoo: it has no {shards.BUILD_FOLDER}/{shards.PLAN_FILE}; "
-            "a fit with --shards makes one"
+            f"{folder} is no part of a zoo: it has no {PLAN}; a fit with --shards makes one"
         )
-    plain = shards.read_json(path)
-    if plain.get("recipe", {}).get("kind") == "import":
+    plain = read_plan(Folder(folder))
+    if plain["recipe"].get("kind") == "import":
         raise ZooError(f"{folder} is an import that was not finished, not a part of a zoo")
-    index = Index.from_json({k: v for k, v in plain.items() if k not in ("planned", "unit_rows")})
+    index = index_of(plain)
     index.plan.pop("part", None)
-    return index
+    return index, plain.get("address")
 
 
-def _collect(
-    folders: Sequence[Path], planned: Planned
-) -> dict[tuple[str, int], tuple[Path, Record]]:
-    """Each shard's record and the folder it lies in, every shard once."""
-    found: dict[tuple[str, int], tuple[Path, Record]] = {}
+def _collect(folders: Sequence[Path], planned: Planned) -> Mapping[Key, _Found]:
+    """Each shard's record and the part it lies in, every shard once."""
+    found: dict[Key, _Found] = {}
     for folder in folders:
-        for key, rows in planned.parts.items():
+        for key in planned.parts:
             path = folder / record_file(*key)
             if not path.is_file():
                 continue
-            record = shards.read_json(path)
-            if record["planned"] != len(rows):
-                raise ZooError(f"{path} has {record['planned']} rows, planned are {len(rows)}")
-            other, known = found.setdefault(key, (folder, record))
-            if _content(known) != _content(record):
+            record = Record.parse(schema.read_plain(path), str(path))
+            if wrong := contradiction(record, planned, key):
+                raise ZooError(f"{path} contradicts the plan: {wrong}; {_again(folder)}")
+            this = _Found(folder, record)
+            other = found.setdefault(key, this)
+            if other.content != this.content:
                 raise ZooError(
-                    f"{other} and {folder} both hold shard {key[0]} {key[1]}, with other bytes "
-                    "(another kind of CPU?); give only one of them"
+                    f"{other.part} and {folder} both hold shard {key[0]} {key[1]}, with other "
+                    "bytes (another kind of CPU?); give only one of them"
                 )
     there = [key in found for key in planned.parts]
     if not all(there):
@@ -141,79 +182,45 @@ def _collect(
             f"first of them run the same fit with --shards {first}-{end - 1}/{count} into a "
             "folder of its own, and name that too"
         )
-    return {key: found[key] for key in planned.parts}
+    return found
 
 
-def _content(record: Record) -> Any:
-    shard = record["shard"]
-    return (shard["sha256"] if shard else None, record["excluded"])
+def _again(part: Path) -> str:
+    return f"run the fit of {part} again, it makes the shard anew"
 
 
-def _join(
-    folder: Path,
-    planned: Planned,
-    found: dict[tuple[str, int], tuple[Path, Record]],
-    check_hashes: bool,
-    overwrite: bool,
-) -> Index:
-    index = planned.index
-    made, excluded = gathered([found[key][1] for key in planned.parts])
-    refuse_nothing(folder, made, excluded)
-    theirs = {path.name for path in folder.iterdir()} - {shards.LOCK_FILE}
-    if theirs and not theirs & {shards.INDEX_FILE, shards.BUILD_FOLDER}:
-        raise ValueError(
-            f"{folder} is not empty and not a zoo ({min(theirs)!r} lies there); choose another "
-            "--out"
-        )
-    if overwrite:
-        (folder / shards.BUILD_FOLDER).mkdir(exist_ok=True)
-        for name in writing.OURS:
-            writing.remove(folder / name)
-    if (folder / shards.INDEX_FILE).is_file():
-        there = shards.read_index(folder)
-        refuse_other(folder, index, there.to_json())
-        if there.shards == made and not any(
-            shards.check_file(folder, file, check_hashes) for file in there.files
-        ):
-            return there
-        (folder / shards.INDEX_FILE).unlink()
-    plan = folder / shards.BUILD_FOLDER / shards.PLAN_FILE
-    if plan.is_file():
-        refuse_other(folder, index, shards.read_json(plan))
-    shards.write_json(plan, planned.to_json())
-    for key, (part, record) in found.items():
-        shard = shards.shard_from_json(record["shard"]) if record["shard"] else None
-        for file in (shard, shard.parquet if shard else None):
-            if file is not None:
-                _bring(part, folder, file, check_hashes)
-        # So that a fit can go on here as well, and `wszoo info` counts the shard.
-        shards.write_json(
-            folder / record_file(*key),
-            record_of(*key, len(planned.parts[key]), shard, record["excluded"]),
-        )
-    return writing.finish(folder, index, made, excluded, planned.samples, _notes(planned, found))
+def _check(found: Mapping[Key, _Found], planned: Planned, check_hashes: bool) -> None:
+    """ZooError for a shard whose files are not those of its record or its plan."""
+    for part in dict.fromkeys(each.part for each in found.values()):
+        records = [each.record for each in found.values() if each.part == part]
+        for record in records:
+            for file in record.files:
+                if wrong := shards.check_file(part, file, check_hashes):
+                    raise ZooError(f"{wrong}; {_again(part)}")
+        for wrong in misfits(Folder(part), planned, records):
+            if wrong:
+                raise ZooError(f"{wrong}; {_again(part)}")
 
 
-def _notes(
-    planned: Planned, found: dict[tuple[str, int], tuple[Path, Record]]
-) -> Iterator[writing.Arrays]:
-    """The note of each shard; of one that has none it is made again from the shard."""
-    for key, (part, record) in found.items():
-        if record["shard"] is None:
-            continue
-        path = part / note_file(*key)
-        if path.is_file():
-            yield shards.read_tensors(path)
-        else:
-            arrays = shards.read_tensors(part / record["shard"]["file"])
-            yield writing.note_of(planned.index, key[0], arrays)
+def _bring(found: _Found, site: Site) -> None:
+    """Have a shard of a part in the site: its files linked or copied, and its record."""
+    assert isinstance(site.where, Folder)
+    part, record, folder = found.part, found.record, site.where.path
+    kept = site.records.get(record.key)
+    if kept is not None and _Found(folder, kept).content == found.content:
+        return
+    for file in record.files:
+        _link(part, folder, file)
+    note = record.note
+    if note is not None and shards.check_file(part, note, hashes=False):
+        note = None  # it is made again from the shard
+    if note is not None:
+        _link(part, folder, note)
+    site.commit(replace(record, note=note))
 
 
-def _bring(part: Path, folder: Path, file: File | Shard, check_hashes: bool) -> None:
-    """A file of a part, linked or copied into the folder."""
+def _link(part: Path, folder: Path, file: File) -> None:
     there, here = part / file.file, folder / file.file
-    if wrong := shards.check_file(part, file, check_hashes):
-        raise ZooError(f"{wrong}; run the fit of {part} again, it makes the shard anew")
     if here.exists() and (here.samefile(there) or not shards.check_file(folder, file, True)):
         return
     here.parent.mkdir(parents=True, exist_ok=True)
@@ -224,4 +231,4 @@ def _bring(part: Path, folder: Path, file: File | Shard, check_hashes: bool) -> 
     with shards.replacing(here) as temporary:
         shutil.copyfile(there, temporary)
         if shards.sha256(temporary) != file.sha256:
-            raise ZooError(f"{there} does not have the sha256 of its record; fit {part} again")
+            raise ZooError(f"{there} does not have the sha256 of its record; {_again(part)}")

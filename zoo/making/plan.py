@@ -9,11 +9,13 @@ import json
 import platform
 import re
 import shlex
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -23,6 +25,7 @@ from zoo.figures import Samples
 from zoo.making.fitting import Arrays, Rows
 from zoo.objectives import Objective, objective, open_source, raw_items, target_columns
 from zoo.recipes import (
+    RECIPE_KINDS,
     AnyRecipe,
     ClassifierRecipe,
     ImageRecipe,
@@ -37,34 +40,128 @@ from zoo.sources import ImageSource, SineSource
 from zoo.training import Classification
 
 PACKAGES = ("wszoo", "numpy", "numba", "llvmlite", "torch", "safetensors", "pyarrow", "datasets")
+# Keys of a plan that are left out where they have these values.
+_PLAN_DEFAULTS: dict[str, Any] = {"dtype": "float32", "part": None}
+# What makes two sources the same one; where it lies and what it is called here do not.
+_IDENTITY = ("kind", "title", "sha256")
+
+# A shard: its split, and its number there.
+Key: TypeAlias = tuple[str, int]
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A zoo before the first fit: what is to be made, shard by shard.
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the networks of a zoo depend on beside recipe and source.
 
     Attributes:
-        index: without shards; the whole plan.
-        parts: the units of each shard, by split and number, in the order of the index.
+        limit: units in all; None takes every item of the source.
+        seed: of every random number.
+        shard_rows: networks of a shard; None chooses about 24 MB.
+        engine: by name; "auto" takes the fastest for the device.
+        device: a torch device.
+        parquet: whether shards have a Parquet view.
+        dtype: type that networks are kept in.
+
+    Raises:
+        ValueError: for a number out of its range.
+    """
+
+    limit: int | None = None
+    seed: int = 0
+    shard_rows: int | None = None
+    engine: str = "auto"
+    device: str = "cpu"
+    parquet: bool = True
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "shard_rows"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if type(self.seed) is not int or not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be in 0 .. 2**32 - 1, got {self.seed}")
+
+
+DEFAULTS = Settings()
+
+
+class Plan(ABC):
+    """A zoo before its first network: its index, and how its units are cut into shards.
+
+    Attributes:
+        index: without shards.
+        sizes: units of each shard, in the order of the index.
         totals: shards of each split, which their file names tell.
         unit_rows: rows of each unit.
     """
 
     index: Index
-    goal: Objective | Classification
-    source: ImageSource | SineSource
-    parts: dict[tuple[str, int], Rows]
-    totals: dict[str, int]
+    totals: Mapping[str, int]
     unit_rows: int
 
     @property
+    @abstractmethod
+    def sizes(self) -> Mapping[Key, int]: ...
+
+    @property
+    def shown(self) -> bool:
+        """Whether the card may show networks beside their originals."""
+        return True
+
+    @property
+    def address(self) -> str | None:
+        """The name of the source with where it lies on this machine, if it has an address."""
+        return None
+
+    @property
     def units(self) -> int:
-        """Of all shards."""
-        return sum(len(part) for part in self.parts.values())
+        """Number of units in all shards."""
+        return sum(self.sizes.values())
+
+    def rows(self, key: Key) -> Rows | None:
+        """The units of a shard, or None where only their number is known."""
+        return None
+
+    def samples(self, arrays: Arrays) -> Samples | None:
+        """The networks that the card shows beside their originals."""
+        return None
 
     def to_json(self) -> dict[str, Any]:
         """What stands in the folder while the zoo is made."""
-        return {**self.index.to_json(), "planned": self.units, "unit_rows": self.unit_rows}
+        about = {"planned": self.units, "unit_rows": self.unit_rows}
+        return {**self.index.to_json(), **about, "address": self.address}
+
+
+@dataclass(frozen=True)
+class Planned(Plan):
+    """The plan of a zoo that a recipe makes of a source.
+
+    Attributes:
+        parts: the units of each shard, by split and number, in the order of the index.
+    """
+
+    index: Index
+    goal: Objective | Classification
+    source: ImageSource | SineSource
+    parts: dict[Key, Rows]
+    totals: dict[str, int]
+    unit_rows: int
+
+    @cached_property
+    def sizes(self) -> Mapping[Key, int]:
+        return {key: len(rows) for key, rows in self.parts.items()}
+
+    @property
+    def shown(self) -> bool:
+        return isinstance(self.goal, Objective)
+
+    @property
+    def address(self) -> str | None:
+        return address_of(self.source)
+
+    def rows(self, key: Key) -> Rows | None:
+        return self.parts[key]
 
     def task(self, rows: Rows) -> tuple[Any, ...]:
         """What is handed to a fitter for these units: all that it needs of the source."""
@@ -74,7 +171,6 @@ class Planned:
         return rows, raw, target_columns(self.source, rows.index)
 
     def samples(self, arrays: Arrays) -> Samples | None:
-        """The networks that the card shows beside their originals."""
         if isinstance(self.goal, Objective):
             return samples(self.goal, self.source, arrays)
         return None
@@ -107,65 +203,39 @@ def plan_zoo(
     recipe: AnyRecipe | str | None,
     source: ImageSource | SineSource | str,
     name: str,
+    settings: Settings = DEFAULTS,
     *,
     data_root: str | Path | None = None,
-    limit: int | None = None,
-    seed: int = 0,
-    shard_rows: int | None = None,
-    engine: str = "auto",
-    device: str = "cpu",
-    parquet: bool = True,
-    dtype: str = "float32",
     elsewhere: bool = False,
 ) -> Planned:
-    """Open the source and plan the zoo called `name`; the arguments are those of `build`.
+    """Open the source and plan the zoo called `name`.
 
     Args:
+        data_root: where a named source lies.
         elsewhere: it is fitted on other machines, whose device cannot be tried here.
 
     Raises:
         ValueError: for settings that make no sense.
     """
-    if shard_rows is not None and shard_rows < 1:
-        raise ValueError(f"shard_rows must be at least 1, got {shard_rows}")
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed must be in 0 .. 2**32 - 1, got {seed}")
     if recipe is None or isinstance(recipe, str):
         recipe = named_recipe(recipe, source if isinstance(source, str) else source.name)
     if isinstance(source, str):
-        source = open_source(recipe, source, seed, data_root)
-    goal: Objective | Classification
-    # A device that is not there shows before the work starts.
-    if isinstance(recipe, ClassifierRecipe | TrajectoryRecipe):
-        from zoo.engines import classifiers
-
-        if not isinstance(source, ImageSource):
-            raise ValueError(f"recipe {recipe.name!r} is for pictures, {source.name} has none")
-        engine = classifiers.choose(engine, device)
-        if device != "cpu" and not elsewhere:
-            classifiers.load(engine, device)
-        goal = Classification(recipe, source, dtype)
-    else:
-        if dtype != "float32":
-            raise ValueError(f"dtype {dtype!r} is for classifiers; INRs are kept in float32")
-        goal = objective(recipe, source)
-        engine = engines.choose(engine, device, goal.spec)
-        if device != "cpu" and not elsewhere:
-            engines.load(engine, device)
-    columns = shards.zoo_columns(goal.spec, goal.columns, dtype)
+        source = open_source(recipe, source, settings.seed, data_root)
+    goal, engine = _goal(recipe, source, settings, elsewhere)
+    columns = shards.zoo_columns(goal.spec, goal.columns, settings.dtype)
     row_bytes = sum(
         np.dtype(columns[name].stored).itemsize * int(np.prod(goal.spec.tensors.get(name, ())))
         for name in columns
     )
     plan: dict[str, Any] = {
-        "seed": seed,
+        "seed": settings.seed,
         "engine": engine,
-        "limit": limit,
-        "shard_rows": shard_rows or default_shard_rows(row_bytes),
-        "parquet": parquet,
+        "limit": settings.limit,
+        "shard_rows": settings.shard_rows or default_shard_rows(row_bytes),
+        "parquet": settings.parquet,
     }
-    if dtype != "float32":
-        plan["dtype"] = dtype
+    if settings.dtype != "float32":
+        plan["dtype"] = settings.dtype
     index = Index(
         name=name,
         recipe=recipe.to_json(),
@@ -175,17 +245,40 @@ def plan_zoo(
         source=describe_source(source, recipe),
         plan=plan,
         packages=package_versions(),
-        command=command_line(recipe, source.name, plan),
+        command=command_line(recipe, label_of(source), plan),
     )
     unit_rows = goal.unit_rows if isinstance(goal, Classification) else 1
     size = max(1, plan["shard_rows"] // unit_rows)
-    parts: dict[tuple[str, int], Rows] = {}
+    parts: dict[Key, Rows] = {}
     totals: dict[str, int] = {}
-    for split, rows in plan_rows(recipe, source, limit).items():
+    for split, rows in plan_rows(recipe, source, settings.limit).items():
         totals[split] = -(-len(rows) // size)
         for number in range(totals[split]):
             parts[split, number] = rows[number * size : (number + 1) * size]
     return Planned(index, goal, source, parts, totals, unit_rows)
+
+
+def _goal(
+    recipe: AnyRecipe, source: ImageSource | SineSource, settings: Settings, elsewhere: bool
+) -> tuple[Objective | Classification, str]:
+    """What the networks are fitted to, and the engine; a device that is not there shows here."""
+    device = settings.device
+    if isinstance(recipe, ClassifierRecipe | TrajectoryRecipe):
+        from zoo.engines import classifiers
+
+        if not isinstance(source, ImageSource):
+            raise ValueError(f"recipe {recipe.name!r} is for pictures, {source.name} has none")
+        engine = classifiers.choose(settings.engine, device)
+        if device != "cpu" and not elsewhere:
+            classifiers.load(engine, device)
+        return Classification(recipe, source, settings.dtype), engine
+    if settings.dtype != "float32":
+        raise ValueError(f"dtype {settings.dtype!r} is for classifiers; INRs are kept in float32")
+    goal = objective(recipe, source)
+    engine = engines.choose(settings.engine, device, goal.spec)
+    if device != "cpu" and not elsewhere:
+        engines.load(engine, device)
+    return goal, engine
 
 
 def plan_rows(
@@ -247,11 +340,26 @@ def default_shard_rows(spec_bytes: int) -> int:
     return int(np.clip(24e6 // spec_bytes // 100 * 100, 100, 50_000))
 
 
+def label_of(source: ImageSource | SineSource) -> str:
+    """The name of a source, without where it lies: "mnist", or "imagefolder:pictures"."""
+    kind, colon, _ = source.name.partition(":")
+    path = getattr(source, "path", None)
+    return f"{kind}:{path.resolve().name}" if colon and path is not None else source.name
+
+
+def address_of(source: ImageSource | SineSource) -> str | None:
+    """The name of a source from wherever it is opened; None if it has no address."""
+    kind, colon, _ = source.name.partition(":")
+    path = getattr(source, "path", None)
+    return f"{kind}:{path.resolve()}" if colon and path is not None else None
+
+
 def describe_source(source: ImageSource | SineSource, recipe: AnyRecipe) -> dict[str, Any]:
     """What the index says of the source."""
     plain: dict[str, Any] = {
-        key: getattr(source, key) for key in ("name", "title", "license", "url", "citation")
+        key: getattr(source, key) for key in ("title", "license", "url", "citation")
     }
+    plain = {"name": label_of(source), **plain}
     plain |= {"sha256": source.sha256, "items": len(source)}
     if isinstance(source, ImageSource):
         plain |= {
@@ -277,29 +385,32 @@ def command_line(recipe: AnyRecipe, source: str, plan: Mapping[str, Any]) -> str
 
 
 def differences(mine: Index, theirs: Mapping[str, Any]) -> list[str]:
-    """How the plan of a zoo, as it stands in JSON, differs from the one asked for."""
+    """How the plan of a zoo, as it stands in JSON, differs from the one asked for.
+
+    Fields that theirs lacks have their defaults, so that a folder of an older wszoo goes on.
+    """
     asked = json.loads(json.dumps(mine.to_json()))
-    found = []
-    for part, keys in (
-        ("recipe", {**asked["recipe"], **theirs["recipe"]}),
-        ("plan", {**asked["plan"], **theirs["plan"]}),
-        ("source", ("name", "sha256")),
-    ):
-        for key in keys:
-            old, new = theirs[part].get(key), asked[part].get(key)
-            if old != new:
-                name = key if part != "source" else f"source {key}"
-                found.append(f"{name} {old!r} there, {new!r} asked for")
-    return found
+    pairs = [
+        ("", _recipe_fields(theirs["recipe"]), _recipe_fields(asked["recipe"])),
+        ("", {**_PLAN_DEFAULTS, **theirs["plan"]}, {**_PLAN_DEFAULTS, **asked["plan"]}),
+        *(
+            ("source ", {key: theirs["source"].get(key)}, {key: asked["source"].get(key)})
+            for key in _IDENTITY
+        ),
+    ]
+    return [
+        f"{what}{key} {old.get(key)!r} there, {new.get(key)!r} asked for"
+        for what, old, new in pairs
+        for key in {**new, **old}
+        if old.get(key) != new.get(key)
+    ]
 
 
-def refuse_other(folder: object, mine: Index, theirs: Mapping[str, Any]) -> None:
-    """ValueError if a folder holds a zoo of another recipe, source or plan."""
-    if differing := differences(mine, theirs):
-        raise ValueError(
-            f"{folder} holds a zoo made otherwise: {'; '.join(differing)}. "
-            "Choose another --out, or start afresh with --overwrite"
-        )
+def _recipe_fields(plain: dict[str, Any]) -> dict[str, Any]:
+    """Every field of a recipe that stands in JSON, those too that it was written without."""
+    kind = RECIPE_KINDS.get(plain.get("kind", ""))
+    defaults = [] if kind is None else [f for f in fields(kind) if f.default is not MISSING]
+    return {**{field.name: field.default for field in defaults}, **plain}
 
 
 def cpu_kind() -> str:
