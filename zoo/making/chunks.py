@@ -17,7 +17,7 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from zoo import engines, machine, schema, shards
+from zoo import engines, machine, schema, shards, stopping
 from zoo.errors import ZooError
 from zoo.making import workers
 from zoo.making.fitting import Arrays, Fitted, Rows, fit_rows
@@ -121,6 +121,7 @@ class _Fit:
         for key in [key for key, lacking in missing.items() if not lacking]:
             self._join(key)
         for number, fitted in self._fitted(todo):
+            stopping.check()
             key, start = todo[number]
             rows = len(self._rows(key, start))
             if rows == planned.sizes[key]:
@@ -230,6 +231,7 @@ def read(path: Path) -> Piece:
             note = dict(file.metadata() or {})
     except (safetensors.SafetensorError, OSError) as error:
         raise ZooError(f"{path}: not a safetensors file ({error})") from error
-    excluded = schema.parse(note.get("excluded", "").encode(), f"{path}: excluded")
-    schema.check(excluded, _EXCLUDED, f"{path}: excluded")
+    plain = schema.parse(note.get("excluded", "").encode(), f"{path}: excluded")
+    schema.check(plain, _EXCLUDED, f"{path}: excluded")
+    excluded = [(item, view, reason) for item, view, reason in plain]
     return shards.read_tensors(path), excluded, note.get("cpu", "unknown")

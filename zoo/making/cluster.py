@@ -26,6 +26,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from zoo import stopping
 from zoo.errors import ZooError
 from zoo.making import workers
 from zoo.making.chunks import chunk_size, fitter_of
@@ -248,6 +249,7 @@ class _Driver:
             if ready:  # and what else is there by now
                 every = len(self.waiting)
                 ready, _ = self.ray.wait(list(self.waiting), num_returns=every, timeout=0)
+            stopping.check()
             self.site.check()
             done = [found for ref in ready if (found := self._result(ref)) is not None]
             list(pool.map(lambda made: self.site.take(made[0], made[3]), done))

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from zoo import schema, shards
+from zoo import schema, shards, stopping
 from zoo.compare import source_of
 from zoo.errors import ZooError
 from zoo.making.plan import Key, Planned, Settings, differences, plan_zoo
@@ -85,6 +85,7 @@ def merge(
 
     def bring(site: Site) -> None:
         for key in planned.parts:
+            stopping.check()
             _bring(found[key], site)
 
     index = make(where, planned, bring, overwrite, warn)

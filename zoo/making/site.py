@@ -468,7 +468,7 @@ class Site:
     def _take(self, sizes: dict[str, int]) -> None:
         """The shards that are finished and whole, and those that only lack their names."""
         named = {record_file(*key): key for key in self.plan.sizes}
-        there = [name for name in sizes if name.startswith(f"{RECORDS}/")]
+        there = sorted(name for name in sizes if name.startswith(f"{RECORDS}/"))
         read = zip(there, self.where.read(there), strict=True)
         found = {
             name: self._parsed(name, content, named.get(name), sizes) for name, content in read
@@ -507,7 +507,8 @@ class Site:
 
     def _take_tasks(self, sizes: dict[str, int]) -> None:
         """Shards of tasks that ended when there was no driver any more to name them."""
-        names = [n for n in sizes if n.startswith(f"{TASKS}/") and n.endswith(f"/{TASK_RECORD}")]
+        ending = f"/{TASK_RECORD}"
+        names = sorted(n for n in sizes if n.startswith(f"{TASKS}/") and n.endswith(ending))
         for name, content in zip(names, self.where.read(names), strict=True):
             task = name.removesuffix(f"/{TASK_RECORD}")
             try:
