@@ -127,8 +127,10 @@ def wszoo() -> None:
 def main() -> None:
     """The entry point."""
     from cli.output import prepare_streams
+    from cli.progress import tell_notices
 
     prepare_streams()
+    tell_notices()
     with stopping.guarded():
         try:
             sys.exit(wszoo())

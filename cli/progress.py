@@ -9,11 +9,12 @@ import contextlib
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from zoo import stopping
+from zoo import machine, stopping
 from zoo.errors import visible, without_secrets
 
 if TYPE_CHECKING:
@@ -30,6 +31,19 @@ def tell(line: str) -> None:
 
     with contextlib.suppress(OSError, ValueError):
         tqdm.write(visible(without_secrets(line)), file=sys.stderr)
+
+
+def tell_notices() -> None:
+    """Have what is optional and missing on this machine said in a plain line."""
+    others = warnings.showwarning
+
+    def show(message: Any, category: type[Warning], *more: Any, **named: Any) -> None:
+        if issubclass(category, machine.Notice):
+            tell(f"Warning: {message}")
+        else:
+            others(message, category, *more, **named)
+
+    setattr(warnings, "showwarning", show)  # noqa: B010  # mypy wants every argument named
 
 
 @contextlib.contextmanager

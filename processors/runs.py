@@ -19,16 +19,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from processors.config import RunConfig
 from processors.files import read_json, write_json, write_text
 from processors.models import MODEL, load
-from zoo import ZooError
+from zoo import ZooError, locks
 
 CONFIG, METRICS, SUMMARY, CARD = "config.json", "metrics.jsonl", "summary.json", "README.md"
 LAST, CHECKPOINT, FIGURES = "last", "checkpoint", "figures"
-LOCK = ".lock"
 # Stands in a card until it is known where the model will lie.
 _HERE = "PATH or user/name"
 
@@ -56,7 +53,7 @@ def is_run(folder: Path) -> bool:
 
 @contextmanager
 def one_writer(folder: Path) -> Iterator[None]:
-    """Hold the run's lock; the system releases it when the process dies.
+    """Hold the run's lock, see `zoo.locks`.
 
     Raises:
         ValueError: if the folder is a file, or holds something that is no run.
@@ -66,23 +63,14 @@ def one_writer(folder: Path) -> Iterator[None]:
         raise ValueError(f"{folder} is not a folder; choose another --out")
     if _names(folder) and not is_run(folder):
         raise ValueError(f"{folder} holds something that is not a run; choose another --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ZooError(
-            f"{folder} is being trained by another process; wait for it or stop it first"
-        ) from None
-    try:
+    with locks.one_writer(folder, "trained"):
         yield
-    finally:
-        lock.release()
 
 
 def _names(folder: Path) -> set[str]:
     """What lies in a folder, less what a start that was cut leaves behind."""
-    return {p.name for p in folder.glob("*")} - {LOCK, f".{CONFIG}.new", f".{CONFIG}.tmp"}
+    found = locks.names(folder) if folder.is_dir() else set()
+    return found - {f".{CONFIG}.new", f".{CONFIG}.tmp"}
 
 
 def begin(folder: Path, config: RunConfig, overwrite: bool) -> None:
@@ -97,7 +85,7 @@ def begin(folder: Path, config: RunConfig, overwrite: bool) -> None:
         for path in sorted(folder.iterdir(), key=lambda path: path.name == CONFIG):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
-            elif path.name != LOCK:
+            elif not path.name.startswith(locks.LOCK_FILE):
                 path.unlink()
     if not _names(folder):
         write_json(folder / CONFIG, config.to_json())

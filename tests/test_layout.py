@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = {
     "zoo": [
         *("machine", "stopping"),
-        *("errors", "files", "passed", "fields"),
+        *("errors", "locks", "files", "passed", "fields"),
         *("philox", "schema", "spec", "weights", "symmetry", "nets", "shards"),
         *("where", "table", "storage", "succession"),
         "reader",
@@ -58,6 +58,7 @@ SEEN = {
     "zoo.files",
     "zoo.schema",
     "zoo.symmetry",
+    "zoo.locks",
     "zoo.machine",
     "zoo.stopping",
 }

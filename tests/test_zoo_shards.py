@@ -4,8 +4,6 @@ import errno
 import hashlib
 import json
 import os
-import signal
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -314,70 +312,3 @@ def test_check_file_finds_every_damage(tmp_path):
     assert "has 999 bytes, the index says 1000" in shards.check_file(tmp_path, file, hashes=False)
     path.unlink()
     assert shards.check_file(tmp_path, file, hashes=False).endswith("weights/a is missing")
-
-
-# --- one writer ------------------------------------------------------------------------------
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from zoo import shards
-with shards.one_writer(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-TRY = """
-import sys
-from pathlib import Path
-from zoo import shards
-from zoo.errors import ZooError
-try:
-    with shards.one_writer(Path(sys.argv[1])):
-        print("held")
-except ZooError as error:
-    print(error)
-"""
-
-
-def attempt(folder: Path) -> str:
-    """What another process gets when it wants to write."""
-    done = subprocess.run(
-        [sys.executable, "-c", TRY, str(folder)], capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
-
-
-def test_a_second_writer_is_refused_until_the_first_is_done(tmp_path):
-    folder = tmp_path / "zoo"
-    with shards.one_writer(folder):
-        assert attempt(folder) == (
-            f"{folder} is being written by another process; wait for it or stop it first"
-        )
-        with shards.one_writer(tmp_path / "other"):  # another folder is another lock
-            pass
-    assert attempt(folder) == "held"
-
-
-def test_the_lock_is_released_when_writing_fails(tmp_path):
-    def fail():
-        with shards.one_writer(tmp_path):
-            raise RuntimeError("disk")
-
-    with pytest.raises(RuntimeError, match="disk"):
-        fail()
-    assert attempt(tmp_path) == "held"
-
-
-def test_the_lock_dies_with_its_process(tmp_path):
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
-    with holder:
-        try:
-            assert holder.stdout.readline() == "held\n"
-            with pytest.raises(ZooError, match="is being written by another process"):
-                shards.one_writer(tmp_path).__enter__()
-        finally:
-            holder.send_signal(signal.SIGKILL)
-    with shards.one_writer(tmp_path):
-        pass

@@ -1,4 +1,4 @@
-"""What this process may use of the machine: cores, and memory.
+"""What this process may use of the machine: cores and memory; and who it is there.
 
 Cores are the least of what affinity, the control group's quota, `OMP_NUM_THREADS` and
 `SLURM_CPUS_PER_TASK` allow; `set_threads`, or `--threads` of a command, goes before all of
@@ -9,9 +9,12 @@ and threads beyond the limit only wait for each other. What cannot be read limit
 import contextlib
 import functools
 import os
+import socket
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 MOST_THREADS = 4096
 LIMITING = ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK")
@@ -129,6 +132,60 @@ def memory_bytes() -> int | None:
     """
     found = [size for size in (_physical(), _memory_limit()) if size]
     return min(found, default=None)
+
+
+class Notice(UserWarning):
+    """Something of the machine that wszoo does without; said once, harms no result."""
+
+
+def notice(line: str) -> None:
+    """Say that something optional is missing here."""
+    warnings.warn(line, Notice, stacklevel=3)
+
+
+def identity() -> dict[str, Any]:
+    """What tells this process from all others, for those who ask later whether it still runs."""
+    pid = os.getpid()
+    return {
+        "host": socket.gethostname(),
+        "boot": _text(Path("/proc/sys/kernel/random/boot_id")).strip(),
+        "space": _pid_space(),
+        "pid": pid,
+        "started": _started(pid),
+    }
+
+
+def runs(other: dict[str, Any]) -> bool | None:
+    """Whether the process with that `identity` runs; None if it cannot be known here."""
+    here = identity()
+    pid = other.get("pid")
+    if any(other.get(name) != here[name] for name in ("host", "boot", "space")):
+        return None
+    if not isinstance(pid, int) or isinstance(pid, bool) or pid < 1:
+        return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        pass
+    return other.get("started") == _started(pid)
+
+
+def _pid_space() -> str:
+    """The container, since each numbers its processes."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> str:
+    """When a process began, as numbers are used again; "" where that is not told."""
+    # After the name in brackets, which may hold anything; man 5 proc counts this as field 22.
+    fields = _text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+    ended = not fields or fields[0] in "ZX"  # and nobody has asked how
+    return fields[19] if len(fields) > 19 and not ended else ""
 
 
 def _affinity() -> int:

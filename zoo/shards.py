@@ -18,12 +18,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
 from zoo.errors import ZooError
+from zoo.locks import LOCK_FILE as LOCK_FILE
+from zoo.locks import one_writer as one_writer
 from zoo.spec import NetworkSpec
 
 FORMAT = 1
@@ -32,7 +33,6 @@ INDEX_FILE = "zoo.json"
 STATS_FILE = "stats.safetensors"
 BUILD_FOLDER = ".build"
 PLAN_FILE = "plan.json"
-LOCK_FILE = ".lock"
 # Where the source lies on this machine, if it has an address; no part of the zoo.
 ADDRESS_FILE = ".source"
 # What a zoo's folder holds beside its index, card and pictures among it.
@@ -406,27 +406,6 @@ def check_file(folder: Path, file: File, hashes: bool) -> str | None:
     if hashes and sha256(path) != file.sha256:
         return f"{path} does not have the sha256 of the index: its content has changed"
     return None
-
-
-@contextlib.contextmanager
-def one_writer(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; the system releases it when the process dies.
-
-    Raises:
-        ZooError: if another process is writing there.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / LOCK_FILE, timeout=0)
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        raise ZooError(
-            f"{folder} is being written by another process; wait for it or stop it first"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def zoo_columns(

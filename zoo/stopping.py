@@ -31,6 +31,7 @@ STOPPED = 1  # exit code
 _asked: float | None = None
 _raised = False
 _guarded = False
+_why = ""
 _ways: list[Callable[[], str]] = []
 
 
@@ -43,6 +44,16 @@ def check() -> None:
     """Raise KeyboardInterrupt if a stop was asked for; to be called again and again."""
     if _asked is not None:
         raise KeyboardInterrupt
+
+
+def ask(why: str) -> None:
+    """Ask for a stop from within, as a signal would; `why` is said with it."""
+    global _why
+    _why = why
+    if _guarded:
+        os.kill(os.getpid(), signal.SIGTERM)
+    else:
+        _note()
 
 
 @contextlib.contextmanager
@@ -60,10 +71,11 @@ def telling(how: Callable[[], str]) -> Iterator[None]:
 
 def line() -> str:
     """What a stopped command says last."""
+    stopped = f"stopped, as {_why}" if _why else "stopped"
     with contextlib.suppress(Exception):
         if _ways:
-            return f"stopped; {_ways[-1]()}"
-    return "stopped; run the same command again"
+            return f"{stopped}; {_ways[-1]()}"
+    return f"{stopped}; run the same command again"
 
 
 @contextlib.contextmanager
@@ -139,8 +151,8 @@ def _note() -> None:
 
 
 def _forget() -> None:
-    global _asked, _raised
-    _asked, _raised = None, False
+    global _asked, _raised, _why
+    _asked, _raised, _why = None, False, ""
     _ways.clear()
 
 

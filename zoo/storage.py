@@ -34,7 +34,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo import schema, shards
+from zoo import locks, schema, shards
 from zoo.errors import ZooError
 from zoo.shards import File, Index
 from zoo.table import shards_of
@@ -540,8 +540,6 @@ def local_copy(
     """
     if not is_url(path):
         return folder_of(path)
-    import filelock
-
     url = str(path).rstrip("/")
     index = read_index(url)
     where = place(url)
@@ -560,7 +558,7 @@ def local_copy(
         files += [shard.parquet for shard in chosen if shard.parquet]
     files += [index.stats] if index.stats else []
     cache.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(cache.with_name(f"{cache.name}.lock")):
+    with locks.held(cache.with_name(f"{cache.name}.lock"), wait=True):
         note = cache.with_name(f"{cache.name}.json")
         known = shards.read_json(note) if note.is_file() else {}
         try:

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from zoo import shards, table
+from zoo import locks, shards, table
 from zoo.errors import ZooError
 from zoo.hub import client, trust
 from zoo.hub.client import Progress
@@ -119,7 +119,7 @@ def _refuse_foreign(folder: Path) -> None:
         raise ValueError(f"{folder} is a file; choose another --out")
     if not folder.is_dir():
         return
-    names = {path.name for path in folder.iterdir()} - {shards.LOCK_FILE}
+    names = locks.names(folder)
     if shards.BUILD_FOLDER in names:
         raise ValueError(f"{folder} holds a zoo that is being made; choose another --out")
     if names and not names & {INDEX_FILE, PULL_FOLDER}:
