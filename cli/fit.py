@@ -18,6 +18,7 @@ from cli.options import (
     storage,
     threads,
 )
+from cli.output import say
 
 if TYPE_CHECKING:
     from zoo.making.progress import Progress
@@ -33,9 +34,10 @@ NODES_SHOWN = 4
 def fit_inrs(source: str, **values: Any) -> None:
     """Fit an INR to every picture or wave of SOURCE, into a zoo.
 
-    SOURCE is mnist, fashion-mnist, cifar10, digits, sine, or imagefolder:PATH (a folder
-    of class folders; PATH/train and PATH/test where they are there). Run the same
-    command again after a stop of any kind: it goes on where it was.
+    SOURCE is mnist, fashion-mnist, cifar10, digits, sine, or a folder of pictures, flat or
+    with a folder for each class, or with such in its folders train, val and test. Pictures
+    of other shapes are cropped by --size, see --fit. Run the same command again after a
+    stop of any kind: it goes on where it was.
     """
     _fit("fit-inrs", source, **values)
 
@@ -48,9 +50,10 @@ def fit_inrs(source: str, **values: Any) -> None:
 def fit_classifiers(source: str, **values: Any) -> None:
     """Train classifiers of two random classes each of SOURCE, into a zoo.
 
-    SOURCE is cifar10, mnist, fashion-mnist, digits, or imagefolder:PATH (a folder of class
-    folders; PATH/train and PATH/test where they are there). Run the same command again
-    after a stop of any kind: it goes on where it was.
+    SOURCE is cifar10, mnist, fashion-mnist, digits, or a folder of pictures with a folder
+    for each class, or with such in its folders train, val and test. Pictures of other shapes
+    are cropped by --size, see --fit. Run the same command again after a stop of any kind: it
+    goes on where it was.
     """
     _fit("fit-classifiers", source, **values)
 
@@ -63,9 +66,10 @@ def fit_classifiers(source: str, **values: Any) -> None:
 def fit_trajectories(source: str, **values: Any) -> None:
     """Train classifiers of SOURCE and keep networks on the way, into a zoo.
 
-    SOURCE is fashion-mnist, mnist, cifar10, digits, or imagefolder:PATH (a folder of class
-    folders; PATH/train and PATH/test where they are there). Run the same command again
-    after a stop of any kind: it goes on where it was.
+    SOURCE is fashion-mnist, mnist, cifar10, digits, or a folder of pictures with a folder
+    for each class, or with such in its folders train, val and test. Pictures of other shapes
+    are cropped by --size, see --fit. Run the same command again after a stop of any kind: it
+    goes on where it was.
     """
     _fit("fit-trajectories", source, **values)
 
@@ -93,8 +97,9 @@ def _fit(
     **values: Any,
 ) -> None:
     """Run the recipe that the options of a command describe."""
-    from zoo import recipes
+    from zoo import recipes, sources
 
+    source = sources.resolve(source)
     tasks: dict[str, Any] = {"cpus": cpus_per_task, "gpus": gpus_per_task, "in_flight": in_flight}
     tasks = {name: value for name, value in tasks.items() if value is not None}
     _check_cluster(cluster, bool(tasks), out, workers, part)
@@ -185,16 +190,24 @@ def _of_nodes(state: "Progress", seconds: float) -> list[str]:
 
 def _report(folder: Path | str, index: "Index") -> None:
     """What was made, on stdout."""
+    from zoo.objectives import shortfall
+
     splits = ", ".join(f"{name} {rows:,}" for name, rows in index.splits.items())
-    click.echo(f"{folder}: {index.rows:,} networks ({splits})")
+    say(f"{folder}: {index.rows:,} networks ({splits})")
+    for line in index.source.get("read", ()):
+        say(line)
+    if passed := index.source.get("passed_over"):
+        say("left out: " + ", ".join(f"{count:,} {reason}" for reason, count in passed.items()))
     for column, text in (("psnr_db", "PSNR {:.2f} dB"), ("test_accuracy", "test accuracy {:.4f}")):
         means = [part[column]["mean"] for part in index.quality.values() if column in part]
         if means:
             rows = list(index.splits.values())
             mean = sum(m * n for m, n in zip(means, rows, strict=True)) / sum(rows)
-            click.echo(f"mean {text.format(mean)}")
+            say(f"mean {text.format(mean)}")
+    for line in shortfall(index):
+        say(line)
     if index.excluded:
-        click.echo(f"{len(index.excluded)} excluded; `wszoo info {folder}` lists them")
+        say(f"{len(index.excluded)} excluded; `wszoo info {folder}` lists them")
 
 
 def zoo_name(source: str, recipe: str) -> str:

@@ -30,6 +30,7 @@ class Value(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
         self.about = about
         self.optional = optional
         self.name = {int: "integer", float: "float", str: "text"}[kind]
+        self.name = about.form or self.name
         if optional:
             self.name += "|none"
 
@@ -100,7 +101,9 @@ def dataclass_options(kind: type, *, defaults: bool = False) -> list[Decorator]:
         if hint is bool:
             settings["is_flag"] = True
         else:
-            settings["type"] = Value(hint, each, optional and hint is not str)
+            settings["type"] = Value(
+                hint, each, optional and (hint is not str or each.values is not None)
+            )
         found.append(click.option(flag(name), name, **settings))
     return found
 

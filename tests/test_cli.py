@@ -11,12 +11,14 @@ import cv2
 import numpy as np
 import pytest
 from helpers import line_of, run
+from PIL import Image
 
 import zoo
 from cli.fit import zoo_name
 from cli.main import COMMANDS
 from cli.options import recipe_fields
 from zoo import shards
+from zoo.shards import SPLITS
 
 WSZOO = [sys.executable, "-c", "from cli.main import main; main()"]
 
@@ -59,6 +61,54 @@ def test_help_is_instant():
         subprocess.run([*WSZOO, "--help"], capture_output=True, check=True)
         took.append(time.perf_counter() - begun)
     assert min(took) < 0.3
+
+
+def test_a_missed_target_is_said(tmp_path):
+    out = ("--out", tmp_path / "zoo", "--no-parquet", "--overwrite")
+    words = ("fit-inrs", "digits", "--limit", 12, "--steps", 2)
+    text = run(*words, "--target-psnr", 30, *out).stdout
+    found = re.search(
+        r"^reached 30 dB: 0 of 12, lowest (\S+); more --steps or --hidden$", text, re.M
+    )
+    psnr_db = np.sort(
+        np.concatenate([zoo.open_zoo(out[1], split).column("psnr_db") for split in SPLITS])
+    )
+    assert float(found[1]) == pytest.approx(psnr_db[0], abs=0.06)
+    # The recipe's own target is part of what it reproduces: no advice to leave it.
+    assert re.search(r"^reached 40 dB: 0 of 12, lowest \d+\.\d$", run(*words, *out).stdout, re.M)
+    assert "reached" not in run(*words, "--target-psnr", "none", *out).stdout
+    assert "reached" not in run(*words, "--target-psnr", -20, *out).stdout  # by all of them
+    floor = (psnr_db[3] + psnr_db[4]) / 2
+    text = run(*words, "--min-psnr", floor, *out).stdout
+    assert re.search(r"^left out by --min-psnr \S+: 4 of 12$", text, re.M)
+    waves = ("fit-inrs", "sine", "--waves", 10, "--points", 30, "--steps", 2, *out)
+    text = run(*waves, "--target-mse", 1e-9).stdout
+    assert re.search(r"^reached 1e-09 mse: 0 of 10, highest \S+; more --steps or", text, re.M)
+
+
+def test_pictures_that_are_not_what_they_seem(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "shells"
+    folder.mkdir()
+    for name, side in (("0.png", 8), ("1.JFIF", 12)):
+        picture = Image.fromarray(np.arange(side * 8 * 3, dtype=np.uint8).reshape(8, side, 3))
+        picture.save(folder / name, format="PNG" if side == 8 else "JPEG")
+    (folder / "2.heic").write_bytes(b"....ftypheic")
+    (folder / "3.svg").write_text("<svg/>")
+    result = run("fit-inrs", "shells/", "--size", 8, "--steps", 2, "--out", "zoo")
+    assert result.exit_code == 0, result.output
+    assert "zoo: 2 networks" in result.stdout
+    assert "left out: 1 .heic, 1 .svg" in result.stdout
+    cropped = "1 picture cropped to the largest centred part of 8x8 shape and resized"
+    assert cropped in result.stdout
+    index = zoo.open_zoo("zoo").index
+    assert index.source["passed_over"] == {".heic": 1, ".svg": 1}
+    assert index.source["read"] == [cropped]
+    card = Path("zoo/README.md").read_text(encoding="utf-8")
+    assert cropped in card
+    assert "passed over: 1 .heic, 1 .svg" in card
+    assert "there is no folder ./shels" in line_of(run("fit-inrs", "./shels"), 2)
+    assert "unknown source 'minst'" in line_of(run("fit-inrs", "minst"), 2)
 
 
 def test_every_recipe_field_has_an_option_with_help():

@@ -441,9 +441,9 @@ def test_other_zoos_and_other_things_are_left_alone(digits, slow, tmp_path, monk
         (["--cluster", "auto", "--workers", "2"], r"--workers is for a fit without --cluster"),
         (["--cluster", "auto", "--shards", "0/2"], r"--shards is for a fit without --cluster"),
         (["--in-flight", "4"], r"--in-flight want a --cluster"),
-        (["--cluster", "local", "--cpus-per-task", "0"], r"cpus per task must be positive, got 0"),
-        (["--cluster", "local", "--gpus-per-task", "-1"], r"gpus per task must not be negative"),
-        (["--cluster", "local", "--in-flight", "0"], r"tasks in flight must be at least 1, got 0"),
+        (["--cluster", "local", "--cpus-per-task", "0"], r"'--cpus-per-task': must be positive"),
+        (["--cluster", "local", "--gpus-per-task", "-1"], r"'--gpus-per-task': must not be neg"),
+        (["--cluster", "local", "--in-flight", "0"], r"'--in-flight': must be at least 1, got 0"),
         (["--out", "s3://bucket/zoo"], r"s3://bucket/zoo is written by the tasks of a cluster"),
         (["--cluster", "local", "--out", "foo://x/y"], r"foo://x/y: Protocol not known: foo"),
         (

@@ -5,6 +5,7 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
+from zoo.fields import types_of
 from zoo.recipes import (
     RECIPES,
     ImageRecipe,
@@ -25,6 +26,7 @@ NAVON = {**SIREN, "init": "dws", "output_offset": 0.5}
 PICTURES = {
     **NAVON,
     **{"coord_order": "xy", "black": 0.0, "white": 1.0, "split": "dws", "size": None},
+    "fit": "crop",
     **{"target_psnr_db": 40.0, "min_psnr_db": None, "views": 1},
 }
 TABLE = [
@@ -159,7 +161,7 @@ CHANGES = {
 IMAGE_CHANGES = {
     **CHANGES,
     **{"black": -0.5, "white": 2.0, "target_psnr_db": 33.3, "min_psnr_db": 11.0},
-    **{"views": 10, "size": 32},
+    **{"views": 10, "size": "64x48", "fit": "pad"},
 }
 SINE_CHANGES = {
     **CHANGES,
@@ -175,12 +177,11 @@ def parse(words: list[str], start: Recipe) -> dict[str, object]:
     rest = iter(words)
     for word in rest:
         field = known[word]
-        if field.type in (bool, "bool"):
+        kind, _ = types_of(type(start))[field.name]
+        if kind is bool:
             given[field.name] = True
             continue
         value = next(rest)
-        kinds = (int, float, str)
-        (kind,) = (k for k in kinds if k.__name__ in str(field.type))
         given[field.name] = None if value == "none" else kind(value)
     return given
 
@@ -199,6 +200,8 @@ def test_flags_make_the_recipe_again(name, source):
     # Nothing is forgotten here when a field is added.
     assert set(every) == {field.name for field in fields(start)} - {"name"}
     for given in (every, *({key: value} for key, value in every.items())):
+        if "fit" in given:
+            given["size"] = 20  # without a size there is nothing to fit into
         changed = recipe(name, source, **given)
         words = flags(changed, source)
         assert words
@@ -218,6 +221,39 @@ def test_json_round_trip(name, source):
     assert plain["kind"] == ("sine" if source == "sine" else "image")
     assert plain["name"] == name
     assert recipe_from_json(plain) == changed
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [(28, 28), ("28", 28), ("28x28", 28), ("64x48", "64x48"), ("64X48", "64x48"), (None, None)],
+)
+def test_sizes_have_one_form(given, kept):
+    for name in ("dws", "fashion"):
+        changed = recipe(name, "digits", size=given)
+        assert changed.size == kept
+        assert recipe_from_json(json.loads(json.dumps(changed.to_json()))) == changed
+
+
+def test_what_is_newer_than_format_1_is_written_only_where_it_is_used():
+    assert "fit" not in recipe("dws", "digits", size="64x48").to_json()
+    assert recipe("dws", "digits", size="64x48", fit="pad").to_json()["fit"] == "pad"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"size": "64x"}, "size cannot be read: expected pixels as N or WxH, .*, got '64x'"),
+        ({"size": "0x4"}, "size must be from 1 to 16,384, got 0 in '0x4'"),
+        ({"size": 100_000}, "size must be from 1 to 16,384, got 100000"),
+        ({"size": 4, "fit": "squeeze"}, "fit must be one of crop, pad, stretch, got 'squeeze'"),
+        ({"fit": "pad"}, "fit 'pad' wants a size"),
+    ],
+    ids=str,
+)
+def test_sizes_that_make_no_sense_are_named(changes, message):
+    for name in ("dws", "fashion"):
+        with pytest.raises(ValueError, match=message):
+            recipe(name, "digits", **changes)
 
 
 def test_recipes_are_frozen():

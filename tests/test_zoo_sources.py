@@ -12,7 +12,6 @@ import tarfile
 import threading
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torchvision.datasets
@@ -387,10 +386,12 @@ def test_size_of_a_published_set():
     assert grown.shape == (20, 20, 1)
 
 
-@pytest.mark.parametrize("size", [0, -3, 2.5])
+@pytest.mark.parametrize("size", [0, -3, "3x", "0x4", "4x4x4", "", True])
 def test_bad_size(size):
-    with pytest.raises(ValueError, match=rf"at least 1, got {size}"):
+    with pytest.raises(ValueError, match=rf"at least 1, or two as WxH, got {size}"):
         load_images("digits", size=size)
+    with pytest.raises(ValueError, match=r"unknown fit 'padd'; known: .*did you mean pad\?"):
+        load_images("digits", size=4, fit="padd")
 
 
 @pytest.mark.parametrize(
@@ -402,6 +403,8 @@ def test_bad_size(size):
             r"imagefolder:PATH, sine \(did you mean mnist\?\)$",
         ),
         ("CT scans", r"imagefolder:PATH, sine$"),
+        ("some/pictures", r"^there is no folder some/pictures; a source is a folder of pictures"),
+        (__file__, r"^\S+\.py is a file; a source is a folder of pictures or one of mnist"),
         ("sine", "waves, not images; open it with load_sine"),
         ("imagefolder:", "needs a path"),
     ],
@@ -416,172 +419,6 @@ def test_every_source_has_one_line_and_every_licence_is_stated():
     facts = {**published.FACTS, "digits": digits.FACTS, "sine": waves.FACTS}
     assert set(facts) == set(sources.SOURCES) - {"imagefolder:PATH"}
     assert all(each["license"] and each["citation"] for each in facts.values())
-
-
-# ---- image folders
-
-
-def write_picture(path: Path, picture: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), picture)
-
-
-def noise(*shape: int, dtype: type = np.uint8) -> np.ndarray:
-    return RNG.integers(0, np.iinfo(dtype).max + 1, shape).astype(dtype)
-
-
-def open_folder(path: Path, size: int | None = None) -> sources.ImageSource:
-    return load_images(f"imagefolder:{path}", size=size)
-
-
-def test_order_is_a_proportional_interleave(tmp_path):
-    value = 0
-    for name, count in (("b", 8), ("a", 4), ("c", 2)):
-        for rank in range(count):
-            write_picture(tmp_path / name / f"{rank}.png", np.full((2, 2), value, np.uint8))
-            value += 1
-    (tmp_path / ".ipynb_checkpoints").mkdir()
-    (tmp_path / "a" / "._0.png").write_bytes(b"left by macOS")
-    (tmp_path / "a" / "notes.txt").write_text("not a picture")
-    source = open_folder(tmp_path)
-    assert source.class_names == ("a", "b", "c")
-    # Positions: a 1/8 3/8 .., b 1/16 3/16 .., c 1/4 3/4.
-    assert "".join("abc"[label] for label in source.labels) == "babcbabbabcbab"
-    assert source.files[:4] == ("b/0.png", "a/0.png", "b/1.png", "c/0.png")
-    assert (source.train_items, len(source), source.shape) == (14, 14, (2, 2, 1))
-    assert source.images[:4, 0, 0, 0].tolist() == [0, 8, 1, 12]
-    for length in range(len(source)):
-        counts = np.bincount(source.labels[:length], minlength=3)
-        assert np.abs(counts - length * np.array([4, 8, 2]) / 14).max() <= 1
-
-
-def test_ties_go_by_class_and_numbers_agree_with_torchvision(tmp_path):
-    for name in ("z", "m"):
-        for rank in range(3):
-            write_picture(tmp_path / name / f"{rank}.png", noise(2, 2))
-    source = open_folder(tmp_path)
-    assert source.labels.tolist() == [0, 1, 0, 1, 0, 1]
-    theirs = torchvision.datasets.ImageFolder(str(tmp_path))
-    assert {
-        (str(tmp_path / file), label)
-        for file, label in zip(source.files, source.labels.tolist(), strict=True)
-    } == set(theirs.samples)
-
-
-def test_train_and_test_folders(tmp_path):
-    for part, count in (("train", 3), ("test", 2), ("val", 1)):
-        for name in ("cat", "dog"):
-            for rank in range(count):
-                write_picture(tmp_path / part / name / f"{rank}.png", noise(3, 4))
-    source = open_folder(tmp_path)
-    assert (source.train_items, len(source), source.class_names) == (6, 10, ("cat", "dog"))
-    assert [file.split("/")[0] for file in source.files] == ["train"] * 6 + ["test"] * 4
-    assert source.labels[6:].tolist() == [0, 1, 0, 1]
-    assert source.title == f"Image folder {tmp_path.name}"
-
-    (tmp_path / "test" / "dog").rename(tmp_path / "test" / "wolf")
-    with pytest.raises(ZooError, match=r"same class folders, but only one of them has dog, wolf"):
-        open_folder(tmp_path)
-
-
-def test_grey_deep_and_colour_pictures_share_one_array(tmp_path):
-    grey, deep, colour = noise(4, 5), noise(4, 5, dtype=np.uint16), noise(4, 5, 3)
-    clear = noise(4, 5, 4)
-    deep[0, :3] = (128, 129, 65535)
-    pictures = (grey, deep, np.repeat(grey[..., None], 3, 2), colour, clear)
-    for rank, picture in enumerate(pictures):
-        write_picture(tmp_path / "all" / f"{rank}.png", picture)
-    source = open_folder(tmp_path)
-    assert source.shape == (4, 5, 3)
-    np.testing.assert_array_equal(source.images[0], np.repeat(grey[..., None], 3, 2))
-    expected = np.rint(deep / 257).astype(np.uint8)
-    np.testing.assert_array_equal(source.images[1], np.repeat(expected[..., None], 3, 2))
-    assert source.images[1, 0, :3, 0].tolist() == [0, 1, 255]
-    np.testing.assert_array_equal(source.images[2], source.images[0])
-    np.testing.assert_array_equal(source.images[3], colour[..., ::-1])
-    np.testing.assert_array_equal(source.images[4], clear[..., 2::-1])
-
-    for rank in (3, 4):
-        (tmp_path / "all" / f"{rank}.png").unlink()
-    assert open_folder(tmp_path).images.shape == (3, 4, 5, 1)
-
-
-def test_late_colour_keeps_all_earlier_grey_pictures(tmp_path):
-    pictures = noise(80, 3, 3)
-    for rank, picture in enumerate(pictures):
-        write_picture(tmp_path / "all" / f"{rank:03}.png", picture)
-    write_picture(tmp_path / "all" / "colour.png", noise(3, 3, 3))
-    images = open_folder(tmp_path).images
-    np.testing.assert_array_equal(images[:80], np.repeat(pictures[..., None], 3, 3))
-
-
-def test_broken_pictures_are_named_and_counted(tmp_path):
-    write_picture(tmp_path / "a" / "whole.jpg", noise(64, 64, 3))
-    write_picture(tmp_path / "a" / "whole.png", noise(64, 64, 3))
-    jpeg = (tmp_path / "a" / "whole.jpg").read_bytes()
-    (tmp_path / "a" / "half.jpg").write_bytes(jpeg[: len(jpeg) // 2])
-    with pytest.raises(
-        ZooError, match=r"^imagefolder: 1 of 3 pictures cannot be used: \S*a/half\.jpg \(damaged"
-    ):
-        open_folder(tmp_path)
-    png = bytearray((tmp_path / "a" / "whole.png").read_bytes())
-    png[len(png) // 2] ^= 255
-    (tmp_path / "a" / "flipped.png").write_bytes(png)
-    (tmp_path / "a" / "empty.png").touch()
-    (tmp_path / "a" / "text.png").write_text("not a picture")
-    write_picture(tmp_path / "a" / "float.tiff", np.ones((64, 64), np.float32))
-    with pytest.raises(
-        ZooError,
-        match=r"5 of 7 .*empty\.png \(damaged, or not a picture\), \S*flipped\.png .*"
-        r"float\.tiff \(float32 pixels, expected 8 or 16 bits without sign\) and 2 more; repair",
-    ) as caught:
-        open_folder(tmp_path)
-    assert "\n" not in str(caught.value)
-
-
-def test_unequal_sizes_want_a_size(tmp_path):
-    wide = np.zeros((4, 8, 3), np.uint8)
-    wide[:, 2:6] = (10, 20, 30)  # the centred square, in OpenCV's BGR
-    write_picture(tmp_path / "a" / "0.png", wide)
-    write_picture(tmp_path / "a" / "1.png", wide.transpose(1, 0, 2))
-    with pytest.raises(
-        ValueError,
-        match=r"differ in size: \S*0\.png has 4 rows and 8 columns, \S*1\.png 8 and 4; pass --size",
-    ):
-        open_folder(tmp_path)
-    for size in (2, 4, 9):
-        source = open_folder(tmp_path, size)
-        assert source.images.shape == (2, size, size, 3)
-        assert (source.images == (30, 20, 10)).all()
-
-
-def test_exif_orientation_is_applied(tmp_path):
-    from PIL import Image
-
-    picture = Image.fromarray(np.repeat(np.uint8([[0], [255]]), 16, 0).repeat(16, 1))
-    exif = picture.getexif()
-    exif[0x0112] = 6  # shown after a quarter turn clockwise
-    (tmp_path / "a").mkdir()
-    picture.save(tmp_path / "a" / "0.jpg", exif=exif)
-    images = open_folder(tmp_path).images
-    assert images.shape == (1, 16, 32, 1)
-    assert images[0, :, :8].min() > 200
-    assert images[0, :, -8:].max() < 50
-
-
-def test_folders_that_hold_no_pictures(tmp_path):
-    with pytest.raises(ZooError, match=r"^imagefolder: \S*/none does not exist; expected"):
-        open_folder(tmp_path / "none")
-    (tmp_path / "file").touch()
-    with pytest.raises(ZooError, match=r"^imagefolder: \S*/file is not a folder; expected"):
-        open_folder(tmp_path / "file")
-    write_picture(tmp_path / "flat" / "0.png", noise(2, 2))
-    with pytest.raises(ZooError, match=r"flat has no class folders; expected \S*/<class>/<pict"):
-        open_folder(tmp_path / "flat")
-    write_picture(tmp_path / "gap" / "full" / "0.png", noise(2, 2))
-    (tmp_path / "gap" / "bare").mkdir()
-    with pytest.raises(ZooError, match=r"no pictures in \S*/gap for bare; expected files \.jpg"):
-        open_folder(tmp_path / "gap")
 
 
 # ---- sine waves
@@ -676,6 +513,16 @@ def test_splits_are_disjoint_ordered_and_keep_a_train_item(rule):
             assert len(splits["train"]) >= 1
             if source_train == total >= 20 or 10 <= source_train < total:
                 assert all(len(part) for part in splits.values())
+
+
+@pytest.mark.parametrize("rule", ["dws", "nfn", "nfn-all-rest"])
+def test_a_source_with_validation_items_of_its_own(rule):
+    found = split_items(60, 100, rule, 15)
+    assert found == {"train": range(60), "validation": range(60, 75), "test": range(75, 100)}
+    found = split_items(60, 75, rule, 15)
+    assert found == {"train": range(54), "validation": range(60, 75), "test": range(54, 60)}
+    with pytest.raises(ValueError, match="got 16 of 75 - 60"):
+        split_items(60, 75, rule, 16)
 
 
 def test_split_misuse():

@@ -252,15 +252,15 @@ def test_verify_finds_a_wrong_accuracy_and_a_moved_row(digits, tmp_path):
 
 def test_misuse(digits, tmp_path):
     for changes, message in (
-        ({"lr": "fast"}, "lr: expected a number or a range such as"),
-        ({"lr": "1e-2..1e-4"}, "lr: expected 0 <= low <= high"),
-        ({"optimiser": "adamw"}, "unknown optimiser 'adamw'; known: adam, sgd, rmsprop"),
-        ({"batch": "0"}, "batch must be at least 1"),
+        ({"lr": "fast"}, "lr cannot be read: expected a number or a range such as"),
+        ({"lr": "1e-2..1e-4"}, "lr cannot be read: expected 0 <= low <= high"),
+        ({"optimiser": "adamw"}, "optimiser must be one of adam, sgd, rmsprop, got 'adamw'"),
+        ({"batch": "0"}, "batch must be from 1 to .*, got 0"),
         ({"batch": "128,512"}, "checkpoints 'every' wants one batch"),
-        ({"fraction": "1.5"}, "fraction must be above 0"),
-        ({"dropout": "1"}, "dropout must be below 1"),
+        ({"fraction": "1.5"}, r"fraction must be in \(0, 1\], got 1.5"),
+        ({"dropout": "1"}, r"dropout must be in \[0, 1\), got 1.0"),
         ({"test_share": 0.9}, "must leave some to train"),
-        ({"network": "rnn"}, "unknown network 'rnn'; known: mlp, cnn"),
+        ({"network": "rnn"}, "network must be one of mlp, cnn, got 'rnn'"),
     ):
         with pytest.raises(ValueError, match=message):
             replace(RUNS, **changes)  # type: ignore[arg-type]

@@ -619,6 +619,8 @@ def _splits(index: Index) -> str:
             f"\n\nThe source was cut by rule `{_split_rule(index)}` of `zoo.sources.split_items`; "
             "both ends of the items are included."
         )
+    if index.source.get("validation_items"):
+        text += "\n\nThe validation items are the source's own."
     if index.plan.get("limit"):
         text += (
             f"\n\nThe zoo was limited to {index.plan['limit']:,} networks, the first items of "
@@ -635,7 +637,8 @@ def _split_ranges(index: Index) -> dict[str, range]:
     if not total or rule not in SPLIT_RULES:
         return {}
     left_out = Counter(row.split for row in index.excluded)
-    ranges = split_items(index.source.get("train_items") or total, total, rule)
+    own = int(index.source.get("validation_items") or 0)
+    ranges = split_items(index.source.get("train_items") or total, total, rule, own)
     for split, rows in index.splits.items():
         # A limit takes the lowest items, all views of one before the next.
         copies = int(index.recipe.get("views") or 1) if split == "train" else 1

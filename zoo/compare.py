@@ -37,7 +37,8 @@ def source_of(
     recipe = recipe_from_json(index.recipe)
     name = address or index.address or index.source["name"]
     try:
-        source = open_source(recipe, name, index.plan["seed"], data_root)
+        expect = index.source["sha256"]
+        source = open_source(recipe, name, index.plan["seed"], data_root, expect)
     except (ValueError, ZooError) as error:
         kind, colon, _ = index.source["name"].partition(":")
         hint = f"; say where it lies by --source {kind}:PATH" if colon else ""
@@ -59,8 +60,11 @@ def _refuse_imported(index: Index) -> None:
 
 
 @lru_cache(maxsize=2)
-def _images(name: str, size: int | None, data_root: str | None) -> ImageSource:
-    return load_images(name, Path(data_root) if data_root else None, size)
+def _images(
+    name: str, size: int | str | None, fit: str, data_root: str | None, expect: str
+) -> ImageSource:
+    root = Path(data_root) if data_root else None
+    return load_images(name, root, size, fit=fit, expect=expect)
 
 
 def original(
@@ -91,7 +95,8 @@ def original(
             "--check-against"
         )
     name = source or about.get("address") or about["name"]
-    found = _images(name, about["size"], str(data_root) if data_root else None)
+    root, fit = str(data_root) if data_root else None, about.get("fit", "crop")
+    found = _images(name, about["size"], fit, root, about["sha256"])
     if found.sha256 != about["sha256"]:
         raise ZooError(f"source {found.name} is not what this row was fitted to: it has changed")
     return found.images[int(row.columns["index"])]

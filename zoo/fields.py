@@ -26,6 +26,9 @@ class About:
         above, least, below, most: limits of a number; `above` and `below` are not reached.
         choices: the words it can be, if they are listed.
         values: takes the values out of a text that can hold several, such as "1e-4..1e-2".
+        form: how such a text looks, as an option's help shows it.
+        since: the format of zoos that first had the field. One that is newer than format 1 is
+            not written at its default, so that zoos without it stay as they were.
     """
 
     help: str = ""
@@ -36,6 +39,8 @@ class About:
     most: float | None = None
     choices: tuple[str, ...] = ()
     values: Callable[[str], Sequence[Any]] | None = None
+    form: str = ""
+    since: int = 1
 
     @property
     def words(self) -> str:
@@ -75,6 +80,8 @@ class About:
         """
         if kind is bool:
             return None if isinstance(value, bool) else f"must be true or false, got {value!r}"
+        if kind is str and self.values and type(value) is int:
+            value = str(value)  # a text of one number
         if kind is str and not isinstance(value, str):
             return f"must be a text, got {value!r}"
         if kind is str and self.values is None:
@@ -87,7 +94,7 @@ class About:
             word = kind is str and isinstance(each, str)
             problem = self._unlisted(each) if word else self._outside(each, kind)
             if problem:
-                whole = "" if value == each else f" in {value!r}"
+                whole = "" if str(value) == str(each) else f" in {value!r}"
                 return problem + whole
         return None
 
@@ -132,22 +139,34 @@ def about(kind: type) -> dict[str, About]:
 def types_of(kind: type) -> dict[str, tuple[type, bool]]:
     """The type of every field of a dataclass, and whether it can be None.
 
-    Fields are one of bool, int, float and str, or that with None.
+    Fields are one of bool, int, float and str, or that with None; a text that may also be
+    given as a whole number is a str.
     """
     found = {}
     hints = typing.get_type_hints(kind)
     for each in fields(kind):
         hint = hints[each.name]
-        optional = isinstance(hint, types.UnionType)
-        if optional:
-            (hint,) = (part for part in typing.get_args(hint) if part is not types.NoneType)
-        found[each.name] = hint, optional
+        parts = set(typing.get_args(hint)) if isinstance(hint, types.UnionType) else {hint}
+        optional = types.NoneType in parts
+        parts -= {types.NoneType}
+        found[each.name] = str if parts == {int, str} else parts.pop(), optional
     return found
 
 
 def defaults_of(kind: type) -> dict[str, Any]:
     """The defaults of a dataclass's fields; fields without one are left out."""
     return {each.name: each.default for each in fields(kind) if each.default is not MISSING}
+
+
+def to_plain(settings: Any) -> dict[str, Any]:
+    """The fields of a dataclass's instance as JSON has them; new ones only where used."""
+    described = about(type(settings))
+    defaults = defaults_of(type(settings))
+    return {
+        name: getattr(settings, name)
+        for name, each in described.items()
+        if each.since == 1 or getattr(settings, name) != defaults[name]
+    }
 
 
 def check(settings: Any) -> None:

@@ -11,8 +11,15 @@ from numpy.typing import NDArray
 
 from zoo import nets
 from zoo.engines import Adam, Fit
-from zoo.recipes import AnyRecipe, ImageRecipe, Recipe, SineRecipe
-from zoo.shards import Column
+from zoo.recipes import (
+    RECIPES,
+    AnyRecipe,
+    ImageRecipe,
+    Recipe,
+    SineRecipe,
+    recipe_from_json,
+)
+from zoo.shards import Column, Index
 from zoo.sources import ImageSource, SineSource, load_images, load_sine
 
 # A fit without any error at all would have infinitely many decibels, which no
@@ -129,9 +136,17 @@ class SineObjective(Objective):
 
 
 def open_source(
-    recipe: AnyRecipe, name: str, seed: int, data_root: str | Path | None = None
+    recipe: AnyRecipe,
+    name: str,
+    seed: int,
+    data_root: str | Path | None = None,
+    expect: str | None = None,
 ) -> ImageSource | SineSource:
-    """The source that a recipe is run on; waves are drawn from the seed."""
+    """The source that a recipe is run on; waves are drawn from the seed.
+
+    Args:
+        expect: the sha256 that it had for a zoo made of it, see `load_images`.
+    """
     if isinstance(recipe, SineRecipe):
         return load_sine(
             recipe.waves,
@@ -140,7 +155,39 @@ def open_source(
             (recipe.min_frequency, recipe.max_frequency),
             seed,
         )
-    return load_images(name, Path(data_root) if data_root else None, recipe.size)
+    root = Path(data_root) if data_root else None
+    return load_images(name, root, recipe.size, fit=recipe.fit, expect=expect)
+
+
+def shortfall(index: Index) -> list[str]:
+    """How many networks of a finished zoo missed what its recipe asked of them, in lines.
+
+    Nothing is said of a target that all reached. Advice is given only on a target that was
+    chosen: those of named recipes are part of what they reproduce.
+    """
+    recipe = recipe_from_json(index.recipe)
+    if not isinstance(recipe, ImageRecipe | SineRecipe):
+        return []
+    named = RECIPES[recipe.name](index.source["name"]) if recipe.name in RECIPES else None
+    if isinstance(recipe, ImageRecipe):
+        column, lowest, unit, target = "psnr_db", "min", " dB", recipe.target_psnr_db
+        chosen = target != getattr(named, "target_psnr_db", None)
+    else:
+        column, lowest, unit, target = "mse", "max", " mse", recipe.target_mse
+        chosen = target != getattr(named, "target_mse", None)
+    lines = []
+    found = [(index.splits[split], summary) for split, summary in index.quality.items()]
+    reached = round(sum(rows * summary["stop"]["mean"] for rows, summary in found if rows))
+    if target is not None and reached < index.rows:
+        worst = [summary[column][lowest] for rows, summary in found if rows]
+        far = f"lowest {min(worst):.1f}" if unit == " dB" else f"highest {max(worst):.2g}"
+        advice = "; more --steps or --hidden" if chosen else ""
+        lines.append(f"reached {target:g}{unit}: {reached:,} of {index.rows:,}, {far}{advice}")
+    floor = getattr(recipe, "min_psnr_db", None)
+    if floor is not None:
+        below = sum(row.reason.startswith("PSNR") for row in index.excluded)
+        lines.append(f"left out by --min-psnr {floor:g}: {below:,} of {index.rows + below:,}")
+    return lines
 
 
 def objective(recipe: Recipe, source: ImageSource | SineSource) -> Objective:

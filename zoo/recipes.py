@@ -4,15 +4,49 @@ A recipe is a frozen dataclass with a name; one function a zoo gives it its valu
 is stored whole in the index, and a zoo is remade from it, the seed and the source.
 """
 
+import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from zoo.fields import about, check, described
+from zoo.fields import about, check, described, to_plain
 from zoo.spec import INIT_SCHEMES, NetworkSpec
 
 # Far above what can be fitted: a number beyond is a slip, and fails in words.
 MOST_NEURONS, MOST_LAYERS, MOST_PIXELS, MOST_STEPS = 2**16, 100, 2**14, 2**31 - 1
+
+
+def _sides(text: str) -> list[int]:
+    found = re.fullmatch(r"(\d+)(?:x(\d+))?", text.lower())
+    if not found:
+        raise ValueError(f"expected pixels as N or WxH, such as 28 or 64x48, got {text!r}")
+    return [int(side) for side in found.groups() if side]
+
+
+SIZE: dict[str, Any] = {
+    "help": "pixels that pictures are cropped and resized to: N for N x N, or columns x rows",
+    "values": _sides,
+    "form": "N|WxH",
+    "least": 1,
+    "most": MOST_PIXELS,
+}
+FIT: dict[str, Any] = {
+    "help": "how a picture of another shape comes to that size: crop takes the largest centred "
+    "part, pad all of it with black on two sides, stretch all of it distorted",
+    "choices": ("crop", "pad", "stretch"),
+    "since": 2,
+}
+
+
+def _settle_size(recipe: Any) -> None:
+    """One form of each size: a number for a square, else WxH; and no way to fit without one."""
+    if recipe.size is None:
+        if recipe.fit != "crop":
+            raise ValueError(f"fit {recipe.fit!r} wants a size to fit pictures into")
+        return
+    sides = _sides(str(recipe.size))
+    square = len(set(sides)) == 1
+    object.__setattr__(recipe, "size", sides[0] if square else "x".join(map(str, sides)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +80,7 @@ class SirenRecipe:
     def to_json(self) -> dict[str, Any]:
         """Plain data with the recipe's `kind`; `recipe_from_json` is the inverse."""
         kind = next(kind for kind, cls in RECIPE_KINDS.items() if cls is type(self))
-        return {"kind": kind, **asdict(self)}
+        return {"kind": kind, **to_plain(self)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +96,13 @@ class ImageRecipe(SirenRecipe):
     min_psnr_db: float | None = described(None, "networks below it are left out", unit="dB")
     views: int = described(1, "initialisations of each training item", least=1, most=2**31 - 1)
     split: str = described("dws", "rule that cuts the source into splits", choices=("dws", "nfn"))
-    size: int | None = described(
-        None, "side in pixels that pictures are resized to", least=1, most=MOST_PIXELS
-    )
+    size: int | str | None = described(None, **SIZE)
+    fit: str = described("crop", **FIT)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_tones(self.black, self.white)
+        _settle_size(self)
 
     def spec(self, inp: int, out: int) -> NetworkSpec:
         return NetworkSpec.mlp(
@@ -228,9 +262,8 @@ class TrainedRecipe:
         None, "training items on which the train loss is measured; none: all seen",
         least=1, most=MOST_STEPS,
     )  # fmt: skip
-    size: int | None = described(
-        None, "side in pixels that pictures are resized to", least=1, most=MOST_PIXELS
-    )
+    size: int | str | None = described(None, **SIZE)
+    fit: str = described("crop", **FIT)
 
     def __post_init__(self) -> None:
         check(self)
@@ -241,6 +274,7 @@ class TrainedRecipe:
                 f"{self.weight_decay!r}"
             )
         check_tones(self.black, self.white)
+        _settle_size(self)
 
     def spec(self, shape: tuple[int, int, int], classes: int) -> NetworkSpec:
         """The network for pictures of (row, column, chan)."""
@@ -263,7 +297,9 @@ class TrainedRecipe:
             low, high = bounds(getattr(self, name))
             if low < high:
                 found[name] = None
-        for name in (name for name, field in described if field.values not in (None, bounds)):
+        for name in (
+            name for name, field in described if field.values in (choices, _counts, _parts)
+        ):
             listed = choices(getattr(self, name))
             if len(listed) > 1:
                 found[name] = tuple(listed)
@@ -272,7 +308,7 @@ class TrainedRecipe:
     def to_json(self) -> dict[str, Any]:
         """Plain data with the recipe's `kind`; `recipe_from_json` is the inverse."""
         kind = next(kind for kind, cls in RECIPE_KINDS.items() if cls is type(self))
-        return {"kind": kind, **asdict(self)}
+        return {"kind": kind, **to_plain(self)}
 
 
 @dataclass(frozen=True, kw_only=True)

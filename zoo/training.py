@@ -74,7 +74,8 @@ class Classification:
         self.class_names = source.class_names
         self.spec: NetworkSpec = recipe.spec(source.shape, len(source.class_names))
         layer_sizes(self.spec, source.shape)
-        self.test = split_items(source.train_items, len(source), "dws")["test"]
+        splits = split_items(source.train_items, len(source), "dws", source.validation_items)
+        self.test = splits["test"]
         if not len(self.test):
             raise ValueError(f"{source.name} has too few items to set some aside for testing")
         images = source.images
@@ -87,7 +88,10 @@ class Classification:
             (recipe.white - recipe.black) / 255,
             recipe.black,
         )
-        train = np.arange(self.test.start, dtype=np.int64)
+        # Classifiers stop after a number of epochs: items set aside to choose by, which the
+        # rules cut off the training items, are trained on, the source's own are not.
+        seen = splits["train"] if source.validation_items else range(self.test.start)
+        train = np.array(seen, dtype=np.int64)
         self._by_class = [train[source.labels[train] == k] for k in range(len(self.class_names))]
         self._test_by_class = [
             part[source.labels[part] == k]

@@ -158,7 +158,7 @@ class Planned(Plan):
 
     @property
     def address(self) -> str | None:
-        return address_of(self.source)
+        return self.source.address
 
     def rows(self, key: Key) -> Rows | None:
         return self.parts[key]
@@ -245,7 +245,7 @@ def plan_zoo(
         source=describe_source(source, recipe),
         plan=plan,
         packages=package_versions(),
-        command=command_line(recipe, label_of(source), plan),
+        command=command_line(recipe, source.label, plan),
     )
     unit_rows = goal.unit_rows if isinstance(goal, Classification) else 1
     size = max(1, plan["shard_rows"] // unit_rows)
@@ -318,7 +318,7 @@ def split_items(recipe: AnyRecipe, source: ImageSource | SineSource) -> dict[str
         return sources.split_items(len(source), len(source), "80-10-10")
     assert isinstance(source, ImageSource)
     rule = sources.split_rule(recipe.split, source.name)
-    return sources.split_items(source.train_items, len(source), rule)
+    return sources.split_items(source.train_items, len(source), rule, source.validation_items)
 
 
 def largest_remainder(total: int, sizes: Mapping[str, int]) -> dict[str, int]:
@@ -340,26 +340,12 @@ def default_shard_rows(spec_bytes: int) -> int:
     return int(np.clip(24e6 // spec_bytes // 100 * 100, 100, 50_000))
 
 
-def label_of(source: ImageSource | SineSource) -> str:
-    """The name of a source, without where it lies: "mnist", or "imagefolder:pictures"."""
-    kind, colon, _ = source.name.partition(":")
-    path = getattr(source, "path", None)
-    return f"{kind}:{path.resolve().name}" if colon and path is not None else source.name
-
-
-def address_of(source: ImageSource | SineSource) -> str | None:
-    """The name of a source from wherever it is opened; None if it has no address."""
-    kind, colon, _ = source.name.partition(":")
-    path = getattr(source, "path", None)
-    return f"{kind}:{path.resolve()}" if colon and path is not None else None
-
-
 def describe_source(source: ImageSource | SineSource, recipe: AnyRecipe) -> dict[str, Any]:
     """What the index says of the source."""
     plain: dict[str, Any] = {
         key: getattr(source, key) for key in ("title", "license", "url", "citation")
     }
-    plain = {"name": label_of(source), **plain}
+    plain = {"name": source.label, **plain}
     plain |= {"sha256": source.sha256, "items": len(source)}
     if isinstance(source, ImageSource):
         plain |= {
@@ -369,6 +355,9 @@ def describe_source(source: ImageSource | SineSource, recipe: AnyRecipe) -> dict
             "train_items": source.train_items,
             "class_names": list(source.class_names),
         }
+        fit = getattr(recipe, "fit", "crop")
+        plain |= {"fit": fit} if fit != "crop" else {}
+        plain |= source.remarks()
     else:
         plain |= {"kind": "sine", "points": len(source.inputs)}
     return plain

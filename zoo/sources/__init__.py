@@ -8,10 +8,11 @@ source into train, validation and test.
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from zoo.sources.base import ImageSource, Request, Source, sha256_of, unknown
+from zoo.errors import ZooError
+from zoo.sources.base import FITS, Frame, ImageSource, Request, Source, sha256_of, unknown
 from zoo.sources.digits import open_digits
 from zoo.sources.folders import open_folder
 from zoo.sources.published import open_cifar10, open_mnist
@@ -19,15 +20,18 @@ from zoo.sources.splits import SPLIT_RULES, split_items, split_rule
 from zoo.sources.waves import SineSource, load_sine
 
 __all__ = [
+    "FITS",
     "SOURCES",
     "SPLIT_RULES",
     "Entry",
+    "Frame",
     "ImageSource",
     "Request",
     "SineSource",
     "Source",
     "load_images",
     "load_sine",
+    "resolve",
     "sha256_of",
     "split_items",
     "split_rule",
@@ -41,10 +45,12 @@ class Entry:
     Attributes:
         about: one line for people.
         open: opens a set of pictures; None if it holds something else.
+        grew: whether it takes more than 324dc88 took.
     """
 
     about: str
     open: Callable[[Request], ImageSource] | None = None
+    grew: bool = False
 
 
 SOURCES = {
@@ -55,24 +61,64 @@ SOURCES = {
         "1,797 handwritten digits, 8x8 grey; part of scikit-learn, no download", open_digits
     ),
     "imagefolder:PATH": Entry(
-        "pictures in PATH/<class>/, or PATH/train/<class>/ and PATH/test/<class>/", open_folder
+        "pictures in PATH, PATH/<class>, or both in PATH/train, PATH/val, PATH/test",
+        open_folder,
+        grew=True,
     ),
     "sine": Entry("waves a*sin(b*x) on [-pi, pi], drawn from a seed"),
 }
 
 
+def resolve(name: str) -> str:
+    """The whole name of a source: that of an existing folder is imagefolder:PATH.
+
+    >>> resolve("mnist"), resolve(".")
+    ('mnist', 'imagefolder:.')
+
+    Raises:
+        ValueError: if there is no such source and no such folder.
+    """
+    kind, colon, _ = name.partition(":")
+    if (f"{kind}:PATH" if colon else kind) in SOURCES:
+        return name
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return f"imagefolder:{name}"
+    if path.exists():
+        raise ValueError(
+            f"{name} is a file; a source is a folder of pictures or one of {', '.join(SOURCES)}"
+        )
+    if "/" in name or "\\" in name or name.startswith("."):
+        raise ValueError(
+            f"there is no folder {name}; a source is a folder of pictures or one of "
+            f"{', '.join(SOURCES)}"
+        )
+    raise ValueError(unknown("source", name, SOURCES))
+
+
 def load_images(
-    name: str, data_root: Path | None = None, size: int | None = None, download: bool = True
+    name: str,
+    data_root: Path | None = None,
+    size: int | str | None = None,
+    download: bool = True,
+    *,
+    fit: str = "crop",
+    expect: str | None = None,
 ) -> ImageSource:
     """A set of images, verified, its own training images first.
 
     The functions that open each source say where its files lie and what is checked.
 
     Args:
+        name: of a source, or of a folder of pictures.
         data_root: default $WSZOO_DATA, else ~/.cache/wszoo; not used by digits and folders.
-        size: rows and columns wanted: the largest centred square, resized by area averaging
-            to shrink and linearly to grow (no new extremes, unlike cubic). Default: as is.
+        size: wanted, as a number of pixels or "WxH" (columns x rows); resized by area
+            averaging to shrink and linearly to grow (no new extremes, unlike cubic).
+            Default: as is.
+        fit: how a picture of another shape comes to that size, see `Frame`.
         download: whether missing files are downloaded; progress goes to stderr.
+        expect: the sha256 that the source had for an older zoo: if it has another today, what
+            324dc88 took of a folder is tried too.
 
     Raises:
         ValueError: if the name is unknown, the size is below 1, or pictures of a folder
@@ -80,14 +126,20 @@ def load_images(
         ZooError: if files are missing and cannot be downloaded, are damaged, or contradict
             one another.
     """
-    if size is not None and not (isinstance(size, int) and size >= 1):
-        raise ValueError(f"size must be a whole number of pixels, at least 1, got {size}")
+    frame = Frame.of(size, fit)
+    name = resolve(name)
     kind, colon, address = name.partition(":")
-    entry = SOURCES.get(f"{kind}:PATH" if colon else kind)
-    if entry is None:
-        raise ValueError(unknown("source", name, SOURCES))
+    entry = SOURCES[f"{kind}:PATH" if colon else kind]
     if entry.open is None:
         raise ValueError(f"source {name!r} has waves, not images; open it with load_sine")
     if data_root is None:
         data_root = Path(os.environ.get("WSZOO_DATA") or "~/.cache/wszoo")
-    return entry.open(Request(name, address, Path(data_root).expanduser(), size, download))
+    request = Request(name, address, Path(data_root).expanduser(), frame, download)
+    source = entry.open(request)
+    if expect in (None, source.sha256) or not entry.grew:
+        return source
+    try:
+        older = entry.open(replace(request, older=True))
+    except ZooError:
+        return source
+    return older if older.sha256 == expect else source

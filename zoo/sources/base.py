@@ -7,10 +7,11 @@ a source says whether two machines hold the same values.
 
 import difflib
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Int64, Shaped, UInt8
@@ -31,6 +32,14 @@ class Source(Protocol):
     @property
     def name(self) -> str: ...
     @property
+    def label(self) -> str:
+        """The name without the address."""
+
+    @property
+    def address(self) -> str | None:
+        """The name by which it is opened from anywhere; None if it has no address."""
+
+    @property
     def title(self) -> str: ...
     @property
     def license(self) -> str: ...
@@ -50,11 +59,55 @@ class Source(Protocol):
     def train_items(self) -> int:
         """How many items at the front are the source's own training items."""
 
+    @property
+    def validation_items(self) -> int:
+        """How many after them are its own validation items."""
+
     def __len__(self) -> int:
         """Number of items."""
 
     def items(self, chosen: Int64[np.ndarray, " item"]) -> Shaped[np.ndarray, "item ..."]:
         """The chosen items as they are kept: bytes of pictures, coefficients of waves."""
+
+
+FITS = ("crop", "pad", "stretch")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The size that pictures are brought to, and how.
+
+    Attributes:
+        columns, rows: in pixels.
+        fit: "crop" takes the largest centred part of this shape, "pad" the whole picture
+            with black on two sides, "stretch" the whole picture distorted.
+    """
+
+    columns: int
+    rows: int
+    fit: str = "crop"
+
+    @classmethod
+    def of(cls, size: "int | str | None", fit: str = "crop") -> "Frame | None":
+        """The frame of a size such as 28 or "64x48" (columns x rows); None for None.
+
+        >>> Frame.of("64x48"), Frame.of(28)
+        (Frame(columns=64, rows=48, fit='crop'), Frame(columns=28, rows=28, fit='crop'))
+
+        Raises:
+            ValueError: if it is neither, or `fit` is unknown.
+        """
+        if fit not in FITS:
+            raise ValueError(unknown("fit", fit, FITS))
+        if size is None:
+            return None
+        found = re.fullmatch(r"(\d+)(?:x(\d+))?", str(size).lower())
+        columns, rows = (int(side or found[1]) for side in found.groups()) if found else (0, 0)
+        if min(columns, rows) < 1 or isinstance(size, bool):
+            raise ValueError(
+                f"size must be a whole number of pixels, at least 1, or two as WxH, got {size}"
+            )
+        return cls(columns, rows, fit)
 
 
 @dataclass(frozen=True)
@@ -65,15 +118,17 @@ class Request:
         name: as given, the address included.
         address: what follows the colon in a name such as imagefolder:PATH.
         data_root: where published sets lie.
-        size: rows and columns wanted; None leaves pictures as they are.
+        frame: the size wanted; None leaves pictures as they are.
         download: whether missing files may be downloaded.
+        older: take only what 324dc88 took, so that zoos of then find their pictures.
     """
 
     name: str
     address: str
     data_root: Path
-    size: int | None
+    frame: Frame | None
     download: bool
+    older: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,12 +141,15 @@ class ImageSource:
         url, citation: one line each; empty for an image folder.
         images: 0..255, one channel (grey) or three (RGB).
         labels: class numbers, positions in `class_names`.
-        train_items: this many items at the front are the source's own training images,
-            the rest its own test images.
+        train_items: this many items at the front are the source's own training images.
         sha256: over shape, pixels and labels as they stand here, hence independent of how
             files were packed. Pictures in a lossy format depend on the decoder too.
         path: the folder it was read from; None for digits.
         files: of an image folder each item's file, relative to `path`; else empty.
+        validation_items: this many after the training images are the source's own validation
+            images; the rest are its own test images.
+        passed_over: files that lie there and were not taken, by reason.
+        read: what was read as something else than it is, a sentence each.
     """
 
     name: str
@@ -106,6 +164,33 @@ class ImageSource:
     sha256: str
     path: Path | None = None
     files: tuple[str, ...] = ()
+    validation_items: int = 0
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    read: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The name without the address, which is another on every machine.
+
+        `imagefolder:pets` for a folder of pictures called pets, wherever it lies.
+        """
+        kind, colon, _ = self.name.partition(":")
+        return f"{kind}:{self.path.resolve().name}" if colon and self.path else self.name
+
+    @property
+    def address(self) -> str | None:
+        """The name by which it is opened from anywhere; None if it has no address."""
+        kind, colon, _ = self.name.partition(":")
+        return f"{kind}:{self.path.resolve()}" if colon and self.path else None
+
+    def remarks(self) -> dict[str, Any]:
+        """What the index says of a source only where there is something to say."""
+        plain = {
+            "validation_items": self.validation_items,
+            "passed_over": dict(self.passed_over),
+            "read": list(self.read),
+        }
+        return {key: value for key, value in plain.items() if value}
 
     @property
     def shape(self) -> tuple[int, int, int]:

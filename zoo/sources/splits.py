@@ -21,8 +21,10 @@ def split_rule(split: str, source: str) -> str:
     return "nfn-all-rest" if split == "nfn" and source == "fashion-mnist" else split
 
 
-def split_items(source_train: int, total: int, rule: str) -> dict[str, range]:
-    """Which items are train, validation and test: disjoint ranges in this order.
+def split_items(
+    source_train: int, total: int, rule: str, source_validation: int = 0
+) -> dict[str, range]:
+    """Which items are train, validation and test: disjoint ranges.
 
     - "dws": test is the source's own test items; validation the last min(5,000, a tenth) of
       the training items, train the rest. A source without test items gives the last tenth
@@ -34,15 +36,21 @@ def split_items(source_train: int, total: int, rule: str) -> dict[str, range]:
       published: 20,000).
     - "80-10-10": tenths of all items, whatever the source calls them.
 
+    A source with validation items of its own, which follow its training items, has these as
+    validation whatever the rule, and all training items as train; the last tenth of them is
+    test if it has no test items.
+
     Below ten items (twenty, if the source has no test items) validation or test can be
     empty; train never is.
 
     Args:
         source_train: number of the source's own training items, `train_items`.
         total: number of all items.
+        source_validation: number of the source's own validation items.
 
     Raises:
-        ValueError: if the rule is unknown or the numbers are not 1 <= source_train <= total.
+        ValueError: if the rule is unknown or the numbers are not 1 <= source_train <= total
+            with room for the validation items.
 
     Source: `dws` Navon et al. 2023, `nfn` Zhou et al. 2023.
     """
@@ -51,12 +59,26 @@ def split_items(source_train: int, total: int, rule: str) -> dict[str, range]:
     if not 1 <= source_train <= total:
         raise ValueError(f"expected 1 <= source_train <= total, got {source_train} and {total}")
 
+    if not 0 <= source_validation <= total - source_train:
+        raise ValueError(
+            f"expected 0 <= source_validation <= total - source_train, got {source_validation} "
+            f"of {total} - {source_train}"
+        )
+
     if rule == "80-10-10":
         train, validation = max(1, total * 8 // 10), max(1, total * 9 // 10)
         return {
             "train": range(train),
             "validation": range(train, validation),
             "test": range(validation, total),
+        }
+    if source_validation:
+        end = source_train + source_validation
+        train = source_train if end < total else source_train - source_train // 10
+        return {
+            "train": range(train),
+            "validation": range(source_train, end),
+            "test": range(end, total) if end < total else range(train, source_train),
         }
     test = source_train if source_train < total else total - total // 10
     if rule == "dws":

@@ -40,6 +40,16 @@ class SineSource:
     sha256: str
     class_names: tuple[str, ...] = ()
     labels: None = None
+    validation_items: int = 0
+
+    @property
+    def label(self) -> str:
+        """The name: waves have no address."""
+        return self.name
+
+    @property
+    def address(self) -> None:
+        """None: waves are drawn."""
 
     @property
     def train_items(self) -> int:
