@@ -50,6 +50,9 @@ def build(
 ) -> Index:
     """Make the zoo of a recipe and a source in `out`, or go on with it.
 
+    A finished zoo of images or waves grows: with a larger `limit`, or without one with more
+    `views`, its networks are taken over and only the others are fitted (by a cluster all).
+
     Args:
         recipe: or its name; None takes the source's default.
         source: or its name, such as "mnist" or "imagefolder:PATH".

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from zoo import engines, machine, schema, shards, stopping
 from zoo.errors import ZooError
-from zoo.making import workers
+from zoo.making import growth, workers
 from zoo.making.fitting import Arrays, Fitted, Rows, fit_rows
 from zoo.making.plan import Key, Planned, processor
 from zoo.making.progress import Progress, Tally
@@ -109,6 +109,7 @@ class _Fit:
         tally = Tally(planned.units * planned.unit_rows, progress)
         for record in site.records.values():
             tally.add(record.planned * planned.unit_rows, None)
+        self._inherit()
         todo: list[tuple[Key, int]] = []
         missing: dict[Key, int] = {}
         for key in site.missing:
@@ -123,24 +124,28 @@ class _Fit:
         for number, fitted in self._fitted(todo):
             stopping.check()
             key, start = todo[number]
-            rows = len(self._rows(key, start))
-            if rows == planned.sizes[key]:
+            rows = self._rows(key, start)
+            fresh = int(self._fresh(rows).sum())
+            tally.add(fresh * planned.unit_rows, fitted)
+            whole, machines = self._completed(rows, fitted)
+            if len(rows) == planned.sizes[key]:
                 # The chunk is the whole shard: a long run is not written twice.
-                site.put(key, [(fitted.arrays, fitted.excluded, self.processor)])
+                site.put(key, [(whole.arrays, whole.excluded, machines)])
             else:
-                self.found[key, start] = self._keep(key, start, fitted)
+                self.found[key, start] = self._keep(key, start, whole, machines)
                 missing[key] -= 1
                 if not missing[key]:
                     self._join(key)
-            tally.add(rows * planned.unit_rows, fitted)
-            del fitted  # or it would stay until the next one is whole
+            tally.add((len(rows) - fresh) * planned.unit_rows, None)
+            del fitted, whole  # or they would stay until the next ones are whole
 
     def _fitted(self, todo: Sequence[tuple[Key, int]]) -> Iterator[tuple[int, Fitted]]:
         """Position in `todo` and result of each chunk, as they end."""
         if not todo:
             return
         planned, plan = self.planned, self.planned.index.plan
-        tasks = (planned.task(self._rows(key, start)) for key, start in todo)
+        units = (self._rows(key, start) for key, start in todo)
+        tasks = (planned.task(rows[self._fresh(rows)]) for rows in units)
         settings = (planned.goal, plan["seed"], plan["engine"], self.threads)
         count = len(self.devices)
         yield from workers.run(
@@ -152,6 +157,31 @@ class _Fit:
 
     def _rows(self, key: Key, start: int) -> Rows:
         return self.planned.parts[key][start : start + self.size]
+
+    # -- a smaller zoo of the same kind, which stands there ------------------------------
+
+    def _inherit(self) -> None:
+        """Keep the chunks that a smaller zoo has whole."""
+        if self.site.donor is None:
+            return
+        for key in self.site.missing:
+            for start in self._starts(key):
+                rows = self._rows(key, start)
+                if (key, start) not in self.found and not self._fresh(rows).any():
+                    self.found[key, start] = self._keep(key, start, *self.site.donor.take(rows))
+
+    def _fresh(self, rows: Rows) -> NDArray[np.bool_]:
+        """Which of the units have to be fitted."""
+        donor = self.site.donor
+        return np.ones(len(rows), bool) if donor is None else ~donor.has(rows)
+
+    def _completed(self, rows: Rows, fitted: Fitted) -> tuple[Fitted, str]:
+        """A chunk with the units that a smaller zoo has, and the machines that fitted it."""
+        old = rows[~self._fresh(rows)]
+        if self.site.donor is None or not len(old):
+            return fitted, self.processor
+        taken, machines = self.site.donor.take(old)
+        return growth.merged(rows, taken, fitted), ", ".join(sorted({machines, self.processor}))
 
     # -- chunks on disk -----------------------------------------------------------------
 
@@ -200,10 +230,10 @@ class _Fit:
         )
         return f"{path} {wrong}" if wrong else None
 
-    def _keep(self, key: Key, start: int, fitted: Fitted) -> Path:
+    def _keep(self, key: Key, start: int, fitted: Fitted, machines: str) -> Path:
         """Write a chunk; its name says what it holds and part of its sha256."""
         whole = {name: np.ascontiguousarray(array) for name, array in fitted.arrays.items()}
-        note = {"excluded": json.dumps(fitted.excluded), "cpu": self.processor}
+        note = {"excluded": json.dumps(fitted.excluded), "cpu": machines}
         content = safetensors.numpy.save(whole, note)
         units = len(self._rows(key, start))
         digest = hashlib.sha256(content).hexdigest()[:16]

@@ -34,8 +34,12 @@ class Rows:
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, part: slice) -> "Rows":
+    def __getitem__(self, part: slice | NDArray[np.bool_]) -> "Rows":
         return Rows(self.index[part], self.view[part])
+
+    def pairs(self) -> list[tuple[int, int]]:
+        """(index, view) of each, in order."""
+        return list(zip(self.index.tolist(), self.view.tolist(), strict=True))
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,11 @@ class Plan(ABC):
         return True
 
     @property
+    def grows(self) -> bool:
+        """Whether each unit is one network that its index and view decide."""
+        return False
+
+    @property
     def address(self) -> str | None:
         """The name of the source with where it lies on this machine, if it has an address."""
         return None
@@ -155,6 +160,10 @@ class Planned(Plan):
     @property
     def shown(self) -> bool:
         return isinstance(self.goal, Objective)
+
+    @property
+    def grows(self) -> bool:
+        return isinstance(self.goal, Objective) and "part" not in self.index.plan
 
     @property
     def address(self) -> str | None:

@@ -32,6 +32,7 @@ import safetensors.numpy
 from zoo import schema, shards, succession, table, writing
 from zoo.errors import ZooError
 from zoo.figures import Samples
+from zoo.making import growth
 from zoo.making.fitting import Arrays, Rows
 from zoo.making.plan import Key, Plan, differences
 from zoo.schema import Int, Json, ListOf, Maybe, Text
@@ -166,7 +167,7 @@ def contradiction(record: Record, plan: Plan, key: Key) -> str | None:
     if len(left_out) != len(record.excluded) or {row.split for row in record.excluded} - {key[0]}:
         return "its list of excluded networks has one twice, or of another split"
     rows = plan.rows(key)
-    if rows is not None and left_out and not left_out <= set(_pairs(rows)):
+    if rows is not None and left_out and not left_out <= set(rows.pairs()):
         return "it excludes networks that are not planned"
     left = (planned - len(left_out)) * plan.unit_rows
     had = record.shard.rows if record.shard else 0
@@ -232,15 +233,11 @@ def other_keys(arrays: Arrays, rows: Rows, left_out: Set[tuple[int, int]], each:
     Args:
         left_out: (index, view) of units that are not among them.
     """
-    kept = np.array([pair not in left_out for pair in _pairs(rows)]) if left_out else slice(None)
+    kept = np.array([pair not in left_out for pair in rows.pairs()]) if left_out else slice(None)
     for name in ("index", "view"):
         if not np.array_equal(arrays[name], np.repeat(getattr(rows, name)[kept], each)):
             return f"does not hold the networks that are planned: {name} is another"
     return None
-
-
-def _pairs(rows: Rows) -> list[tuple[int, int]]:
-    return list(zip(rows.index.tolist(), rows.view.tolist(), strict=True))
 
 
 # ---- writing a shard
@@ -311,6 +308,7 @@ class Site:
         whole: the index, if the zoo stands there finished and nothing is to be done.
         pending: whether an overwriting of a finished zoo was begun here earlier.
         settled: whether one had come to its end but for putting the new zoo in place.
+        donor: the finished zoo, if the new one is a larger one of its kind.
     """
 
     def __init__(
@@ -326,6 +324,7 @@ class Site:
         self.records: dict[Key, Record] = {}
         self.whole: Index | None = None
         self.pending = self.settled = False
+        self.donor: growth.Donor | None = None
         self._shown: Arrays = {}
 
     # -- opening: what is there already -------------------------------------------------
@@ -417,7 +416,8 @@ class Site:
             if not differing:
                 self._adopt(found, sizes)
                 return
-            if not (overwrite or going_on):
+            self.donor = growth.donor(self.root, found, self.plan, self.warn)
+            if not (overwrite or going_on or self.donor):
                 raise ValueError(_made_otherwise(self.root, differing))
         if going_on:
             self.warn(f"{self.root}: going on with the zoo that is to replace the one there")
@@ -736,7 +736,7 @@ def adopted(found: Index, plan: Plan) -> dict[Key, Record]:
         rows = plan.rows(key)
         if rows is None:
             continue
-        pairs = _pairs(rows) if key[0] in incomplete else []
+        pairs = rows.pairs() if key[0] in incomplete else []
         left_out = [lost[key[0], *pair] for pair in pairs if (key[0], *pair) in lost]
         shard = made.get(shards.shard_file(*key, plan.totals[key[0]]))
         record = Record(*key, planned, shard, tuple(left_out))
