@@ -3,12 +3,12 @@
 import csv
 import gzip
 import io
-import itertools
 import json
 import os
 import pickle
 import random
 import tarfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,31 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from checkpoints import (
+    LAYERS,
+    Numpy,
+    draw,
+    nef_config,
+    nef_params,
+    nfn_name,
+    save,
+    state_of,
+    wave_state,
+    write_dws_mnist,
+    write_nefs,
+    write_small_cnn_zoo,
+    write_table,
+)
 from helpers import line_of, run
 
 import zoo
+import zoo.sources
+from cli import importing
 from zoo import nets, shards
 from zoo.errors import ZooError
 from zoo.importers import FORMATS, contents, files, fit_a_nef, import_zoo
 from zoo.importers.published import Options
 from zoo.spec import NetworkSpec
-
-Numpy = dict[str, np.ndarray]
 
 
 @pytest.fixture(autouse=True)
@@ -37,30 +52,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def draw(widths: list[int], seed: int) -> Numpy:
-    """A random network as the tensors of a shard."""
-    spec = NetworkSpec.mlp(widths)
-    normal = np.random.default_rng(seed).standard_normal
-    return {name: normal(shape, np.float32) / 10 for name, shape in spec.tensors.items()}
-
-
-def state_of(net: Numpy, template: str, last: str | None = None) -> dict[str, Any]:
-    """The tensors under published names, a weight before its bias."""
-    layers = len(net) // 2
-    return {
-        (last if last and n == layers - 1 else template).format(n=n, kind=kind): torch.from_numpy(
-            net[f"{kind}_{n}"].copy()
-        )
-        for n in range(layers)
-        for kind in ("weight", "bias")
-    }
-
-
-def save(path: Path, state: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(state, path)
 
 
 def assert_rows(out: Path, expected: dict[str, dict[tuple[int, int], Numpy]]) -> None:
@@ -96,12 +87,6 @@ def assert_whole(out: Path, cache: Path) -> None:
 
 
 # ---- DWSNets
-
-
-def write_dws_mnist(root: Path, nets: dict[tuple[str, int, int], Numpy]) -> None:
-    for (part, label, number), net in nets.items():
-        folder = root / "mnist-inrs" / f"mnist_png_{part}_{label}_{number}" / "checkpoints"
-        save(folder / "model_final.pth", state_of(net, "seq.{n}.{kind}"))
 
 
 @pytest.fixture
@@ -209,13 +194,6 @@ def test_dws_fashion(tmp_path: Path):
         import_zoo("dws", root, tmp_path / "x")
 
 
-def wave_state(net: Numpy, coef: list[float]) -> dict[str, Any]:
-    """As the authors' trainer saves it: the upper end of x is left out."""
-    x = np.arange(-np.pi, np.pi, np.pi / 1000)
-    y = coef[0] * np.sin(x * 2 * np.pi / (1 / coef[1] * 2 * np.pi))
-    return {**state_of(net, "seq.{n}.{kind}"), "coef": coef, "x": x, "y": y}
-
-
 def as_numpy_1(path: Path) -> None:
     """Rename in a .pth what numpy 2 calls otherwise: the published files are older."""
     with zipfile.ZipFile(path) as archive:
@@ -269,11 +247,6 @@ def test_dws_sine(tmp_path: Path):
 
 
 # ---- NFN
-
-
-def nfn_name(index: int, label: int, view: int) -> str:
-    aug = f"aug{view - 1}_" if view else ""
-    return f"siren_mnist_wts/randinit_smaller_{aug}{label}s/net{index}.pth"
 
 
 @pytest.fixture
@@ -471,39 +444,6 @@ def test_sources_that_do_not_fit(nfn, tmp_path: Path):
 
 # ---- Small CNN Zoo
 
-LAYERS = [(3, 3, 1, 16), (3, 3, 16, 16), (3, 3, 16, 16), (16, 10)]
-
-
-def write_small_cnn_zoo(root: Path, rows: int = 60, activation: str = "relu") -> np.ndarray:
-    """Bias before kernel, every third row final, configuration as words and numbers."""
-    root.mkdir(parents=True)
-    layout, place = [], 0
-    for number, kernel in enumerate(LAYERS):
-        stem = f"sequential/{'dense' if len(kernel) == 2 else 'conv2d'}_{number}"
-        for name, shape in (("bias:0", kernel[-1:]), ("kernel:0", kernel)):
-            end = place + int(np.prod(shape))
-            layout.append((f"{stem}/{name}", place, end, str(shape)))
-            place = end
-    assert place == 4970
-    weights = np.random.default_rng(0).standard_normal((rows, place), np.float32) / 4
-    np.save(root / "weights.npy", weights)
-    with (root / "layout.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("varname", "start_idx", "end_idx", "shape"), *layout])
-    config = [f"config.{name}" for name in ("activation", "learning_rate", "optimizer", "w_init")]
-    metrics = ["test_accuracy", "train_accuracy", "test_loss"]
-    header = [*config, "step", *metrics, "modeldir", "other"]
-    with gzip.open(root / "metrics.csv.gz", "wt", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        for row in range(rows):
-            step = 86 if row % 3 == 2 else row % 3
-            kind = activation if row % 2 else "relu"
-            name = ("adam", "sgd")[row % 2]
-            writer.writerow(
-                [kind, 10.0 ** -(row % 4), name, "glorot", step, row / rows, 0.5, 1.5, "/x", "y"]
-            )
-    return weights
-
 
 def small_cnn(flat: np.ndarray) -> Numpy:
     """A row of weights.npy in our order: kernels (kh, kw, in, out) to (out, in, kh, kw)."""
@@ -666,44 +606,6 @@ def test_small_cnn_zoo_refuses_damage(tmp_path: Path):
 # ---- fit-a-nef
 
 
-def nef_config(widths: list[int]) -> list[tuple[str, list[int]]]:
-    config: list[tuple[str, list[int]]] = []
-    for number, (inp, out) in enumerate(itertools.pairwise(widths)):
-        stem = "output_linear" if number == len(widths) - 2 else f"kernel_net_{number}.linear"
-        config += [(f"{stem}.bias", [out]), (f"{stem}.kernel", [inp, out])]
-    return config
-
-
-def nef_params(net: Numpy) -> np.ndarray:
-    """Bias before kernel, kernels (in, out), flat."""
-    parts = []
-    for number in range(len(net) // 2):
-        parts += [net[f"bias_{number}"], np.ascontiguousarray(net[f"weight_{number}"].T).ravel()]
-    return np.concatenate(parts)
-
-
-def write_nefs(
-    root: Path, spans: list[tuple[int, int]], fields: dict[int, Numpy], labels: dict[int, int]
-) -> None:
-    h5py = pytest.importorskip("h5py", reason="wszoo[hdf5] is not installed")
-    root.mkdir(parents=True, exist_ok=True)
-    first = next(iter(fields.values()))
-    widths = [first["weight_0"].shape[1]] + [
-        len(first[f"bias_{n}"]) for n in range(len(first) // 2)
-    ]
-    nef = {"name": "SIREN", "params": {"hidden_dim": widths[1], "num_layers": 3, "omega_0": 9.0}}
-    (root / "nef.json").write_text(json.dumps(nef))
-    name = "CIFAR10" if widths[-1] == 3 else "MNIST"
-    (root / "cfg.json").write_text(json.dumps({"dataset": {"name": name, "path": "."}}))
-    for start, end in spans:
-        with h5py.File(root / f"nefs_{start}-{end}.hdf5", "w") as file:
-            params = np.stack([nef_params(fields[n]) for n in range(start, end)])
-            file.create_dataset("params", data=params)
-            text = file.create_dataset("param_config", (1,), dtype=h5py.special_dtype(vlen=str))
-            text[0] = json.dumps(nef_config(widths))
-            file.create_dataset("labels", data=[labels[n] for n in range(start, end)])
-
-
 def test_fit_a_nef(tmp_path: Path):
     root = tmp_path / "MNIST" / "SIREN"
     # The last training items, test items, and the second seed's first items.
@@ -826,12 +728,6 @@ def test_fit_a_nef_without_h5py(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 # ---- state dicts
 
 
-def write_table(path: Path, rows: list[tuple[Any, ...]]) -> Path:
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows(rows)
-    return path
-
-
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
 def test_state_dicts(tmp_path: Path, suffix: str):
     """Eleven layers, so that names in plain order of letters would be out of order."""
@@ -934,6 +830,269 @@ def test_labels_must_fit_the_files(tmp_path: Path):
             "state-dicts", root, tmp_path / "zoo",
             options=Options(labels=table, activation="relu"),
         )  # fmt: skip
+
+
+def write_nets(root: Path, names: list[str], widths: tuple[int, ...] = (2, 3, 1)) -> None:
+    for n, name in enumerate(names):
+        save(root / name, state_of(draw(list(widths), n), "{n}.{kind}"))
+
+
+def take(root: Path, out: Path, *words: object) -> str:
+    """What an import of relu networks prints; it must be done."""
+    result = run("import", "state-dicts", root, "--out", out, "--activation", "relu", *words)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def items(out: Path) -> dict[str, list[tuple[int, int]]]:
+    """(index, view) of each split."""
+    found = {}
+    for split in shards.read_index(out).splits:
+        z = zoo.open_zoo(out, split)
+        found[split] = list(zip(z.column("index").tolist(), z.column("view").tolist(), strict=True))
+    return found
+
+
+RUNS = [f"run{run}/epoch_{epoch}.pth" for run in range(10) for epoch in (1, 2, 10)]
+
+
+def test_checkpoints_of_one_run_stay_in_one_split(tmp_path: Path):
+    write_nets(tmp_path / "n", RUNS)
+    said = take(tmp_path / "n", tmp_path / "z", "--no-parquet")
+    assert "read: 10 runs told by names such as run0/epoch_1.pth: the files of a run stay" in said
+    found = items(tmp_path / "z")
+    assert {split: len(rows) for split, rows in found.items()} == {
+        "train": 24, "validation": 3, "test": 3,
+    }  # fmt: skip
+    assert found["test"] == [(9, 0), (9, 1), (9, 2)]
+    # epoch_10 stands behind epoch_2.
+    z = zoo.open_zoo(tmp_path / "z", "test")
+    expected = draw([2, 3, 1], RUNS.index("run9/epoch_10.pth"))
+    np.testing.assert_array_equal(z.column("weight_0")[2], expected["weight_0"])
+
+    said = take(tmp_path / "n", tmp_path / "y", "--no-parquet", "--group", "none")
+    assert "every file was taken for an independent network, as --group says" in said
+    assert items(tmp_path / "y")["test"] == [(27, 0), (28, 0), (29, 0)]
+    assert "--group none" in shards.read_index(tmp_path / "y").command
+
+
+@pytest.mark.parametrize(
+    ("names", "runs"),
+    [
+        (["a/epoch=1-step=10.ckpt", "a/last.ckpt", "b/epoch=2-step=20.ckpt", "b/best.ckpt"], 2),
+        ([f"r{r}/checkpoint-{s}/model.pth" for r in range(3) for s in (100, 200)], 3),
+        ([f"net{r}_step{s}.pth" for r in range(3) for s in (1, 2)], 3),
+        (["e1.pth", "e2.pth", "step.pth", "best_of_all/1.pth", "deep2/epochal_3.pth"], 5),
+        ([f"run{r}/{n}.pth" for r in range(2) for n in range(2)], 4),
+    ],
+)
+def test_runs_are_told_by_names(names: list[str], runs: int, tmp_path: Path):
+    write_nets(tmp_path / "n", names)
+    said = take(tmp_path / "n", tmp_path / "z", "--no-parquet")
+    assert len({key[0] for rows in items(tmp_path / "z").values() for key in rows}) == runs
+    told = f"{runs} runs told by names" if runs < len(names) else "taken for an independent network"
+    assert told in said
+    if names[0] == "run0/0.pth":
+        said = take(tmp_path / "n", tmp_path / "y", "--no-parquet", "--group", "folder")
+        assert {key[0] for rows in items(tmp_path / "y").values() for key in rows} == {0, 1}
+        assert "files of one folder are one item, as --group says" in said
+
+
+def test_folders_named_after_splits_are_the_splits(tmp_path: Path):
+    names = ["train/0.pth", "train/1.pth", "Val/0.pth", "test/0.pth"]
+    write_nets(tmp_path / "n", names)
+    said = take(tmp_path / "n", tmp_path / "z", "--no-parquet")
+    assert "splits by folders named train, validation and test" in said
+    assert shards.read_index(tmp_path / "z").splits == {"train": 2, "validation": 1, "test": 1}
+    write_nets(tmp_path / "n", ["0.pth"])
+    words = ["import", "state-dicts", tmp_path / "n", "--activation", "relu", "--out"]
+    line = line_of(run(*words, tmp_path / "y"), 2)
+    assert "0.pth does not" in line
+    assert "a column split" in line
+    take(tmp_path / "n", tmp_path / "y", "--no-parquet", "--match", "*/*.pth")
+
+
+def test_one_file_is_as_good_as_a_folder(tmp_path: Path):
+    write_nets(tmp_path, ["a b.pth"])
+    said = take(tmp_path / "a b.pth", tmp_path / "z")
+    assert "1 networks (train 1)" in said.splitlines()[-1]
+    assert_rows(tmp_path / "z", {"train": {(0, 0): draw([2, 3, 1], 0)}})
+    assert_whole(tmp_path / "z", tmp_path / "cache")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_systems_leave_behind_is_passed_over_and_said(packed: bool, tmp_path: Path):
+    root = tmp_path / "n"
+    write_nets(root, [f"{n}.pth" for n in range(4)])
+    for name in (".ipynb_checkpoints/0-checkpoint.pth", "._1.pth", "notes.txt", "a/README"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes((root / "0.pth").read_bytes() if "check" in name else b"x")
+    path = root
+    if packed:
+        path = tmp_path / "n.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            for file in root.rglob("*"):
+                archive.write(file, Path("n") / file.relative_to(root))
+            archive.writestr("__MACOSX/n/._0.pth", b"\0\5\x16\7\0\2\0\0Mac OS X")
+    out = tmp_path / "z"
+    said = take(path, out)
+    assert ": 4 networks" in said.splitlines()[-1]
+    hidden = 3 if packed else 2
+    counts = {"hidden or left behind by a system": hidden, ".txt": 1, "without suffix": 1}
+    for reason, count in counts.items():
+        assert f"passed over: {count} {reason}" in said
+    source = shards.read_index(out).source
+    assert source["passed_over"] == counts
+    assert "linear layers 2-3-1, relu behind all but the last, weights (out, inp)" in source["read"]
+    card = (out / "README.md").read_text()
+    assert "## What was read" in card
+    assert f"Files that were passed over: {hidden} hidden or left behind by a system" in card
+    assert_whole(out, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("format", ["dws", "nfn", "small-cnn-zoo", "fit-a-nef"])
+def test_every_format_says_what_was_read_and_passed_over(
+    format: str, dws_mnist, nfn, tmp_path: Path
+):
+    folder = {"dws": dws_mnist[0], "nfn": nfn[0]}.get(format, tmp_path / "MNIST" / "SIREN")
+    if format == "small-cnn-zoo":
+        write_small_cnn_zoo(folder)
+    if format == "fit-a-nef":
+        write_nefs(folder, [(5, 7)], {n: draw([2, 8, 8, 1], n) for n in (5, 6)}, {5: 1, 6: 2})
+    (folder / "notes.md").write_text("x")
+    result = run("import", format, folder, "--out", tmp_path / "z", "--no-parquet")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert "passed over: 1 .md" in lines
+    words = {
+        "dws": "omega 30", "nfn": "(row, column)", "small-cnn-zoo": "stride 2, no padding",
+        "fit-a-nef": "no file holds the fields 0 to 4",
+    }[format]  # fmt: skip
+    assert any(words in line for line in lines if line.startswith("read: "))
+    assert shards.read_index(tmp_path / "z").source["read"]
+    assert "networks (" in lines[-1]
+
+
+def test_a_dry_run_says_the_same_and_writes_nothing(tmp_path: Path):
+    write_nets(tmp_path / "n", [f"{n}.pth" for n in range(3)])
+    (tmp_path / "n" / "x.txt").write_text("x")
+    dry = take(tmp_path / "n", tmp_path / "z", "--dry-run").splitlines()
+    assert not (tmp_path / "z").exists()
+    done = take(tmp_path / "n", tmp_path / "z", "--no-parquet").splitlines()
+    assert dry[:-1] == done[:-1]
+    assert "3 networks (train 2, test 1); nothing was written" in dry[-1]
+    (tmp_path / "n" / "2.pth").write_bytes(b"x")
+    words = ["import", "state-dicts", tmp_path / "n", "--activation", "relu", "--dry-run"]
+    assert "2.pth" in line_of(run(*words), 1)
+
+
+def test_omega_is_never_guessed(tmp_path: Path):
+    write_nets(tmp_path / "n", ["0.pth"])
+    words = ["import", "state-dicts", tmp_path / "n", "--out", tmp_path / "z", "--activation"]
+    assert "give --omega" in line_of(run(*words, "sin"), 2)
+    assert "--omega is of sine layers" in line_of(run(*words, "relu", "--omega", 30), 2)
+    for wrong in ("0", "-1", "nan", "inf"):
+        assert "--omega" in line_of(run(*words, "sin", "--omega", wrong), 2)
+    assert run(*words, "sin", "--omega", 7).exit_code == 0
+    index = shards.read_index(tmp_path / "z")
+    assert [layer.omega for layer in index.spec.layers] == [7, 1]
+    assert "--activation sin --omega 7.0" in index.command
+
+
+@pytest.fixture(scope="module")
+def digit_mlps() -> dict[str, tuple[list[Any], float]]:
+    """Perceptrons that tell digits apart, by how pixels were given to them."""
+    source = zoo.sources.load_images("digits")
+    x = torch.from_numpy(source.images.reshape(len(source), -1) / np.float32(255))
+    y = torch.from_numpy(source.labels)
+    ways = {
+        "0 to 1": x,
+        "-1 to 1": 2 * x - 1,
+        "less the mean, over the deviation": (x - x.mean()) / x.std(),
+    }
+    found = {}
+    for how, pixels in ways.items():
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(torch.nn.Linear(64, 16), torch.nn.ReLU(), torch.nn.Linear(16, 10))
+        adam = torch.optim.Adam(net.parameters(), 1e-2)
+        for _ in range(60):
+            adam.zero_grad()
+            torch.nn.functional.cross_entropy(net(pixels), y).backward()
+            adam.step()
+        accuracy = float((net(pixels).argmax(1) == y).float().mean())
+        assert accuracy > 0.9
+        found[how] = net.state_dict(), accuracy
+    return found
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_perceptrons_are_held_against_pictures(digit_mlps, published: bool, tmp_path: Path):
+    ranges = {"0 to 1": (0, 1), "-1 to 1": (-1, 1)}
+    for number, (how, (state, accuracy)) in enumerate(digit_mlps.items()):
+        root, out = tmp_path / f"n{number}", tmp_path / f"z{number}"
+        save(root / "0.pth", state)
+        table = write_table(
+            tmp_path / "labels.csv", [("file", "test_accuracy"), ("0.pth", accuracy)]
+        )
+        words = ["--labels", table] if published else []
+        said = take(root, out, *words, "--check-against", "digits", "--no-parquet")
+        assert "evaluated again: 1 networks, " in said
+        assert f"pixels given as {how}" in said
+        index = shards.read_index(out)
+        assert index.source["pixels"] == how
+        if how in ranges:
+            assert index.spec.pixel_range == ranges[how]
+        else:
+            black, white = index.spec.pixel_range
+            assert (black, white) == pytest.approx((-0.812, 1.845), abs=0.01)
+    wrong = write_table(tmp_path / "labels.csv", [("file", "test_accuracy"), ("0.pth", 0.3)])
+    words = ["import", "state-dicts", tmp_path / "n0", "--activation", "relu", "--out",
+             tmp_path / "x", "--check-against", "digits"]  # fmt: skip
+    assert "off their published test accuracy" in line_of(run(*words, "--labels", wrong), 1)
+    save(tmp_path / "n0" / "0.pth", state_of(draw([64, 16, 10], 0), "{n}.{kind}"))
+    assert "these are no classifiers of digits" in line_of(run(*words, "--overwrite"), 1)
+    save(tmp_path / "n0" / "0.pth", state_of(draw([63, 16, 10], 0), "{n}.{kind}"))
+    assert "take 63 inputs, the pictures of digits have 64" in line_of(run(*words), 1)
+    save(tmp_path / "n0" / "0.pth", state_of(draw([64, 16, 2], 0), "{n}.{kind}"))
+    assert "have 2 outputs, digits 10 classes" in line_of(run(*words), 2)
+
+
+def test_a_metrics_file_without_line_breaks_is_bounded(tmp_path: Path):
+    """7 MB of it once became 1.6 GB of memory; fault 11."""
+    root = tmp_path / "mnist"
+    write_small_cnn_zoo(root)
+    packed = gzip.compress(b"x" * (64 << 20), 9)
+    (root / "metrics.csv.gz").write_bytes(packed)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ZooError, match=r"metrics\.csv\.gz: a line of more than 65,536"):
+            import_zoo("small-cnn-zoo", root, tmp_path / "zoo")
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+    lines = b"a,b\n" * (16 << 20)
+    (root / "metrics.csv.gz").write_bytes(gzip.compress(lines, 1))
+    with pytest.raises(ZooError, match=r"metrics\.csv\.gz"):
+        import_zoo("small-cnn-zoo", root, tmp_path / "zoo")
+
+
+def test_a_hyper_parameter_that_some_lack_costs_no_network(tmp_path: Path):
+    root = tmp_path / "mnist"
+    write_small_cnn_zoo(root)
+    with gzip.open(root / "metrics.csv.gz", "rt") as file:
+        lines = list(csv.reader(file))
+    for line in lines[1::2]:
+        line[1] = ""
+    with gzip.open(root / "metrics.csv.gz", "wt", newline="") as file:
+        csv.writer(file).writerows(lines)
+    done = run("import", "small-cnn-zoo", root, "--out", tmp_path / "z", "--no-parquet")
+    assert done.exit_code == 0, done.output
+    assert "column learning_rate left out: 10 of 20 have none" in done.stdout
+    assert shards.read_index(tmp_path / "z").rows == 20
+
+
+def test_the_commands_list_of_formats_is_the_packages():
+    assert list(importing.FORMATS) == list(FORMATS)
 
 
 # ---- files from outside

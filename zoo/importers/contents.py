@@ -17,7 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from math import prod
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from zoo.errors import ZooError
+from zoo.schema import safe
 
 # Of one network's file, unpacked.
 FILE_BYTES = 256 << 20
@@ -249,8 +250,7 @@ def load_torch(content: bytes, where: str) -> Any:
         raise ZooError(f"{where}: {_refusal(str(error))}") from error
     except Exception as error:
         # Damaged or hostile files end in whatever error torch's reader runs into.
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ZooError(f"{where}: not a file of torch that can be read ({first:.120})") from error
+        raise ZooError(f"{where}: not a file of torch that can be read ({_why(error)})") from error
 
 
 def load_dict(content: bytes, where: str) -> dict[str, Any]:
@@ -293,8 +293,8 @@ def _refusal(message: str) -> str:
         return f"a whole pickled module, and nothing of it was run: {SAVE}"
     if name is not None and ("__main__." in name or re.search(r"\.[A-Z]\w*$", name)):
         return (
-            f"refused, nothing of it was run: it holds an object of {name}, perhaps a whole "
-            f"pickled module; {SAVE}"
+            f"refused, nothing of it was run: it holds an object of {safe(name, 80)}, "
+            f"perhaps a whole pickled module; {SAVE}"
         )
     operand = re.search(r"Unsupported operand (\d+)", message)
     if operand:
@@ -304,7 +304,15 @@ def _refusal(message: str) -> str:
         )
     reason = re.search(r"(GLOBAL|Trying to|Can only|Invalid)[^\n.]*[\w.]*", message)
     why = reason[0] if reason else "not a pickle of tensors"
-    return f"refused, it holds more than weights or is damaged; nothing of it was run ({why:.120})"
+    return (
+        "refused, it holds more than weights or is damaged; nothing of it was run "
+        f"({safe(why, 120)})"
+    )
+
+
+def _why(error: Exception) -> str:
+    """The first line of somebody else's error, which may repeat bytes of the file."""
+    return safe((str(error).splitlines() or [type(error).__name__])[0], 120)
 
 
 def _plain(value: Any, seen: dict[int, Any] | None = None) -> Any:
@@ -350,7 +358,7 @@ def _check_zip(content: bytes, where: str) -> None:
                         pass
     except damaged as error:
         raise ZooError(
-            f"{where}: not a file of torch that can be read: damaged or cut ({error})"
+            f"{where}: not a file of torch that can be read: damaged or cut ({_why(error)})"
         ) from error
 
 
@@ -373,8 +381,7 @@ def _load_safetensors(content: bytes, where: str) -> dict[str, Any]:
         return dict(safetensors.torch.load(content))
     except Exception as error:
         # Its reader raises a type of its own, torch's others, for types and shapes it lacks.
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ZooError(f"{where}: not a safetensors file ({first:.120})") from error
+        raise ZooError(f"{where}: not a safetensors file ({_why(error)})") from error
 
 
 def _load_npz(content: bytes, where: str) -> dict[str, Any]:
@@ -385,7 +392,7 @@ def _load_npz(content: bytes, where: str) -> dict[str, Any]:
                 raise ZooError(f"{where}: unpacks to more than {FILE_BYTES:,} bytes")
             for item in archive.infolist():
                 with archive.open(item) as member:
-                    array = _read_npy(member, item.file_size)
+                    array = _read_npy(member.read())
                 name = item.filename.removesuffix(".npy")
                 numbers = array.dtype.kind in "fiub"
                 found[name] = torch.from_numpy(array) if numbers else None
@@ -393,13 +400,13 @@ def _load_npz(content: bytes, where: str) -> dict[str, Any]:
         raise
     except Exception as error:
         # Of zip, of numpy's header, which is Python's syntax, of torch for types it lacks.
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ZooError(f"{where}: not an .npz file that can be read ({first:.120})") from error
+        raise ZooError(f"{where}: not an .npz file that can be read ({_why(error)})") from error
     return found
 
 
-def _read_npy(file: IO[bytes], size: int) -> NDArray[Any]:
+def _read_npy(content: bytes) -> NDArray[Any]:
     """An array of numbers; nothing is made larger than the file that is to fill it."""
+    file = io.BytesIO(content)
     version = np.lib.format.read_magic(file)
     readers = {
         (1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0,
@@ -407,8 +414,8 @@ def _read_npy(file: IO[bytes], size: int) -> NDArray[Any]:
     if version not in readers:
         raise ValueError(f"an array of format {version}")
     shape, fortran, dtype = readers[version](file)
-    if dtype.hasobject or prod(shape) * dtype.itemsize > size:
-        raise ValueError(f"an array {shape} of {dtype} does not fit into {size} bytes")
+    if dtype.hasobject or prod(shape) * dtype.itemsize > len(content):
+        raise ValueError(f"an array {shape} of {dtype} does not fit into {len(content)} bytes")
     flat = np.frombuffer(file.read(prod(shape) * dtype.itemsize), dtype)
     turned = flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
     return np.ascontiguousarray(turned.astype(dtype.newbyteorder("=")))

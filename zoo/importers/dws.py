@@ -51,6 +51,7 @@ from zoo.importers.published import (
     keys,
     stacked,
 )
+from zoo.schema import safe
 from zoo.shards import Column
 from zoo.sources import split_items
 from zoo.spec import NetworkSpec
@@ -102,7 +103,7 @@ def _pictures(files: Files, source: str, options: Options) -> Published:
         if index >= items or (part.startswith("train") and index >= train_items):
             raise ZooError(f"{files.where(name)}: there is no such item in {source}")
         if key in named:
-            raise ZooError(f"{files.where(name)}: {key} is there twice")
+            raise ZooError(f"{files.where(name)}: {safe(key, 100)} is there twice")
         named[key] = Ref(index, 0, name, int(label))
     published = _read_splits(files, options.splits)
     if published is None:
@@ -171,7 +172,7 @@ def _label(state: dict[str, Any], files: Files, ref: Ref) -> tuple[dict[str, Any
     try:
         label = int(inside)
     except (TypeError, ValueError, RuntimeError):
-        raise ZooError(f"{where}: the label is no number, but {inside!r:.40}") from None
+        raise ZooError(f"{where}: the label is no number, but {schema.shown(inside)}") from None
     if not 0 <= label <= 9:
         raise ZooError(f"{where}: expected a label of 0 to 9, got {label}")
     if ref.label not in (-1, label):
@@ -185,7 +186,10 @@ def _check_keys(state: Mapping[str, Any], where: str) -> None:
     layers = len(state) // 2
     expected = [f"seq.{n}.{kind}" for n in range(layers) for kind in ("weight", "bias")]
     if list(state) != expected:
-        raise ZooError(f"{where}: expected the keys {', '.join(expected)}, got {', '.join(state)}")
+        raise ZooError(
+            f"{where}: expected the keys {safe(', '.join(expected), 200)}, got "
+            f"{safe(', '.join(state), 200)}"
+        )
 
 
 def _plan(state: Mapping[str, Any], where: str, inputs: int) -> tuple[states.Plan, list[int]]:
@@ -251,12 +255,14 @@ def _take(
             end = PurePosixPath(path.replace("\\", "/")).parts[-parts:]
             key = end[0] if parts == 3 else "/".join(end)
             if key not in named:
-                raise ZooError(f"{files.path}: the split file names {path}, which is not there")
+                raise ZooError(
+                    f"{files.path}: the split file names {safe(path, 100)}, which is not there"
+                )
             ref = named[key]
             if label is not None:
                 if not label.isdecimal() or ref.label not in (-1, int(label)):
                     raise ZooError(
-                        f"{files.where(ref.name)}: labelled {label} in the split file, "
+                        f"{files.where(ref.name)}: labelled {safe(label, 40)} in the split file, "
                         f"{ref.label} in its name"
                     )
                 ref = Ref(ref.index, ref.view, ref.name, int(label))
@@ -358,7 +364,7 @@ def _wave(
         raise ZooError(f"{where}: expected coef, x and y beside the weights, {missing} lacks")
     coef, x, y = (state.pop(name) for name in ("coef", "x", "y"))
     if not isinstance(coef, list | tuple) or [type(c) in (int, float) for c in coef] != [True] * 2:
-        raise ZooError(f"{where}: expected coef to be two numbers, got {coef!r:.60}")
+        raise ZooError(f"{where}: expected coef to be two numbers, got {schema.shown(coef)}")
     for name, values in (("x", x), ("y", y)):
         if not isinstance(values, Tensor) or values.ndim != 1 or values.dtype != torch.float64:
             raise ZooError(f"{where}: expected {name} to be an array of float64 along one axis")

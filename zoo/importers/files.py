@@ -7,7 +7,6 @@ what is not looked at (hidden files, links) is counted.
 """
 
 import bz2
-import gzip
 import io
 import lzma
 import os
@@ -18,13 +17,15 @@ import tempfile
 import weakref
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from zoo import schema
 from zoo.errors import ZooError
 from zoo.importers.contents import FILE_BYTES, HEAD_BYTES, KNOWN, ZIP, kind_of
 from zoo.passed import Passed, left_behind
+from zoo.schema import safe
 
 # Of a whole compressed tar, unpacked; also at most so many times what it takes packed, as
 # networks hardly shrink.
@@ -34,13 +35,17 @@ STREAM_FREE = 1 << 30
 MAX_FILES = 2_000_000
 # Of a header inside a tar, such as a long name.
 HEADER_BYTES = 1 << 20
+# Zeros behind the end of an archive or of a packed stream; tar fills up to 10 kB.
+PADDING_BYTES = 1 << 20
+PACKED_BYTES = 1 << 16
+PACKED = (b"\x1f\x8b", b"\xfd7zXZ\x00", b"BZh")
 # Memory of a decompressor; xz by its own settings takes 65 MB.
 LZMA_BYTES = 256 << 20
 LINK = "links"
 
 _DAMAGE = (
-    OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile,
-    struct.error, ValueError, OverflowError, RuntimeError, KeyError, IndexError,
+    OSError, EOFError, MemoryError, zlib.error, lzma.LZMAError, tarfile.TarError,
+    zipfile.BadZipFile, struct.error, ValueError, OverflowError, RuntimeError, KeyError, IndexError,
 )  # fmt: skip
 
 
@@ -73,7 +78,8 @@ class Files:
             raise
         except _DAMAGE as error:
             raise ZooError(
-                f"{path}: not a folder, .zip or .tar that can be read: damaged or cut ({error})"
+                f"{path}: not a folder, .zip or .tar that can be read: damaged or cut "
+                f"({safe(error, 120)})"
             ) from error
         if len(set(names)) != len(names):
             raise ZooError(f"{path}: a file is in the archive twice; unpack it and look")
@@ -117,23 +123,19 @@ class Files:
         return names
 
     def _index_tar(self, head: bytes) -> list[str]:
-        openers: dict[bytes, Any] = {
-            b"\x1f\x8b": gzip.open, b"\xfd7zXZ\x00": _open_lzma, b"BZh": bz2.open,
-        }  # fmt: skip
-        opener = next((found for magic, found in openers.items() if head.startswith(magic)), None)
-        if opener is None and head[257:262] != b"ustar" and not _is_old_tar(head):
+        packed = head.startswith(PACKED)
+        if not packed and head[257:262] != b"ustar" and not _is_old_tar(head):
             raise ZooError(f"{self.path}: {kind_of(head)}")
         # Random access to what is packed would unpack it again for every file.
-        stream: IO[bytes] = tempfile.TemporaryFile() if opener else self.path.open("rb")  # noqa: SIM115
+        stream: IO[bytes] = tempfile.TemporaryFile() if packed else self.path.open("rb")  # noqa: SIM115
         weakref.finalize(self, stream.close)
-        if opener is not None:
-            with opener(self.path) as packed:
-                _unpack(packed, stream, self.path)
+        if packed:
+            _unpack(self.path, stream)
         self._stream = stream
         for member in _members(stream, self.path):
             if member.isreg() and not member.issparse():
                 if member.name in self._spans:
-                    raise ZooError(f"{self.path}: {member.name} is in the archive twice")
+                    raise ZooError(f"{self.where(member.name)} is in the archive twice")
                 self._spans[member.name] = (member.offset_data, member.size)
                 _bound(len(self._spans), self.path)
             elif not member.isdir():
@@ -144,7 +146,7 @@ class Files:
     def where(self, name: str) -> str:
         """How a message names the file."""
         packed = self._zip is not None or self._stream is not None
-        return f"{self.path}: {name}" if packed else f"{self._folder / name}"
+        return safe(f"{self.path}: {name}" if packed else f"{self._folder / name}", 300)
 
     def head(self, name: str) -> bytes:
         """The first `HEAD_BYTES` of a file; ZooError as `read`."""
@@ -176,7 +178,9 @@ class Files:
             with (self._folder / name).open("rb") as file:
                 return file.read(size)
         except _DAMAGE as error:
-            raise ZooError(f"{self.where(name)}: cannot be read: damaged ({error})") from error
+            raise ZooError(
+                f"{self.where(name)}: cannot be read: damaged ({safe(error, 120)})"
+            ) from error
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
@@ -254,55 +258,108 @@ def _members(stream: IO[bytes], path: Path) -> Iterator[tarfile.TarInfo]:
         raise ZooError(f"{path}: the archive is cut: it ends at byte {end:,} without an end mark")
     if any(block):
         raise ZooError(f"{path}: the archive is damaged at byte {end:,}: no header stands there")
-    while rest := stream.read(1 << 20):
-        if any(rest):
-            raise ZooError(
-                f"{path}: the archive goes on behind its end at byte {end:,}: damaged, or several "
-                "archives in one file; unpack it and look"
-            )
+    # Archives are filled up to the next record.
+    if any(stream.read(PADDING_BYTES)) or stream.read(1):
+        raise ZooError(
+            f"{path}: the archive goes on behind its end at byte {end:,}: damaged, or several "
+            "archives in one file; unpack it and look"
+        )
 
 
-class _Lzma(io.RawIOBase):
-    """An .xz stream whose settings cannot ask for more than `LZMA_BYTES` of memory."""
+class Unpacked(io.RawIOBase):
+    """What a file of gzip, xz or bzip2 holds, as a stream; read to its proper end or refused.
+
+    Nothing is made larger than what is asked for, and no setting of the file can ask for
+    more than `LZMA_BYTES` of memory. Several streams may follow one another, and at most
+    `PADDING_BYTES` of zeros the last.
+
+    Raises:
+        EOFError: while reading, if the file is cut.
+        ValueError: if something else stands behind its end; besides the errors of zlib, lzma
+            and bz2.
+    """
 
     def __init__(self, path: Path):
-        self._file = path.open("rb")
+        self._file = schema.open_plain(path)
+        self._fresh = _decoder_of(self._file.read(6))
+        self._file.seek(0)
         self._decoder = self._fresh()
 
-    @staticmethod
-    def _fresh() -> lzma.LZMADecompressor:
-        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=LZMA_BYTES)
+    def readable(self) -> bool:
+        return True
 
-    def read(self, size: int = -1) -> bytes:
+    def readinto(self, buffer: Any) -> int:
+        content = self._next(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
+
+    def _next(self, size: int) -> bytes:
+        """Up to so many bytes; none at the end."""
         while True:
+            packed = b""
             if self._decoder.eof:
-                # Streams may follow one another, with zeros between them.
-                left = (self._decoder.unused_data or self._file.read(1 << 16)).lstrip(b"\0")
-                if not left:
+                packed = self._decoder.unused_data or self._file.read(PACKED_BYTES)
+                packed = packed.lstrip(b"\0") or self._behind()
+                if not packed:
                     return b""
                 self._decoder = self._fresh()
             elif self._decoder.needs_input:
-                left = self._file.read(1 << 16)
-                if not left:
-                    raise EOFError("the packed stream is cut")
-            else:
-                left = b""
-            if content := self._decoder.decompress(left, max_length=size):
+                packed = self._file.read(PACKED_BYTES)
+            content = self._decoder.decompress(packed, max_length=size)
+            if content:
                 return content
+            if not packed and not self._decoder.eof:
+                raise EOFError("the packed stream is cut")
+
+    def _behind(self) -> bytes:
+        """What stands behind the padding of a stream."""
+        left = PADDING_BYTES
+        while packed := self._file.read(PACKED_BYTES):
+            left -= len(packed)
+            if rest := packed.lstrip(b"\0"):
+                return rest
+            if left < 0:
+                raise ValueError(f"more than {PADDING_BYTES:,} zeros behind its end")
+        return b""
 
     def close(self) -> None:
         self._file.close()
         super().close()
 
 
-def _open_lzma(path: Path) -> _Lzma:
-    return _Lzma(path)
+class _Inflate:
+    """A decoder of gzip with the interface of those of lzma and bz2."""
+
+    def __init__(self) -> None:
+        self._inner = zlib.decompressobj(31)
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inner.unused_data
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._inner.unconsumed_tail
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        return self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
 
 
-def _unpack(packed: io.IOBase, stream: IO[bytes], path: Path) -> None:
+def _decoder_of(head: bytes) -> Callable[[], Any]:
+    if head.startswith(b"\xfd7zXZ\x00"):
+        return lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=LZMA_BYTES)
+    return bz2.BZ2Decompressor if head.startswith(b"BZh") else _Inflate
+
+
+def _unpack(path: Path, stream: IO[bytes]) -> None:
     bound = min(STREAM_BYTES, STREAM_FREE + STREAM_RATIO * path.stat().st_size)
-    while block := packed.read(1 << 20):  # type: ignore[attr-defined]
-        stream.write(block)
-        if stream.tell() > bound:
-            raise ZooError(f"{path}: unpacks to more than {bound:,} bytes")
+    with Unpacked(path) as packed:
+        while block := packed.read(1 << 20):
+            stream.write(block)
+            if stream.tell() > bound:
+                raise ZooError(f"{path}: unpacks to more than {bound:,} bytes")
     stream.seek(0)

@@ -23,6 +23,7 @@ test part, validation the last 5,000 (at most a tenth) training items.
 import itertools
 import json
 import re
+import struct
 from math import prod
 from pathlib import Path
 from types import ModuleType
@@ -46,6 +47,7 @@ from zoo.importers.published import (
 )
 from zoo.importers.states import MAX_PARAMS
 from zoo.passed import Passed
+from zoo.schema import safe
 from zoo.shards import SPLITS, Column
 from zoo.sources import split_items
 from zoo.spec import NetworkSpec
@@ -77,7 +79,12 @@ def find(path: Path, options: Options) -> Published:
     hdf5 = _h5py()
     folder = path if path.is_dir() else path.parent
     paths = sorted(
-        path.glob("nefs_*.hdf5") if path.is_dir() else [path], key=lambda p: natural(p.name)
+        (
+            file
+            for file in (path.glob("nefs_*.hdf5") if path.is_dir() else [path])
+            if file.is_file()
+        ),
+        key=lambda p: natural(p.name),
     )
     spans = []
     for file in paths:
@@ -152,7 +159,7 @@ def find(path: Path, options: Options) -> Published:
                     if with_labels:
                         labels[places[order]] = opened["labels"][inside[order]]
             except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-                raise ZooError(f"{file}: cannot be read ({error})") from error
+                raise ZooError(f"{file}: cannot be read ({safe(error, 120)})") from error
         if classes and with_labels and not ((labels >= 0) & (labels < len(classes))).all():
             raise ZooError(f"{path}: labels beyond the {len(classes)} classes of {dataset}")
         arrays: Arrays = {"index": index[rows], "view": view[rows]}
@@ -228,8 +235,8 @@ def _dataset(folder: Path) -> str:
         name = about.get("name") if isinstance(about, dict) else about
     if not isinstance(name, str) or name not in STANDARDISATION:
         raise ValueError(
-            f"{folder}: unknown data set {name!r}: its mean and deviation are needed; known: "
-            f"{', '.join(STANDARDISATION)}"
+            f"{folder}: unknown data set {schema.shown(name)}: its mean and deviation are needed; "
+            f"known: {', '.join(STANDARDISATION)}"
         )
     return name
 
@@ -239,11 +246,11 @@ def _omega(path: Path) -> float:
         raise ValueError(f"{path} is missing; omega stands there and nowhere else")
     plain = _json(path)
     if plain.get("name") != "SIREN":
-        raise ValueError(f"{path}: unknown network {plain.get('name')!r}; known: SIREN")
+        raise ValueError(f"{path}: unknown network {schema.shown(plain.get('name'))}; known: SIREN")
     settings = plain.get("params")
     omega = settings.get("omega_0") if isinstance(settings, dict) else None
     if not isinstance(omega, int | float) or not 0 < omega < 1e6:
-        raise ZooError(f"{path}: expected a positive omega_0, got {omega!r}")
+        raise ZooError(f"{path}: expected a positive omega_0, got {schema.shown(omega)}")
     return float(omega)
 
 
@@ -260,6 +267,26 @@ def _plain_dataset(hdf5: ModuleType, opened: Any, name: str, file: Path) -> Any:
     return found
 
 
+def _check_heap(text: Any, file: Path) -> None:
+    """ZooError if the heap that holds a text says that it is larger than the file.
+
+    HDF5 makes room for it before it reads it. Layout: "HDF5 File Format Specification",
+    III.E, global heap: GCOL, a version, three zeros, then the size in eight bytes.
+    """
+    offset = text.id.get_offset()
+    if offset is None or text.id.get_storage_size() != 16:
+        return
+    size = file.stat().st_size
+    with schema.open_plain(file) as opened:
+        opened.seek(offset)
+        # Length of the text, address of its heap, its number there.
+        _, address, _ = struct.unpack("<IQI", opened.read(16).ljust(16, b"\0"))
+        opened.seek(min(address, size))
+        header = opened.read(16).ljust(16, b"\0")
+    if header[:4] != b"GCOL" or int.from_bytes(header[8:], "little") > size:
+        raise ZooError(f"{file}: param_config is damaged: its heap does not lie in the file")
+
+
 def _config(hdf5: ModuleType, file: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a field's tensors in storage order."""
     try:
@@ -267,6 +294,7 @@ def _config(hdf5: ModuleType, file: Path) -> dict[str, tuple[int, ...]]:
             text = _plain_dataset(hdf5, opened, "param_config", file)
             if text.shape != (1,) or file.stat().st_size > FILE_BYTES << 10:
                 raise ZooError(f"{file}: expected param_config of shape (1,), got {text.shape}")
+            _check_heap(text, file)
             value = text[0]
         plain = json.loads(value if isinstance(value, str) else bytes(value).decode())
         config = {str(name): tuple(int(side) for side in shape) for name, shape in plain}
@@ -275,7 +303,9 @@ def _config(hdf5: ModuleType, file: Path) -> dict[str, tuple[int, ...]]:
     except ZooError:
         raise
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, RecursionError) as error:
-        raise ZooError(f"{file}: not a file of fit-a-nef that can be read ({error})") from error
+        raise ZooError(
+            f"{file}: not a file of fit-a-nef that can be read ({safe(error, 120)})"
+        ) from error
     if len(config) != len(plain) or sum(prod(shape) for shape in config.values()) > MAX_PARAMS:
         raise ZooError(f"{file}: param_config names a tensor twice, or too large ones")
     return config
@@ -304,7 +334,7 @@ def _look(
                     f"{labels.shape}"
                 )
     except (OSError, KeyError, RuntimeError) as error:
-        raise ZooError(f"{file}: cannot be read ({error})") from error
+        raise ZooError(f"{file}: cannot be read ({safe(error, 120)})") from error
     return True
 
 
@@ -331,7 +361,9 @@ def _spec(
             if (kernels[number], list(shapes[number, "bias"])) != wanted:
                 raise ValueError(f"layer {number} does not fit the one before")
     except (KeyError, IndexError, ValueError) as error:
-        raise ZooError(f"{file}: param_config is not that of a SIREN ({error})") from error
+        raise ZooError(
+            f"{file}: param_config is not that of a SIREN ({safe(error, 120)})"
+        ) from error
     return spec
 
 

@@ -30,7 +30,7 @@ from zoo.importers.published import Arrays, Told
 from zoo.schema import safe
 from zoo.shards import Column
 
-TABLE_BYTES = 1 << 30
+TABLE_BYTES = 256 << 20
 # A JSON file is held whole, and ten times as large as Python objects.
 JSON_BYTES = 64 << 20
 FILE_NAMES = (
@@ -83,7 +83,8 @@ def read_table(path: Path, names: Sequence[str], told: Told) -> Table:
     """
     if not path.is_file():
         raise ValueError(f"--labels {path}: there is no such file")
-    content = schema.read_plain(path, TABLE_BYTES)
+    # Room is made for as much as may be read.
+    content = schema.read_plain(path, min(TABLE_BYTES, max(path.stat().st_size, 1 << 20)))
     where = str(path)
     if content.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["):
         header, rows, comma = *_from_json(content, where, names), False
@@ -110,7 +111,8 @@ def _from_text(content: bytes, where: str) -> tuple[list[str], list[list[str]], 
         rows = [[cell.strip() for cell in line] for line in lines if line]
     except (ValueError, csv.Error) as error:
         raise ZooError(
-            f"{where}: not a table of comma-separated text in UTF-8 ({error}); save it as CSV UTF-8"
+            f"{where}: not a table of comma-separated text in UTF-8 ({safe(error, 120)}); "
+            "save it as CSV UTF-8"
         ) from error
     if not rows:
         raise ZooError(f"{where}: empty; expected a first line of names, `file` among them")

@@ -36,6 +36,7 @@ from zoo.importers.published import (
     keys,
     stacked,
 )
+from zoo.schema import safe
 from zoo.shards import Column
 from zoo.spec import NetworkSpec
 
@@ -139,5 +140,8 @@ def _state(files: Files, ref: Ref) -> Mapping[str, Any]:
         for kind in ("weight", "bias")
     ]
     if list(state) != expected:
-        raise ZooError(f"{where}: expected the keys {', '.join(expected)}, got {', '.join(state)}")
+        raise ZooError(
+            f"{where}: expected the keys {safe(', '.join(expected), 200)}, got "
+            f"{safe(', '.join(state), 200)}"
+        )
     return state

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from zoo.errors import ZooError
 from zoo.making.plan import largest_remainder
 from zoo.passed import Passed
+from zoo.schema import safe
 from zoo.shards import SPLITS, Column
 from zoo.spec import NetworkSpec
 
@@ -168,8 +169,9 @@ def by_split(found: Mapping[str, Sequence[Ref]], where: object) -> dict[str, lis
             other = seen.setdefault((ref.index, ref.view), ref)
             if other is not ref:
                 raise ZooError(
-                    f"{where}: item {ref.index} (view {ref.view}) is there twice, as {other.name} "
-                    f"and {ref.name}; a network has one label and one split"
+                    f"{where}: item {ref.index} (view {ref.view}) is there twice, as "
+                    f"{safe(other.name, 100)} and {safe(ref.name, 100)}; a network has "
+                    "one label and one split"
                 )
     return ordered
 

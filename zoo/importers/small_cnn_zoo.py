@@ -22,7 +22,7 @@ compares their test accuracy.
 """
 
 import csv
-import gzip
+import io
 import random
 import re
 import zlib
@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 
 from zoo import schema
 from zoo.errors import ZooError
+from zoo.importers.files import Unpacked
 from zoo.importers.published import Arrays, Options, Published, Told, describe
 from zoo.passed import Passed
 from zoo.schema import safe
@@ -159,7 +160,8 @@ def _layout(path: Path, width: int) -> dict[str, tuple[int, tuple[int, ...]]]:
         ]
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise ZooError(
-            f"{path}: expected the columns varname, start_idx, end_idx, shape in all rows ({error})"
+            f"{path}: expected the columns varname, start_idx, end_idx, shape in all rows "
+            f"({safe(error, 120)})"
         ) from error
     found: dict[str, tuple[int, tuple[int, ...]]] = {}
     counts: Counter[str] = Counter()
@@ -209,10 +211,7 @@ def _spec(
 def _lines(path: Path, rows: int) -> Iterator[str]:
     """The lines of the metrics, of which none is read beyond a bound."""
     left = METRICS_BYTES + ROW_BYTES * rows
-    with (
-        schema.open_plain(path) as packed,
-        gzip.open(packed, "rt", encoding="utf-8", newline="") as file,
-    ):
+    with io.TextIOWrapper(io.BufferedReader(Unpacked(path)), encoding="utf-8", newline="") as file:
         while line := file.readline(LINE_BYTES):
             left -= len(line)
             if left < 0 or len(line) == LINE_BYTES:
@@ -233,7 +232,7 @@ def _metrics(path: Path, rows: int) -> tuple[NDArray[np.int64], dict[str, list[s
         if "step" not in header or "config.activation" not in header:
             raise ZooError(
                 f"{path}: expected columns step, config.activation and others, got "
-                f"{', '.join(header)[:200] or 'nothing'}"
+                f"{safe(', '.join(header), 200) or 'nothing'}"
             )
         wanted = [n for n in header if n in QUALITY or n.startswith("config.")]
         places = [header.index(name) for name in wanted]
@@ -252,7 +251,7 @@ def _metrics(path: Path, rows: int) -> tuple[NDArray[np.int64], dict[str, list[s
             if total > rows:
                 break
     except (OSError, EOFError, zlib.error, csv.Error, ValueError) as error:
-        raise ZooError(f"{path}: damaged, or not a gzipped table ({error})") from error
+        raise ZooError(f"{path}: damaged, or not a gzipped table ({safe(error, 120)})") from error
     if total != rows:
         more = "more than weights.npy, which" if total > rows else f"{total:,} rows, weights.npy"
         raise ZooError(f"{path}: {more} has {rows:,}")
@@ -291,7 +290,9 @@ def _order(path: Path | None, rows: int) -> list[int]:
         content = schema.read_plain(path, 64 * (rows + 1))
         order = [int(float(text)) for text in content.decode("utf-8-sig").split()]
     except (OverflowError, ValueError) as error:
-        raise ValueError(f"--splits {path}: expected one row number a line ({error})") from error
+        raise ValueError(
+            f"--splits {path}: expected one row number a line ({safe(error, 120)})"
+        ) from error
     if sorted(order) != list(range(rows)):
         raise ZooError(
             f"{path}: expected each of the {rows:,} rows of weights.npy once, got {len(order):,} "

@@ -336,5 +336,6 @@ def _read_spec(path: Path) -> NetworkSpec:
         return NetworkSpec.from_json(plain)
     except (ZooError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"--spec {path}: expected a NetworkSpec as JSON, like `spec` in a zoo.json ({error})"
+            f"--spec {path}: expected a NetworkSpec as JSON, like `spec` in a zoo.json "
+            f"({safe(error, 200)})"
         ) from error

@@ -390,7 +390,7 @@ def _order(
         wanted = [next((f for f in found if f"{w}".endswith(f".{f}")), w) if w not in found else w
                   for w in wanted]  # fmt: skip
         order = [name for name in wanted if name in layers]
-        if sorted(wanted) != sorted(order) and sorted(wanted) != sorted(found):
+        if sorted(order) != sorted(layers) or set(wanted) - set(found):
             raise ValueError(
                 f"--order {','.join(wanted)}: {where} has the layers "
                 f"{', '.join(safe(name, 40) for name in layers)}; name each once"
@@ -574,7 +574,7 @@ def _fold(
         if not behind:
             axes = (slice(None), *[None] * (weight.ndim - 1))
             return weight * scale[axes], bias * scale + shift
-        added = np.einsum("oi...,i->o", weight, shift)
+        added = np.einsum("oi...,i->o...", weight, shift).reshape(len(bias), -1).sum(axis=1)
         axes = (None, slice(None), *[None] * (weight.ndim - 2))
         return weight * scale[axes], bias + added
 
