@@ -35,7 +35,7 @@ _UNCHECKED = {
     # A package takes its modules with it, so these are left to their modules.
     *("zoo", "zoo.engines", "zoo.sources"),
     # Numba compiles its functions as they are written, so nothing may wrap them.
-    *("zoo.engines.tiles", "zoo.engines.dense"),
+    *("zoo.engines.tiles", "zoo.engines.dense", "zoo.engines.compiling"),
     # So does Triton.
     "zoo.engines.cuda",
     # They read what others wrote and refuse wrong types by themselves, which is tested.

@@ -24,7 +24,7 @@ ORDER = {
         *("sources.base", "sources.splits", "sources.formats", "sources.pictures"),
         "sources.published",
         *("sources.digits", "sources.folders", "sources.waves", "sources", "recipes"),
-        *("engines", "engines.tiles", "engines.cpu", "engines.reference"),
+        *("engines", "engines.compiling", "engines.tiles", "engines.cpu", "engines.reference"),
         "engines.cuda",
         *("engines.dense", "engines.classifiers"),
         *("objectives", "stats", "figures", "cards", "writing", "compare"),

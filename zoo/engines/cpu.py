@@ -6,8 +6,8 @@ parallel loops: networks stop early, so work must be handed out as threads fall 
 the kernel is safe under concurrent calls and after a fork; and Ctrl-C ends a running fit
 after its present step.
 
-The first call ever compiles for some seconds; Numba caches the result on disk,
-beside this package or, where that is read-only, in the user's cache directory.
+The first call ever compiles for some seconds; the result is kept on disk where that is
+possible, see `zoo.engines.compiling`.
 
 Guarantees. A network's bytes depend on its own parameters and targets, the inputs and
 the settings: not on the other networks, their number or order, nor on the number

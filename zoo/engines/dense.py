@@ -30,6 +30,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from zoo.engines.compiling import kernel
 from zoo.engines.tiles import (
     _INDEX,
     _VECTOR,
@@ -93,7 +94,7 @@ def _philox(c0, c1, c2, c3, k0, k1):
     return c0, c1, c2, c3
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel
 def words(seed, attempt, index, view, stream, first, out):
     """Fill `out` with the words of blocks `first`, `first` + 1, ... of a network's stream."""
     for block in range((len(out) + 3) // 4):
@@ -787,7 +788,7 @@ def _update(weight, mean, square, gradient, settings, step):
 # --- entries -------------------------------------------------------------------------
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel
 def place(memory, params, layers, store):
     """Copy flat parameters into the layout, or back when `store`.
 
@@ -820,7 +821,7 @@ def place(memory, params, layers, store):
         _transpose(memory, layers)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel
 def train(
     memory, images, labels, order, first, last, batch, block, scale, shift, layers, places,
     settings, step, keys, cancel,
@@ -866,7 +867,7 @@ def train(
     return step
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel
 def evaluate(
     memory, images, labels, items, block, scale, shift, layers, places, keys, cancel
 ):  # fmt: skip

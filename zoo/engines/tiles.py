@@ -54,6 +54,8 @@ from numba import config, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from zoo.engines.compiling import kernel
+
 
 def _machine_shape() -> tuple[int, int, int]:
     """(lanes of a float32 vector, rows of a product tile, rows of a gradient tile).
@@ -807,7 +809,7 @@ def _place_parameters(memory, params, layers, base, store):
             position += 1
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel
 def fit_network(
     memory, totals, params, inputs, targets, layers, omegas, settings, state, points, delta,
     capacity, steps, cancel,
