@@ -211,6 +211,7 @@ def import_(
             overwrite=overwrite,
             parquet=not no_parquet,
             progress=report,
+            warn=progress.tell,
         )
     _tell(index.source)
     if check_against or data_root or index.source["kind"] == "sine":

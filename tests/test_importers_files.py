@@ -164,6 +164,21 @@ def test_zips_of_other_kinds_and_damaged_ones_are_refused_by_name(
     assert "\n" not in str(raised.value)
 
 
+def test_a_damaged_name_in_a_zip_is_no_other_file(tmp_path: Path):
+    """A file that is nobody's would be passed over, and the zoo have one network less."""
+    whole = zipped()
+    for place in (whole.index(b"nets/3"), whole.rindex(b"nets/3")):
+        content = bytearray(whole)
+        content[place] ^= 1
+        with pytest.raises(ZooError, match="damaged or cut"):
+            opened(tmp_path, bytes(content))
+    end = whole.rindex(b"PK\x05\x06")
+    content = bytearray(whole)
+    content[end + 10] = 3
+    with pytest.raises(ZooError, match="lists 5 files and says 3"):
+        opened(tmp_path, bytes(content))
+
+
 def test_a_folder_is_read_with_what_is_passed_over_counted(tmp_path: Path):
     root = tmp_path / "nets"
     (root / "a").mkdir(parents=True)

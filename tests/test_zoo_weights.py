@@ -92,6 +92,19 @@ def test_wrong_state_dicts_are_refused(change, message):
         Weights.from_state_dict(states)
 
 
+def test_a_bias_belongs_to_the_weight_of_its_module():
+    state = {"a.weight": torch.ones(3, 3), "b.weight": torch.ones(3, 3) * 2,
+             "b.bias": torch.full((3,), 2.0), "a.bias": torch.ones(3)}  # fmt: skip
+    weights = Weights.from_state_dict(state)
+    assert [float(bias.mean()) for bias in weights.biases] == [1, 2]
+    del state["a.bias"]
+    with pytest.raises(ValueError, match=r"2 weights and 1 biases: a\.bias is missing"):
+        Weights.from_state_dict(state)
+    state["c.bias"] = torch.ones(3)
+    with pytest.raises(ValueError, match=r"a\.bias is missing"):
+        Weights.from_state_dict(state)
+
+
 def test_state_dicts_of_two_architectures_are_refused():
     first, second = (one.state_dict() for one in modules(MLP, 2))
     with pytest.raises(ValueError, match=r"state dict 1 has 0.weight.*one architecture"):

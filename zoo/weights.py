@@ -187,8 +187,8 @@ class Weights:
     ) -> "Weights":
         """From the `state_dict` of one network, or of several of one architecture.
 
-        Tensors are taken in the dict's order, a weight before its bias, whatever the
-        names before `weight` and `bias` are.
+        Weights are taken in the dict's order, and each with the bias of the same module,
+        whatever its name is.
 
         Raises:
             ValueError: if a tensor is neither, or weights and biases do not pair.
@@ -201,6 +201,14 @@ class Weights:
         strange = sorted(set(states[0]) - set(weights) - set(biases))
         if strange:
             raise ValueError(f"expected names ending in weight or bias, got {', '.join(strange)}")
+        # Never the bias of another module, in whatever order they lie.
+        pairs = [f"{name.removesuffix('weight')}bias" for name in weights]
+        if set(pairs) != set(biases):
+            odd = min(set(pairs) ^ set(biases))
+            raise ValueError(
+                f"expected one bias a weight, got {len(weights)} weights and {len(biases)} biases: "
+                f"{odd} is {'alone' if odd in biases else 'missing; zeros will do for it'}"
+            )
         for number, other in enumerate(states):
             if set(other) != set(states[0]):
                 raise ValueError(
@@ -208,7 +216,7 @@ class Weights:
                     f"{', '.join(states[0])}; a batch is of one architecture"
                 )
         stacked = {}
-        for kind, names in (("weight", weights), ("bias", biases)):
+        for kind, names in (("weight", weights), ("bias", pairs)):
             for layer, name in enumerate(names):
                 stacked[f"{kind}_{layer}"] = torch.stack([other[name] for other in states])
         return cls.from_tensors(stacked)

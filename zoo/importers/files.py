@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from zoo import schema
+from zoo import schema, stopping
 from zoo.errors import ZooError
 from zoo.importers.contents import FILE_BYTES, HEAD_BYTES, KNOWN, ZIP, kind_of
 from zoo.passed import Passed, left_behind
@@ -37,6 +37,8 @@ MAX_FILES = 2_000_000
 HEADER_BYTES = 1 << 20
 # Zeros behind the end of an archive or of a packed stream; tar fills up to 10 kB.
 PADDING_BYTES = 1 << 20
+ZIP_END = b"PK\x05\x06"
+ZIP_END_BYTES = 22 + 0xFFFF  # a comment may follow
 PACKED_BYTES = 1 << 16
 PACKED = (b"\x1f\x8b", b"\xfd7zXZ\x00", b"BZh")
 # Memory of a decompressor; xz by its own settings takes 65 MB.
@@ -103,8 +105,7 @@ class Files:
         if head.startswith(ZIP):
             self._zip = zipfile.ZipFile(self.path)
             weakref.finalize(self, self._zip.close)
-            _bound(len(self._zip.infolist()), self.path)
-            return [item.filename for item in self._zip.infolist() if not item.is_dir()]
+            return self._index_zip(self._zip)
         return self._index_tar(head)
 
     def _walk(self) -> list[str]:
@@ -121,6 +122,23 @@ class Files:
                     self.passed.add(file, "no regular files")
             _bound(len(names), self.path)
         return names
+
+    def _index_zip(self, archive: zipfile.ZipFile) -> list[str]:
+        items = archive.infolist()
+        _bound(len(items), self.path)
+        with self.path.open("rb") as file:
+            file.seek(max(0, self.path.stat().st_size - ZIP_END_BYTES))
+            end = file.read()
+        # The number of members, at the end of the archive; all ones where there are more.
+        place = end.rfind(ZIP_END)
+        (count,) = struct.unpack("<H", end[place + 10 : place + 12])
+        if count not in (len(items), 0xFFFF):
+            raise zipfile.BadZipFile(f"it lists {len(items):,} files and says {count:,}")
+        for item in items:
+            stopping.check()
+            # Names stand in two places; a damaged one would be passed over without a word.
+            archive.open(item).close()
+        return [item.filename for item in items if not item.is_dir()]
 
     def _index_tar(self, head: bytes) -> list[str]:
         packed = head.startswith(PACKED)
@@ -164,6 +182,7 @@ class Files:
         return content
 
     def _read(self, name: str, size: int) -> bytes:
+        stopping.check()
         try:
             if self._zip is not None:
                 with self._zip.open(name) as member:
@@ -242,6 +261,7 @@ def _members(stream: IO[bytes], path: Path) -> Iterator[tarfile.TarInfo]:
     end = 0
     with tarfile.open(fileobj=headers, mode="r:") as tar:
         while True:
+            stopping.check()
             member = tar.next()
             if member is None:
                 break
@@ -359,6 +379,7 @@ def _unpack(path: Path, stream: IO[bytes]) -> None:
     bound = min(STREAM_BYTES, STREAM_FREE + STREAM_RATIO * path.stat().st_size)
     with Unpacked(path) as packed:
         while block := packed.read(1 << 20):
+            stopping.check()
             stream.write(block)
             if stream.tell() > bound:
                 raise ZooError(f"{path}: unpacks to more than {bound:,} bytes")
