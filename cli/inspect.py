@@ -5,38 +5,48 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.options import data_root, source_address, threads, zoo_path
+from cli.options import data_root, source_address, threads
 from cli.output import say
 from zoo.errors import safe_line
 
 if TYPE_CHECKING:
     from zoo.shards import Index
 
+zoo_place = click.argument("path")
+revision = click.option(
+    "--revision", help="Of a zoo on the Hub: branch, tag or commit.  [default: main]"
+)
+
 # Characters that are shown of a text in an index.
 WIDEST = 600
 
 
 @click.command()
-@click.argument("path")
-@click.option("--revision", help="Of a zoo on the Hub: branch, tag or commit.  [default: main]")
+@zoo_place
+@revision
 def info(path: str, revision: str | None) -> None:
     """What the zoo at PATH holds; also for one that is still being made.
 
     PATH may be the USER/NAME of a zoo on the Hugging Face Hub or a URL such as
     s3://BUCKET/NAME, of which only the index is fetched.
     """
-    from zoo import storage
     from zoo.errors import ZooError
-    from zoo.hub import is_repo_id, remote_index
+    from zoo.hub import find
+    from zoo.making.site import unfinished
 
-    if is_repo_id(path):
-        index = remote_index(path, revision)
-        say(f"{path}: {index.rows:,} networks")
-    elif storage.is_url(path):
-        index = storage.read_index(path)
-        say(f"{path}: {index.rows:,} networks")
+    state = unfinished(Path(path)) if Path(path).is_dir() and revision is None else None
+    if state is not None and not state.replaces:
+        index = state.index
+        say(f"{path}: unfinished, {state.done:,} of {state.total:,} networks are on disk")
     else:
-        index = _local_index(Path(path), revision)
+        index = find(path, revision).index
+        say(f"{path}: {index.rows:,} networks")
+    if state is not None and state.replaces:
+        command = safe_line(state.index.command, WIDEST)
+        say(
+            f"  being overwritten: of the new zoo {state.done:,} of {state.total:,} networks are "
+            f"there; the command that overwrites it goes on: {command}"
+        )
     try:
         _describe(index)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -79,32 +89,13 @@ def _describe(index: "Index") -> None:
             say(f"    and {len(index.excluded) - 10} more, all in zoo.json")
 
 
-def _local_index(path: Path, revision: str | None) -> "Index":
-    if revision is not None:
-        raise ValueError(f"{path} is a folder, and only repositories have revisions")
-    from zoo.making.site import unfinished
-    from zoo.shards import read_index
-
-    state = unfinished(path)
-    if state is not None and not state.replaces:
-        say(f"{path}: unfinished, {state.done:,} of {state.total:,} networks are on disk")
-        return state.index
-    index = read_index(path)
-    say(f"{path}: {index.rows:,} networks")
-    if state is not None:
-        say(
-            f"  being overwritten: of the new zoo {state.done:,} of {state.total:,} networks are "
-            f"there; the command that overwrites it goes on: {state.index.command}"
-        )
-    return index
-
-
 def _plain(value: Any) -> str:
     return "none" if value is None else f"{value}"
 
 
 @click.command()
-@zoo_path
+@zoo_place
+@revision
 @click.option("--samples", default=64, show_default=True, help="Rows to render again.")
 @click.option("--refit", default=0, show_default=True, help="Rows to fit again.")
 @click.option("--seed", default=0, show_default=True, help="Of the choice of rows.")
@@ -112,10 +103,11 @@ def _plain(value: Any) -> str:
 @threads
 @data_root
 @source_address
-def verify(path: Path | str, **settings: Any) -> None:
+def verify(path: str, **settings: Any) -> None:
     """Check the zoo at PATH: hashes, rows, quality against its source, a refit.
 
-    PATH is a folder, or a URL from which everything is fetched anew.
+    PATH is a folder, the USER/NAME of a zoo on the Hugging Face Hub, of which all is fetched,
+    or a URL such as s3://BUCKET/NAME, from which everything is fetched anew.
     """
     from zoo.errors import ZooError
     from zoo.verification import verify as checks
@@ -126,14 +118,17 @@ def verify(path: Path | str, **settings: Any) -> None:
         if not check.passed:
             failed.append(check.name)
     if failed:
-        raise ZooError(
-            f"{path} did not pass: {', '.join(failed)}. Run the command that made it again: it "
-            "keeps what is whole and makes the rest anew"
+        remedy = (
+            "Run the command that made it again: it keeps what is whole and makes the rest anew"
+            if Path(path).is_dir()
+            else "Tell those who published it"
         )
+        raise ZooError(f"{path} did not pass: {', '.join(failed)}. {remedy}")
 
 
 @click.command()
-@zoo_path
+@zoo_place
+@revision
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("samples.png"), show_default=True,
     help="The picture, PNG.",
@@ -144,10 +139,12 @@ def verify(path: Path | str, **settings: Any) -> None:
 @threads
 @data_root
 @source_address
-def show(path: Path | str, out: Path, **settings: Any) -> None:
+def show(path: str, out: Path, **settings: Any) -> None:
     """Draw random networks of the zoo at PATH beside their originals.
 
-    Of classifiers the whole split is drawn: test accuracy as a histogram, and over the steps
+    PATH is a folder, the USER/NAME of a zoo on the Hugging Face Hub or a URL such as
+    s3://BUCKET/NAME, of which only the shards are fetched that hold these networks. Of
+    classifiers the whole split is drawn: test accuracy as a histogram, and over the steps
     of the runs or by pair of classes.
     """
     from zoo.compare import draw

@@ -100,7 +100,7 @@ def hub(shared_hub, published) -> Iterator[Hub]:
         ("bad", "pull user/mine --out {tmp}/o", 1, r"does not know the token \(401\)"),
         ("owner", "pull user/mine --out {tmp}/o --revision v1", 1, r"has no revision 'v1'"),
         ("owner", "pull user/mine --out {tiny}/zoo.json", 2, r"zoo\.json is a file; choose"),
-        ("owner", "info user/none", 1, r"user/none is no folder here, and 127\.0\.0\.1"),
+        ("owner", "info user/none", 1, r"the folder user/none does not exist here, and 127\.0"),
         ("owner", "info {tiny} --revision v1", 2, r"is a folder, and only repositories"),
         ("none", "info user/mine", 1, r"shows no dataset user/mine; if it is private, log in"),
     ],

@@ -455,7 +455,7 @@ def test_pull_does_not_write_over_anything(hub, client, tiny, grown, name, tmp_p
 def test_a_pull_that_was_cut_goes_on(hub, client, tiny, name, tmp_path):
     client.run("push", tiny, name)
     out = tmp_path / "out"
-    for skip in (0, 4, 4, 4):  # the index, and three files more each time
+    for skip in (0, 4, 4, 4):  # the index, and three files more each time, of several at once
         hub.fail("GET .*/resolve/", "cut", skip=skip, times=None)
         ran = client.run("pull", name, "--out", out)
         hub.heal()

@@ -18,8 +18,9 @@ from local_s3 import missing, running
 import zoo
 from zoo import shards, storage
 from zoo.errors import ZooError
+from zoo.hub import locate
 from zoo.shards import File
-from zoo.storage import Place, Remote, local_copy, place
+from zoo.storage import Place, Remote, place
 
 pytestmark = pytest.mark.filterwarnings(
     # botocore's and moto's own
@@ -76,6 +77,9 @@ def test_files_of_a_place(where, tmp_path):
     assert where.sizes() == {"deep/er/b.json": 3}
     where.fetch("deep/er/b.json", tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == b"345"
+    where.fetch("deep/er/b.json", tmp_path / "copy", 3)
+    with pytest.raises(ZooError, match=r"b\.json has more than 2 bytes; at most those are read"):
+        where.fetch("deep/er/b.json", tmp_path / "copy", 2)
     where.remove("deep")
     where.remove("nothing")
     assert where.sizes() == {}
@@ -271,7 +275,7 @@ def test_a_zoo_is_read_from_a_store(published):
 @needs_store
 def test_damage_in_a_store_is_found(published):
     store, _ = published
-    name = storage.read_index(store.url).shards[1].file
+    name = storage.read_index(store)[1].shards[1].file
     (content,) = store.read([name])
     store.write(name, content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(ZooError, match=rf"{name} does not have the sha256 of the index"):
@@ -312,7 +316,7 @@ def test_a_store_that_does_not_answer_is_one_line(tmp_path, monkeypatch, cache):
 
 
 def test_a_folder_is_its_own_copy(tmp_path):
-    assert local_copy(tmp_path) == tmp_path
-    assert local_copy(f"file://{tmp_path}") == tmp_path
     write_zoo(tmp_path / "z")
+    assert locate(tmp_path / "z") == tmp_path / "z"
+    assert locate(f"file://{tmp_path}/z", "test") == tmp_path / "z"
     assert len(zoo.open_zoo(f"file://{tmp_path}/z", "test")) == 7

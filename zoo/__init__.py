@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # for editors and mypy; at run time __getattr__ does it
     from zoo import symmetry
     from zoo.compare import original, source_of
     from zoo.errors import ZooError
-    from zoo.hub import open_zoo, pull, push
+    from zoo.hub import fetch_model, locate, open_zoo, pull, push
     from zoo.importers import import_zoo
     from zoo.machine import set_threads
     from zoo.making.builder import build, build_on_cluster
@@ -54,9 +54,11 @@ _HOMES = {
     "canonical": "zoo.symmetry",
     "collate": "zoo.reader",
     "coordinates": "zoo.nets",
+    "fetch_model": "zoo.hub",
     "fit": "zoo.making.fitting",
     "forward": "zoo.nets",
     "import_zoo": "zoo.importers",
+    "locate": "zoo.hub",
     "merge": "zoo.making.merging",
     "normalisation": "zoo.stats",
     "open_zoo": "zoo.hub",

@@ -1,6 +1,7 @@
 """Sets networks beside what they were fitted to, for cards, `show` and `verify`."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from zoo import machine, nets, storage
+from zoo import machine, nets
 from zoo.errors import ZooError
 from zoo.figures import Samples, accuracy_figure, sample_grid, wave_grid
+from zoo.hub.arrival import Found, files_of, find
 from zoo.objectives import Objective, objective, open_source, raw_items
-from zoo.reader import Row, open_zoo
+from zoo.reader import Batch, Row, Zoo, open_zoo
 from zoo.recipes import ImageRecipe, SineRecipe, recipe_from_json
-from zoo.shards import Index, read_index
+from zoo.shards import Index, check_file
 from zoo.sources import ImageSource, SineSource, load_images
+from zoo.table import shards_of
 from zoo.weights import Weights
 
 
@@ -141,6 +144,26 @@ def samples(
     return Samples(pictures[0], pictures[1], captions)
 
 
+def _random_rows(found: Found, split: str, count: int, seed: int) -> Batch:
+    """Random networks of a split; of a zoo elsewhere only the shards come that hold them."""
+    listed = shards_of(found.index, split)
+    sizes = np.array([shard.rows for shard in listed])
+    rows = int(sizes.sum())
+    chosen = np.random.default_rng(seed).choice(rows, min(count, rows), replace=False)
+    chosen.sort()
+    places = np.searchsorted(np.cumsum(sizes), chosen, side="right")
+    used = np.unique(places)
+    few = tuple(listed[place] for place in used)
+    folder = found.bring(few)
+    for shard in few:
+        if wrong := check_file(folder, shard, hashes=False):
+            raise ZooError(wrong)
+    # Where each shard begins among all of them, and among those that are used.
+    before, after = np.cumsum(sizes) - sizes, np.cumsum(sizes[used]) - sizes[used]
+    networks = Zoo(folder, split, replace(found.index, shards=few))
+    return networks.batch(chosen - before[places] + after[np.searchsorted(used, places)])
+
+
 def draw(
     path: str | Path,
     out: str | Path,
@@ -150,6 +173,7 @@ def draw(
     seed: int = 0,
     data_root: str | Path | None = None,
     source: str | None = None,
+    revision: str | None = None,
 ) -> None:
     """Write a picture of random networks beside their originals, with their quality.
 
@@ -157,10 +181,11 @@ def draw(
     runs or by pair of classes.
 
     Args:
-        path: a folder or a URL.
+        path: a folder, a URL or a repository, of which only what is drawn is fetched.
         split: None takes the last one that the zoo has.
         count: networks.
         source: what the source is opened by, if it does not lie where it lay.
+        revision: branch, tag or commit of a repository.
 
     Raises:
         ValueError: for an unknown split, or a count below 1.
@@ -169,25 +194,20 @@ def draw(
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
     machine.limit_torch()
-    if storage.is_url(path):
-        index = storage.read_index(str(path))
-    else:
-        index = read_index(storage.folder_of(path))
+    found_zoo = find(path, revision)
+    index = found_zoo.index
     _refuse_imported(index)
     split = split or list(index.splits)[-1]
-    networks = open_zoo(storage.local_copy(path, split), split)
     recipe = recipe_from_json(index.recipe)
     if not isinstance(recipe, ImageRecipe | SineRecipe):
+        networks = open_zoo(found_zoo.bring(files_of(index, split)), split)
         wanted = ("index", "step", "class_a", "class_b", "test_accuracy")
         found = {name: networks.column(name) for name in wanted if name in networks.columns}
         accuracy_figure(Path(out), {networks.split: found}, index.columns)
         return
     opened = source_of(index, data_root, source)
     goal = objective(recipe, opened)
-    chosen = np.random.default_rng(seed).choice(
-        len(networks), min(count, len(networks)), replace=False
-    )
-    weights, columns = networks.batch(np.sort(chosen))
+    weights, columns = _random_rows(found_zoo, split, count, seed)
     arrays = {name: tensor.numpy() for name, tensor in columns.items()}
     for name, tensor in weights.tensors().items():
         arrays[name] = tensor.numpy()

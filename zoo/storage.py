@@ -16,11 +16,10 @@ whoever fits it on one kind of CPU, so even then only shards from mixed CPUs may
 with another sha256 than the index says, which `wszoo verify` finds. Two drivers that displace a
 dead one within the same second may both go on for half a minute, to the same effect.
 
-`local_copy` brings a zoo from a URL into a cache, each file held against its sha256.
+`zoo.hub.locate` brings a zoo from a URL into a cache.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -34,10 +33,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo import locks, schema, shards
-from zoo.errors import ZooError
+from zoo import schema, shards
+from zoo.errors import ZooError, safe_line
 from zoo.shards import File, Index
-from zoo.table import shards_of
 
 BEAT_S = 30.0
 STALE_S = 300.0
@@ -45,6 +43,8 @@ STALE_S = 300.0
 SETTLE_S = 1.0
 # Small files that are read at once; as many as s3fs asks for side by side.
 BATCH = 128
+# Bytes of a file that are in memory while it is copied.
+PIECE = 8 << 20
 EXTRAS = {"s3": "wszoo[s3]", "s3a": "wszoo[s3]", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs"}
 
 
@@ -126,8 +126,12 @@ class Place(ABC):
         """Remove a file or folder, if it is there."""
 
     @abstractmethod
-    def fetch(self, name: str, path: Path) -> None:
-        """Copy a file to a path of this machine."""
+    def fetch(self, name: str, path: Path, most: int | None = None) -> None:
+        """Copy a file to a path of this machine.
+
+        Raises:
+            ZooError: if it has more than `most` bytes; no more are read. None is for one's own.
+        """
 
     @abstractmethod
     def staged(self, name: str) -> contextlib.AbstractContextManager[Path]:
@@ -157,6 +161,17 @@ class Place(ABC):
     def write_json(self, name: str, plain: Any) -> None:
         """Write JSON as `shards.write_json` does."""
         self.write(name, (json.dumps(plain, indent=1, allow_nan=False) + "\n").encode())
+
+
+def _copy(read: Callable[[int], bytes], path: Path, most: int | None, name: str) -> None:
+    """Write what is read to a file; ZooError as soon as it is more than `most` bytes."""
+    size = 0
+    with path.open("wb") as file:
+        while content := read(PIECE):
+            size += len(content)
+            if most is not None and size > most:
+                raise ZooError(f"{name} has more than {most:,} bytes; at most those are read")
+            file.write(content)
 
 
 class Folder(Place):
@@ -233,8 +248,11 @@ class Folder(Place):
         else:
             path.unlink(missing_ok=True)
 
-    def fetch(self, name: str, path: Path) -> None:
-        shutil.copyfile(self.path / name, path)
+    def fetch(self, name: str, path: Path, most: int | None = None) -> None:
+        if not (self.path / name).exists():
+            raise FileNotFoundError(name)
+        with schema.open_plain(self.path / name) as file:
+            _copy(file.read, path, most, str(self.path / name))
 
     @contextlib.contextmanager
     def staged(self, name: str) -> Iterator[Path]:
@@ -289,12 +307,17 @@ class Remote(Place):
         return self.url.rpartition("/")[2]
 
     def _call(self, method: str, *given: Any, **named: Any) -> Any:
-        try:
+        with self._explaining():
             return getattr(self.files, method)(*given, **named)
+
+    @contextlib.contextmanager
+    def _explaining(self) -> Iterator[None]:
+        try:
+            yield
         except (FileNotFoundError, FileExistsError):
             raise
         except Exception as error:
-            what = " ".join(str(error).split())[:300] or type(error).__name__
+            what = safe_line(error, 300) or type(error).__name__
             raise ZooError(
                 f"{self.url}: {what}; what is finished is kept: run the same command again"
             ) from error
@@ -345,8 +368,16 @@ class Remote(Place):
         with contextlib.suppress(FileNotFoundError):
             self._call("rm", self._key(name), recursive=True)
 
-    def fetch(self, name: str, path: Path) -> None:
-        self._call("get_file", self._key(name), str(path))
+    def fetch(self, name: str, path: Path, most: int | None = None) -> None:
+        with self._explaining():
+            file = self.files.open(self._key(name), "rb")
+        with file:
+
+            def read(size: int) -> bytes:
+                with self._explaining():
+                    return file.read(size)
+
+            _copy(read, path, most, f"{self.url}/{name}")
 
     @contextlib.contextmanager
     def staged(self, name: str) -> Iterator[Path]:
@@ -503,101 +534,22 @@ def _runs(pid: int) -> bool:
 # ---- reading
 
 
-def read_index(url: str) -> Index:
-    """The index of a finished zoo at a URL; nothing else is fetched.
+def read_index(where: Place) -> tuple[bytes, Index]:
+    """The index of a finished zoo, also as it stands there; nothing else is fetched.
 
     Raises:
         ZooError: if there is none, or it is not readable as one.
     """
-    where = place(url)
-    try:
-        return Index.from_json(where.read_json(shards.INDEX_FILE))
-    except FileNotFoundError:
-        pass
+    with tempfile.TemporaryDirectory(prefix="wszoo-") as folder:
+        path = Path(folder) / shards.INDEX_FILE
+        try:
+            where.fetch(shards.INDEX_FILE, path, schema.JSON_BYTES)
+        except FileNotFoundError:
+            pass
+        else:
+            content = path.read_bytes()
+            return content, Index.from_json(schema.parse(content, f"{where}/{shards.INDEX_FILE}"))
     with contextlib.suppress(FileNotFoundError):  # what a bucket that is not there raises
         if where.sizes(shards.BUILD_FOLDER):
-            raise ZooError(f"{url} is not finished; the command that makes it goes on")
-    raise ZooError(f"{url} is not a zoo: it has no {shards.INDEX_FILE}")
-
-
-def local_copy(
-    path: str | Path, split: str | None = None, texts: bool = False, cache: Path | None = None
-) -> Path:
-    """The folder of a zoo on this machine; of a URL, a copy that was checked.
-
-    A file of a URL is fetched once and held against the sha256 of the index; the copy
-    lies in the cache of `huggingface_hub` ($HF_HOME/assets/wszoo).
-
-    Args:
-        path: a folder is handed back.
-        split: only the shards of this one; None takes all, and their Parquet views.
-        texts: also card and figures, which `push` sends.
-        cache: the folder of the copy, if not the one in the cache.
-
-    Raises:
-        ZooError: if there is no finished zoo, or a file is missing or damaged.
-        ValueError: for a URL that fsspec does not know, or a split that the zoo lacks.
-    """
-    if not is_url(path):
-        return folder_of(path)
-    url = str(path).rstrip("/")
-    index = read_index(url)
-    where = place(url)
-    if cache is None:
-        from huggingface_hub import cached_assets_path
-
-        digest = hashlib.sha256(url.encode()).hexdigest()[:16]
-        cache = cached_assets_path("wszoo", namespace="copies", subfolder=digest)
-        # Its name is part of what a zoo says of itself.
-        cache = Path(cache) / (where.name or "zoo")
-    chosen = index.shards
-    if split is not None:
-        chosen = tuple(shards_of(index, split))
-    files: list[File] = [*chosen]
-    if split is None:
-        files += [shard.parquet for shard in chosen if shard.parquet]
-    files += [index.stats] if index.stats else []
-    cache.mkdir(parents=True, exist_ok=True)
-    with locks.held(cache.with_name(f"{cache.name}.lock"), wait=True):
-        note = cache.with_name(f"{cache.name}.json")
-        known = shards.read_json(note) if note.is_file() else {}
-        try:
-            for file in files:
-                here = cache / file.file
-                if here.is_file() and known.get(file.file) == [file.sha256, *_stamp(here)]:
-                    continue
-                with _arriving(where, url, file.file, here) as temporary:
-                    size = temporary.stat().st_size
-                    if size != file.bytes or shards.sha256(temporary) != file.sha256:
-                        raise ZooError(
-                            f"{url}/{file.file} does not have the sha256 of the index: its "
-                            "content has changed"
-                        )
-                known[file.file] = [file.sha256, *_stamp(here)]
-        finally:
-            shards.write_json(note, known)
-        names = ["README.md"] if texts else []
-        if texts:
-            shutil.rmtree(cache / "figures", ignore_errors=True)
-            names += sorted(name for name in where.sizes("figures") if name.endswith(".png"))
-        for name in names:
-            with _arriving(where, url, name, cache / name):
-                pass
-        shards.write_index(cache, index)
-    return cache
-
-
-@contextlib.contextmanager
-def _arriving(where: Place, url: str, name: str, path: Path) -> Iterator[Path]:
-    with shards.replacing(path) as temporary:
-        try:
-            where.fetch(name, temporary)
-        except FileNotFoundError:
-            raise ZooError(f"{url}/{name} is missing, though the zoo has it") from None
-        yield temporary
-
-
-def _stamp(path: Path) -> list[int]:
-    """What changes when a file is written to."""
-    state = path.stat()
-    return [state.st_size, state.st_mtime_ns]
+            raise ZooError(f"{where} is not finished; the command that makes it goes on")
+    raise ZooError(f"{where} is not a zoo: it has no {shards.INDEX_FILE}")

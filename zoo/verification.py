@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from zoo import engines, machine, nets, shards, storage, table
+from zoo import engines, machine, nets, shards, table
 from zoo.compare import evaluate, source_of
 from zoo.engines import classifiers
 from zoo.errors import ZooError
+from zoo.hub.arrival import AtUrl, Here, find
+from zoo.hub.client import HubError
 from zoo.making.fitting import Rows, fit_rows
 from zoo.making.plan import cpu_kind, package_versions, plan_rows
 from zoo.objectives import Objective, objective, raw_items, target_columns
@@ -56,11 +58,13 @@ def verify(
     seed: int = 0,
     device: str = "cpu",
     source: str | None = None,
+    revision: str | None = None,
 ) -> Iterator[Check]:
     """Check a zoo, yielding each check as it is done.
 
     Args:
-        path: its folder; from a URL every file is fetched anew to be checked.
+        path: its folder; from a URL every file is fetched anew to be checked; of a zoo on the
+            Hub all that is not in the cache yet, and what is there is hashed again.
         samples: rows whose pictures are rendered again and held against their quality.
         refit: rows that are fitted again. On the engine, kind of CPU and package
             versions of the index the bytes must be equal, elsewhere and on a GPU the PSNR
@@ -69,16 +73,20 @@ def verify(
         seed: of the choice of rows.
         source: what the source is opened by, such as "imagefolder:PATH"; None takes what the
             folder remembers, else the name in the index.
+        revision: branch, tag or commit of a zoo on the Hub.
 
     Raises:
         ZooError: if there is no zoo, its index is unreadable, or its source is missing.
     """
     machine.limit_torch()
-    if storage.is_url(path):
-        storage.read_index(str(path))
+    found = find(path, revision)
+    if not isinstance(found, Here):
         with tempfile.TemporaryDirectory(prefix="wszoo-") as scratch:
             try:
-                folder = storage.local_copy(path, cache=Path(scratch) / "zoo")
+                cache = {"cache": Path(scratch) / "zoo"} if isinstance(found, AtUrl) else {}
+                folder = found.bring(found.index.files, **cache)
+            except HubError:  # which says nothing about the zoo
+                raise
             except ZooError as error:
                 yield Check("files", False, str(error))
                 return
@@ -86,8 +94,7 @@ def verify(
             settings["source"] = source
             yield from verify(folder, samples=samples, refit=refit, **settings)
         return
-    folder = storage.folder_of(path)
-    index = shards.read_index(folder)
+    folder, index = found.folder, found.index
     yield _check_files(folder, index)
     damaged = [s for s in index.shards if shards.check_file(folder, s, hashes=False)]
     if damaged:

@@ -5,9 +5,10 @@ repository is held against its index before anything reads it. No token is print
 stored; it lives where `hf auth login` put it.
 """
 
-from zoo.hub.arrival import download, open_zoo, remote_index
+from zoo.hub.arrival import Found, fetch_model, files_of, find, locate, open_zoo
 from zoo.hub.pulling import pull
 from zoo.hub.pushing import Pushed, push
 from zoo.hub.trust import is_repo_id
 
-__all__ = ["Pushed", "download", "is_repo_id", "open_zoo", "pull", "push", "remote_index"]
+__all__ = ["Found", "Pushed", "fetch_model", "files_of", "find", "is_repo_id"]
+__all__ += ["locate", "open_zoo", "pull", "push"]

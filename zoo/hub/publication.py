@@ -16,13 +16,11 @@ from typing import Any
 from zoo import files, shards, table
 from zoo.errors import ZooError
 from zoo.hub import trust
-from zoo.hub.trust import CARD_FILE
+from zoo.hub.trust import CARD_FILE, TEXT_BYTES
 from zoo.shards import INDEX_FILE, File, Index
 
 # The Hub's limits; a commit may hold 25,000 large files, which two full folders fit in.
 FOLDER_FILES = 10_000
-# Of a card, or of another text.
-TEXT_BYTES = 64 << 20
 
 _OF_MODELS = re.compile(
     r"(?:[A-Za-z0-9_][\w.-]*/)*(?:LICENSE|[A-Za-z0-9_][\w.-]*\.(?:safetensors|jsonl?|md|txt))",

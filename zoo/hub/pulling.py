@@ -6,8 +6,9 @@ whole.
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from zoo import locks, shards, table
 from zoo.errors import ZooError
@@ -65,35 +66,54 @@ def pull(
             )
         if tree[INDEX_FILE].size > trust.INDEX_BYTES:
             raise ZooError(f"{repo_id}: {INDEX_FILE} has {tree[INDEX_FILE].size} bytes, no index")
+        texts = _texts(repo_id, tree)
         with shards.one_writer(folder), _staging(folder) as staging:
-            path = client.fetch(repo_id, INDEX_FILE, commit, staging)
+            path = client.fetch(repo_id, INDEX_FILE, commit, most=trust.INDEX_BYTES, folder=staging)
             index = trust.read_index(repo_id, path)
             chosen = index.shards if split is None else tuple(table.shards_of(index, split))
             views = [shard.parquet for shard in chosen if shard.parquet]
             files: list[File] = [*chosen, *views, *([index.stats] if index.stats else [])]
             trust.check_against(repo_id, files, tree)
             _make_room(folder, path, overwrite)
+            missing = [file for file in files if shards.check_file(folder, file, hashes=True)]
             total = sum(file.bytes for file in files)
-            done = 0
+            done = total - sum(file.bytes for file in missing)
             report(done, total)
-            for file in files:
-                if shards.check_file(folder, file, hashes=True):
-                    arrived = client.fetch(repo_id, file.file, commit, staging)
-                    if wrong := shards.check_file(staging, file, hashes=True):
-                        raise ZooError(f"{repo_id}: {wrong}")
-                    if isinstance(file, shards.Shard):
-                        table.map_shard(staging, index, file)
-                    elif file.file.endswith(".safetensors"):
-                        shards.read_tensors(arrived)
-                    _move(arrived, folder / file.file)
+            for file, arrived in client.fetch_all(repo_id, missing, commit, staging):
+                _check(repo_id, staging, index, file)
+                _move(arrived, folder / file.file)
                 done += file.bytes
                 report(done, total)
-            for name in sorted(tree):
-                if name == CARD_FILE or trust.FIGURE.fullmatch(name):
-                    _move(client.fetch(repo_id, name, commit, staging), folder / name)
+            for name in texts:
+                text = client.fetch(repo_id, name, commit, most=trust.TEXT_BYTES, folder=staging)
+                _move(text, folder / name)
             _remove_strays(folder, index)
             _move(path, folder / INDEX_FILE)
     return index
+
+
+def _texts(repo_id: str, tree: Mapping[str, Any]) -> list[str]:
+    """Card and pictures of a repository, which its index does not vouch for."""
+    names = sorted(name for name in tree if name == CARD_FILE or trust.FIGURE.fullmatch(name))
+    if len(names) > trust.PICTURES:
+        raise ZooError(f"{repo_id} has {len(names):,} pictures; a zoo has {trust.PICTURES} at most")
+    for name in names:
+        if tree[name].size > trust.TEXT_BYTES:
+            raise ZooError(
+                f"{repo_id}: {name} has {tree[name].size:,} bytes; at most {trust.TEXT_BYTES:,} "
+                "are fetched"
+            )
+    return names
+
+
+def _check(repo_id: str, staging: Path, index: Index, file: File) -> None:
+    """ZooError unless a file that arrived is what the index says, and opens as such."""
+    if wrong := shards.check_file(staging, file, hashes=True):
+        raise ZooError(f"{repo_id}: {wrong}")
+    if isinstance(file, shards.Shard):
+        table.map_shard(staging, index, file)
+    elif file.file.endswith(".safetensors"):
+        shards.read_tensors(staging / file.file)
 
 
 @contextlib.contextmanager
@@ -108,7 +128,7 @@ def _staging(folder: Path) -> Iterator[Path]:
     except BaseException:
         parts = [folder / INDEX_FILE, folder / "weights", folder / "data"]
         if whole and ((folder / INDEX_FILE).exists() or not any(p.exists() for p in parts)):
-            shutil.rmtree(staging)
+            shutil.rmtree(staging, ignore_errors=True)
         raise
     shutil.rmtree(staging)
 

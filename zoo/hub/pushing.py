@@ -19,7 +19,7 @@ from typing import Any
 
 from zoo import shards, storage
 from zoo.errors import ZooError
-from zoo.hub import client, publication, trust
+from zoo.hub import arrival, client, publication, trust
 from zoo.hub.client import Progress
 from zoo.hub.publication import Upload
 from zoo.hub.trust import CARD_FILE
@@ -106,7 +106,7 @@ def push(
     from huggingface_hub import constants, get_token
 
     trust.check_name(repo_id)
-    folder = storage.local_copy(path, texts=True)
+    folder = _folder_of(path)
     report = progress or (lambda done, total: None)
     kind = "dataset" if publication.is_zoo(folder) else "model"
     lock = folder / shards.LOCK_FILE
@@ -131,6 +131,14 @@ def push(
         return _Push(folder, repo_id, kind, revision, create_pr).run(
             files, url, public, message, dry_run, report
         )
+
+
+def _folder_of(path: str | Path) -> Path:
+    """The folder itself, or a checked copy of a zoo at a URL, card and pictures too."""
+    if not storage.is_url(path):
+        return storage.folder_of(path)
+    zoo = arrival.AtUrl(str(path))
+    return zoo.bring(zoo.index.files, texts=True)
 
 
 class _Push:

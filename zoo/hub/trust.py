@@ -10,12 +10,18 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from zoo import shards, table
+from zoo import schema, shards, table
 from zoo.errors import ZooError
 from zoo.shards import INDEX_FILE, File, Index
 
 CARD_FILE = "README.md"
-INDEX_BYTES = 256 << 20
+INDEX_BYTES = schema.JSON_BYTES
+# Of a card, or of another text or picture.
+TEXT_BYTES = 64 << 20
+# Pictures of a card.
+PICTURES = 100
+# Of one file of a trained model.
+MODEL_BYTES = 8 << 30
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
 _PART = re.compile(r"[A-Za-z0-9_][\w.-]*", re.ASCII)
