@@ -31,6 +31,20 @@ def prepare_badly():
     raise ValueError("no such device")
 
 
+class Odd(Exception):
+    """One that cannot be sent: it is made of two arguments, and keeps one."""
+
+    def __init__(self, first, second):
+        super().__init__(f"task {first} and {second}")
+
+
+def prepare_oddly():
+    def job(value: int) -> None:
+        raise Odd(value, 2)
+
+    return job
+
+
 def prepare_to_die(fatal: int):
     def job(value: int) -> int:
         if value == fatal:
@@ -87,9 +101,16 @@ def test_a_task_that_raises_raises_here(count):
         found.extend(workers.run(prepare, (0, 3), ((value,) for value in range(20)), count))
 
 
-def test_a_worker_that_cannot_start_raises_here():
+@MODES
+def test_a_worker_that_cannot_start_raises_here(count):
     with pytest.raises(ValueError, match="no such device"):
-        list(workers.run(prepare_badly, (), [(1,)], 1))
+        list(workers.run(prepare_badly, (), [(1,)], count))
+
+
+@MODES
+def test_an_error_of_any_class_is_told(count):
+    with pytest.raises((Odd, RuntimeError), match="task 1 and 2"):
+        list(workers.run(prepare_oddly, (), [(1,)], count))
 
 
 @MODES
@@ -104,8 +125,18 @@ def test_tasks_that_cannot_be_made_raise_here(count):
 
 
 def test_a_killed_worker_is_one_line():
-    with pytest.raises(ZooError, match=r"^a worker process died .*again to go on, .*--workers$"):
+    line = r"^a worker process died \(ended by SIGKILL, often for lack of memory\); .*--workers$"
+    with pytest.raises(ZooError, match=line):
         list(workers.run(prepare_to_die, (3,), ((value,) for value in range(10)), 2))
+
+
+def test_a_machine_without_semaphores_is_told_so(monkeypatch):
+    def context(_):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(multiprocessing, "get_context", context)
+    with pytest.raises(ZooError, match=r"cannot be started here .*; fit with one, --workers 1"):
+        list(workers.run(prepare, (0,), [(1,)], 2))
 
 
 @MODES
@@ -183,3 +214,58 @@ def test_workers_die_with_a_killed_parent(tmp_path: Path):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(parent.pid, signal.SIGKILL)
         parent.communicate()
+
+
+# --- scripts that cannot be imported ------------------------------------------------------
+
+UNGUARDED = """
+import sys
+import zoo
+
+zoo.build("dws", "digits", sys.argv[1], limit=8, workers=2)
+print("done")
+"""
+
+
+def _run(words: list[str], text: str | None = None) -> subprocess.CompletedProcess:
+    root = Path(__file__).parents[1]
+    return subprocess.run(
+        [sys.executable, *words],
+        input=text,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(root)},
+        timeout=300,
+        check=False,
+    )
+
+
+def test_a_script_without_a_main_guard_is_told_so(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED)
+    done = _run([str(script), str(tmp_path / "zoo")])
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.splitlines()[-1] == (
+        f"ValueError: several workers import the script that starts them, {script}: put its main "
+        'code under `if __name__ == "__main__":`, or use one worker'
+    )
+    assert done.stderr.count("Traceback") == 1  # the workers are silent
+
+
+def test_a_script_from_stdin_is_told_so_before_anything_is_written(tmp_path):
+    done = _run(["-", str(tmp_path / "zoo")], UNGUARDED)
+    assert done.returncode == 1
+    assert "ValueError: several workers import the script" in done.stderr
+    assert "it is no file (<stdin>): save it as one and put its main code" in done.stderr
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_scripts_that_are_no_file_may_have_one_worker_and_guarded_ones_several(tmp_path):
+    one = UNGUARDED.replace("workers=2", "workers=1, threads=1")
+    assert _run(["-", str(tmp_path / "one")], one).stdout == "done\n"
+    script = tmp_path / "script.py"
+    lines = UNGUARDED.replace("zoo.build", 'if __name__ == "__main__":\n    zoo.build')
+    script.write_text(lines.replace("print", "    print"))
+    done = _run([str(script), str(tmp_path / "two")])
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr

@@ -20,6 +20,7 @@ from zoo.making.cluster import Cluster, checked, fit_on_cluster
 from zoo.making.plan import Settings, plan_zoo
 from zoo.making.progress import Progress
 from zoo.making.site import Site, make, refuse_foreign
+from zoo.making.workers import refuse_no_file, refuse_unguarded
 from zoo.recipes import AnyRecipe
 from zoo.shards import Index
 from zoo.sources import ImageSource, SineSource
@@ -97,10 +98,13 @@ def build(
         ZooError: if someone else writes there, the disk, the cluster or the store fails,
             or a shard failed too often.
     """
+    refuse_unguarded()
     if type(workers) is not int or workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
     if workers > MOST_WORKERS:
         raise ValueError(f"workers must be at most {MOST_WORKERS}, got {workers}")
+    if workers > 1:
+        refuse_no_file()
     if threads is not None:
         machine.checked_threads(threads)
     if cluster is not None:
