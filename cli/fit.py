@@ -11,9 +11,11 @@ from cli import progress
 from cli.options import (
     INRS,
     TRAINED,
+    FolderPath,
     data_root,
     fitting,
     given_fields,
+    overwrite,
     recipe_options,
     storage,
     threads,
@@ -74,37 +76,14 @@ def fit_trajectories(source: str, **values: Any) -> None:
     _fit("fit-trajectories", source, **values)
 
 
-def _fit(
-    command: str,
-    source: str,
-    recipe: str | None,
-    out: Path | str | None,
-    limit: int | None,
-    seed: int,
-    shard_rows: int | None,
-    workers: int,
-    engine: str,
-    device: str,
-    data_root: Path | None,
-    overwrite: bool,
-    no_parquet: bool,
-    part: str | None,
-    cluster: str | None,
-    dtype: str = "float32",
-    cpus_per_task: float | None = None,
-    gpus_per_task: float | None = None,
-    in_flight: int | None = None,
-    **values: Any,
-) -> None:
+def _fit(command: str, source: str, **given: Any) -> None:
     """Run the recipe that the options of a command describe."""
     from zoo import recipes, sources
 
     source = sources.resolve(source)
-    tasks: dict[str, Any] = {"cpus": cpus_per_task, "gpus": gpus_per_task, "in_flight": in_flight}
-    tasks = {name: value for name, value in tasks.items() if value is not None}
-    _check_cluster(cluster, bool(tasks), out, workers, part)
-    chosen = recipes.recipe(recipe, source, command, **given_fields(values))
-    folder = out
+    tasks = _tasks(given)
+    chosen = recipes.recipe(given["recipe"], source, command, **given_fields(given))
+    folder, part = given["out"], given["part"]
     if folder is None:
         folder = Path("zoos") / zoo_name(source, chosen.name)
         if part is not None:
@@ -112,70 +91,89 @@ def _fit(
 
     from zoo.making.builder import build
     from zoo.making.cluster import Cluster
-    from zoo.making.progress import Progress
 
-    begun = time.monotonic()
-    last: list[Progress] = []
-
-    def report(state: Progress) -> None:
-        last[:] = [state]
-        words = []
-        if state.psnr_db is not None:
-            words.append(f"{state.psnr_db:.2f} dB")
-        if state.accuracy is not None:
-            words.append(f"accuracy {state.accuracy:.3f}")
-        words += _of_nodes(state, time.monotonic() - begun)
-        meter.update(state.done, state.total, words=", ".join(words), found=state.fitted == 0)
-
-    def how_to_go_on() -> str:
-        if isinstance(folder, Path) and not folder.is_dir():
-            return "nothing is fitted yet. Run the same command again to begin."
-        cancelled = "its tasks are cancelled; " if cluster else ""
-        return (
-            f"{cancelled}what is finished is kept in {folder}. Run the same command again to go on."
+    passed_on = (
+        *("limit", "seed", "shard_rows", "workers", "engine", "device", "data_root"),
+        *("overwrite", "part"),
+    )
+    settings = {name: given[name] for name in passed_on}
+    meter = _Meter(folder, tasks is not None)
+    with progress.shown(f"{folder}", "net", meter.how_to_go_on) as meter.shown:
+        index = build(
+            chosen,
+            source,
+            folder,
+            **settings,
+            parquet=not given["no_parquet"],
+            dtype=given.get("dtype", "float32"),
+            cluster=None if tasks is None else Cluster(**tasks),
+            progress=meter.update,
+            warn=progress.tell,
         )
-
-    settings: dict[str, Any] = {
-        "limit": limit,
-        "seed": seed,
-        "shard_rows": shard_rows,
-        "engine": engine,
-        "device": device,
-        "data_root": data_root,
-        "overwrite": overwrite,
-        "parquet": not no_parquet,
-        "dtype": dtype,
-        "progress": report,
-        "warn": progress.tell,
-    }
-    with progress.shown(f"{folder}", "net", how_to_go_on) as meter:
-        on = None if cluster is None else Cluster(cluster, **tasks)
-        index = build(chosen, source, folder, workers=workers, part=part, cluster=on, **settings)
     if part is not None:
-        click.echo(
+        say(
             f"{folder}: part {part}, {len(index.shards)} shards of {index.rows:,} networks; "
             "`wszoo merge` joins the parts"
         )
         return
     _report(folder, index)
-    if last and (words := _of_nodes(last[0], time.monotonic() - begun)):
-        click.echo(f"fitted by {', '.join(words)}", err=True)
+    if words := meter.nodes():
+        say(f"fitted by {', '.join(words)}", err=True)
 
 
-def _check_cluster(
-    cluster: str | None, tasks: bool, out: Path | str | None, workers: int, part: str | None
-) -> None:
-    """Refuse options that belong to the other way of fitting."""
-    if cluster is None:
-        from zoo.storage import is_url
+def _tasks(given: dict[str, Any]) -> dict[str, Any] | None:
+    """What each task of a cluster asks for, None without one.
 
-        if tasks:
-            raise ValueError("--cpus-per-task, --gpus-per-task and --in-flight want a --cluster")
-        if is_url(out):
-            raise ValueError(f"{out} is written by the tasks of a cluster: add --cluster local")
-    elif workers != 1 or part is not None:
-        name = "--shards" if part is not None else "--workers"
-        raise ValueError(f"{name} is for a fit without --cluster")
+    Raises:
+        ValueError: for options that belong to the other way of fitting.
+    """
+    from zoo.storage import is_url
+
+    named = {"cpus": "cpus_per_task", "gpus": "gpus_per_task", "in_flight": "in_flight"}
+    tasks = {name: given[option] for name, option in named.items() if given[option] is not None}
+    if given["cluster"] is not None:
+        for option, name, default in (("workers", "--workers", 1), ("part", "--shards", None)):
+            if given[option] != default:
+                raise ValueError(f"{name} is for a fit without --cluster")
+        return {"address": given["cluster"], **tasks}
+    if tasks:
+        raise ValueError("--cpus-per-task, --gpus-per-task and --in-flight want a --cluster")
+    if is_url(given["out"]):
+        raise ValueError(
+            f"{given['out']} is written by the tasks of a cluster: add --cluster local"
+        )
+    return None
+
+
+class _Meter:
+    """What the progress line says of a fit, and the last line of one that was stopped."""
+
+    def __init__(self, folder: Path | str, clustered: bool):
+        self.folder, self.clustered = folder, clustered
+        self.begun = time.monotonic()
+        self.last: Progress | None = None
+        self.shown: Any = None
+
+    def update(self, state: "Progress") -> None:
+        self.last = state
+        words = []
+        if state.psnr_db is not None:
+            words.append(f"{state.psnr_db:.2f} dB")
+        if state.accuracy is not None:
+            words.append(f"accuracy {state.accuracy:.3f}")
+        words += self.nodes()
+        self.shown.update(state.done, state.total, words=", ".join(words), found=state.fitted == 0)
+
+    def nodes(self) -> list[str]:
+        """Throughput of each node of a cluster."""
+        return _of_nodes(self.last, time.monotonic() - self.begun) if self.last else []
+
+    def how_to_go_on(self) -> str:
+        if isinstance(self.folder, Path) and not self.folder.is_dir():
+            return "nothing is fitted yet. Run the same command again to begin."
+        cancelled = "its tasks are cancelled; " if self.clustered else ""
+        kept = f"what is finished is kept in {self.folder}"
+        return f"{cancelled}{kept}. Run the same command again to go on."
 
 
 def _of_nodes(state: "Progress", seconds: float) -> list[str]:
@@ -231,14 +229,12 @@ def zoo_name(source: str, recipe: str) -> str:
 
 @click.command()
 @click.argument("parts", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the zoo.")
+@click.option("--out", type=FolderPath(), required=True, help="Folder of the zoo.")
 @click.option("--check", is_flag=True, help="Also compare the sha256 of files that are linked.")
-@click.option("--overwrite", is_flag=True, help="Throw away the zoo in --out first.")
+@overwrite
 @threads
 @data_root
-def merge(
-    parts: tuple[Path, ...], out: Path, check: bool, overwrite: bool, data_root: Path | None
-) -> None:
+def merge(parts: tuple[Path, ...], out: Path, check: bool, **settings: Any) -> None:
     """Join PARTS, folders that fits with --shards made, into the zoo in --out.
 
     The result equals that of one fit of everything. The parts are left as they are; their
@@ -246,12 +242,7 @@ def merge(
     """
     from zoo.making.merging import merge as join
 
-    def warn(line: str) -> None:
-        click.echo(line, err=True)
-
-    index = join(
-        parts, out, data_root=data_root, check_hashes=check, overwrite=overwrite, warn=warn
-    )
+    index = join(parts, out, check_hashes=check, warn=progress.tell, **settings)
     _report(out, index)
 
 

@@ -63,7 +63,34 @@ class PathOrUrl(click.ParamType):  # type: ignore[type-arg]
     name = "path"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return value if isinstance(value, Path) or "://" in value else Path(value)
+        if isinstance(value, Path):
+            return value
+        if not value:
+            self.fail("it is empty; name a folder", param, ctx)
+        return value if "://" in value else Path(value)
+
+
+class FolderPath(click.ParamType):  # type: ignore[type-arg]
+    """A folder that is there or is to be made; an empty word is none."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if not isinstance(value, Path) and not value:
+            self.fail("it is empty; name a folder", param, ctx)
+        path = Path(value)
+        if path.exists() and not path.is_dir():
+            self.fail(f"{value!r} is a file, not a folder", param, ctx)
+        return path
+
+
+def overwrite(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Whether a zoo that is there is to be replaced."""
+    return click.option(
+        "--overwrite",
+        is_flag=True,
+        help="Replace the zoo in --out; it stays until the new one is finished.",
+    )(command)
 
 
 zoo_path = click.argument("path", type=PathOrUrl())
@@ -202,7 +229,7 @@ def fitting(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Networks of a shard.  [default: about 24 MB]",
         ),
         click.option(
-            "--workers", type=number(least=1), default=1, show_default=True,
+            "--workers", type=number(least=1, most=256), default=1, show_default=True,
             help="Processes that share the cores; 1 is fastest with the cpu engine.",
         ),
         click.option(
@@ -215,7 +242,7 @@ def fitting(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         threads,
         data_root,
-        click.option("--overwrite", is_flag=True, help="Throw away the zoo in --out first."),
+        overwrite,
         click.option("--no-parquet", is_flag=True, help="Leave out the view for load_dataset."),
         click.option(
             "--shards", "part", metavar="A-B/N",

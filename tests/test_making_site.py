@@ -503,6 +503,41 @@ def test_tasks_that_contradict_are_not_taken(digits, quick, made, tmp_path):
     assert contents(out) == contents(made / "old" / "zoo")
 
 
+def test_what_is_no_file_is_neither_read_nor_waited_for(half, digits, quick, made, tmp_path):
+    def damage(folder: Path) -> None:
+        build = folder / ".build"
+        (build / "notes" / "train-00000.safetensors").unlink()
+        os.mkfifo(build / "notes" / "train-00000.safetensors")
+        chunk(folder).unlink()
+        (build / "chunks" / "train-00002-000000-4-0123456789abcdef.safetensors").symlink_to(
+            "/dev/zero"
+        )
+
+    lines = gone_on_with(half, tmp_path / "zoo", damage)(digits, quick)
+    assert [line.partition("safetensors ")[2] for line in lines] == [
+        "is no plain file; it is not used"
+    ] * 2
+    assert contents(tmp_path / "zoo") == contents(made / "old" / "zoo")
+
+
+def test_a_pipe_for_a_plan_and_links_for_folders_are_refused(half, digits, quick, tmp_path):
+    out = tmp_path / "zoo"
+    shutil.copytree(half, out)
+    (out / ".build" / "plan.json").unlink()
+    os.mkfifo(out / ".build" / "plan.json")
+    with pytest.raises(ZooError, match=r"plan\.json: expected a plain file, it is a pipe"):
+        build(quick, digits, out, overwrite=True, **SETTINGS)
+    linked = tmp_path / "linked"
+    shutil.copytree(half, linked)
+    (linked / "weights").rename(tmp_path / "elsewhere")
+    (linked / "weights").symlink_to(tmp_path / "elsewhere")
+    before = contents(tmp_path / "elsewhere")
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match="weights is a link; a zoo's folder has folders"):
+            build(quick, digits, linked, overwrite=overwrite, **SETTINGS)
+    assert contents(tmp_path / "elsewhere") == before
+
+
 PLANS: dict[str, tuple[Callable[[str], str], str]] = {
     "cut": (lambda text: text[:-20], "plan.json: not JSON"),
     "empty": (lambda text: "", "plan.json: not JSON"),
@@ -672,6 +707,11 @@ def test_nothing_is_touched_before_all_is_checked(digits, quick, made, tmp_path)
         ("--shards", "0/2"),
         ("--cluster", "slurm"),
         ("--in-flight", "3"),
+        ("--out", ""),
+        ("--workers", "257"),
+        ("--shards", "1/0"),
+        ("--cpus-per-task", "inf", "--cluster", "local"),
+        ("--cluster", "local", "--workers", "2"),
     ):
         line_of(run("fit-inrs", "digits", "--out", out, "--overwrite", *words), 2)
         assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before, words

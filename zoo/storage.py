@@ -213,11 +213,13 @@ class Folder(Place):
         return found
 
     def read(self, names: Sequence[str]) -> Iterator[bytes]:
-        return ((self.path / name).read_bytes() for name in names)
+        return self.heads(names, -1)
 
     def heads(self, names: Sequence[str], count: int) -> Iterator[bytes]:
         for name in names:
-            with (self.path / name).open("rb") as file:
+            path = self.path / name
+            path.stat()  # which says in its own way that it is missing
+            with schema.open_plain(path) as file:
                 yield file.read(count)
 
     def write(self, name: str, content: bytes) -> None:

@@ -126,7 +126,6 @@ class _Fit:
             key, start = todo[number]
             rows = self._rows(key, start)
             fresh = int(self._fresh(rows).sum())
-            tally.add(fresh * planned.unit_rows, fitted)
             whole, machines = self._completed(rows, fitted)
             if len(rows) == planned.sizes[key]:
                 # The chunk is the whole shard: a long run is not written twice.
@@ -137,6 +136,7 @@ class _Fit:
                 if not missing[key]:
                     self._join(key)
             tally.add((len(rows) - fresh) * planned.unit_rows, None)
+            tally.add(fresh * planned.unit_rows, fitted)
             del fitted, whole  # or they would stay until the next ones are whole
 
     def _fitted(self, todo: Sequence[tuple[Key, int]]) -> Iterator[tuple[int, Fitted]]:

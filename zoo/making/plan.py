@@ -194,13 +194,13 @@ class Planned(Plan):
         first, last, of = (int(word or found[1]) for word in found.groups()) if found else (0, 0, 0)
         if not first <= last < of:
             raise ValueError(
-                f"expected shards as FIRST-LAST/PARTS, counted from 0, such as 0-99/1000, got "
-                f"{text!r}"
+                "--shards: expected shards as FIRST-LAST/PARTS, counted from 0, such as 0-99/1000, "
+                f"got {text!r}"
             )
         count = len(self.parts)
         if of > count:
             raise ValueError(
-                f"shards {text}: the zoo has {count} shards, which do not make {of} parts; ask "
+                f"--shards {text}: the zoo has {count} shards, which do not make {of} parts; ask "
                 f"for at most {count}, or for smaller ones by --shard-rows"
             )
         kept = list(self.parts)[first * count // of : (last + 1) * count // of]

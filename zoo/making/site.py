@@ -19,6 +19,8 @@ index not even while damage in it is mended: see `zoo.succession`.
 """
 
 import hashlib
+import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import asdict, dataclass, replace
@@ -362,13 +364,40 @@ class Site:
         """Every file of the place, once what a kill left half done is done or undone."""
         refuse_foreign(self.root)
         if isinstance(self.root, Folder):
-            for pattern in (".*.tmp", "*/.*.tmp", f"{BUILD_FOLDER}/**/.*.tmp"):
-                for path in self.root.path.glob(pattern):
-                    path.unlink()
+            self._sweep(self.root.path)
         self.settled = succession.settle(self.root)
         if self.settled:
             self.warn(f"{self.root}: the new zoo, which stood whole, was put in place")
         return self.root.sizes()
+
+    def _sweep(self, folder: Path) -> None:
+        """Remove temporary files that a kill left, and what is no file from `.build/`.
+
+        Raises:
+            ValueError: for a link where a folder of the zoo should be: what lies at its end
+                may be another's.
+            ZooError: if a plan is no plain file.
+        """
+        for name in (BUILD_FOLDER, *shards.ZOO_FILES, INDEX_FILE):
+            path = folder / name
+            if path.is_symlink() and not path.is_file():
+                raise ValueError(
+                    f"{path} is a link; a zoo's folder has folders of its own: replace it by one"
+                )
+        for pattern in (".*.tmp", "*/.*.tmp"):
+            for path in folder.glob(pattern):
+                path.unlink()
+        for where, folders, names in os.walk(folder / BUILD_FOLDER):
+            for path in (Path(where, name) for name in (*folders, *names)):
+                kind = path.lstat().st_mode
+                if stat.S_ISDIR(kind) or (stat.S_ISREG(kind) and path.suffix != ".tmp"):
+                    continue
+                if path.name == shards.PLAN_FILE:
+                    schema.read_plain(path)  # raises, but for a link to a plain file
+                    continue
+                if not stat.S_ISREG(kind):
+                    self.warn(f"{path} is no plain file; it is not used")
+                path.unlink()
 
     def _is_other(self, where: Place, forgiving: bool) -> bool:
         """Whether the unfinished zoo there is another one, which may go.
