@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # pytest-xdist: one worker a core, two at most, since the tests themselves use the cores.
 JOBS ?= 2
 
-.PHONY: demo test lint bench fuzz
+.PHONY: demo test lint bench fuzz kills
 
 demo: $(VENV)/ready
 	$(BIN)/wszoo fit-inrs digits --out zoos/digits-inrs
@@ -26,6 +26,12 @@ SEED ?= 0
 COUNTS ?= --seconds $(SECONDS)
 fuzz: $(VENV)/ready
 	$(BIN)/python -m hostile.fuzz --seed $(SEED) $(COUNTS)
+
+# 1,000 kill -9 and 200 SIGTERM; fewer: make kills KILLS=100 TERMS=20.
+KILLS ?= 1000
+TERMS ?= 200
+kills: $(VENV)/ready
+	$(BIN)/python -m hostile.kills --seed $(SEED) --kills $(KILLS) --terms $(TERMS)
 
 bench: $(VENV)/ready
 	$(BIN)/python benchmarks/fitting.py
