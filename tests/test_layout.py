@@ -270,3 +270,13 @@ def test_shapes_are_checked_while_tests_run():
     spec = nets.NetworkSpec.mlp([2, 3, 1])
     with pytest.raises(jaxtyping.TypeCheckError, match="'item inp'"):
         nets.forward(spec, nets.Weights.unflatten(torch.zeros(1, 13), spec), torch.zeros(2))
+
+
+def test_the_package_tells_its_version_and_has_types():
+    from importlib.metadata import version
+
+    import zoo
+
+    assert zoo.__version__ == version("wszoo")
+    for package in USES:
+        assert (ROOT / package / "py.typed").is_file()
