@@ -1,5 +1,6 @@
 """The command line, as a user meets it: output, exit codes, one clear line for misuse."""
 
+import json
 import re
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import time
 from pathlib import Path
 
 import cv2
+import datasets
 import numpy as np
 import pytest
 from helpers import line_of, run
@@ -106,6 +108,18 @@ def test_pictures_that_are_not_what_they_seem(tmp_path, monkeypatch):
     assert index.source["read"] == [cropped]
     card = Path("zoo/README.md").read_text(encoding="utf-8")
     assert cropped in card
+    # Names of files are newer than format 1; a class folder's name is part of them.
+    assert json.loads(Path("zoo/zoo.json").read_text(encoding="utf-8"))["format"] == 2
+    networks = zoo.open_zoo("zoo", check_hashes=True)
+    assert networks.names == ["0.png", "1.JFIF"]
+    assert (networks[1].file, networks[1].index) == ("1.JFIF", 1)
+    loaded = datasets.load_dataset("zoo", cache_dir=str(tmp_path / "cache"))["train"]
+    assert loaded["file"] == networks.as_hf_dataset()["file"] == ["0.png", "1.JFIF"]
+    assert run("verify", "zoo").exit_code == 0
+    with (tmp_path / "zoo" / "names.parquet").open("r+b") as stream:
+        stream.seek(20)
+        stream.write(b"X")
+    assert "names.parquet" in run("verify", "zoo").output
     assert "passed over: 1 .heic, 1 .svg" in card
     assert "there is no folder ./shels" in line_of(run("fit-inrs", "./shels"), 2)
     assert "unknown source 'minst'" in line_of(run("fit-inrs", "minst"), 2)
@@ -251,8 +265,8 @@ def test_newer_format_and_foreign_index(made, tmp_path):
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-r", str(made), str(copy)], check=True)
     plain = shards.read_json(copy / "zoo.json")
-    shards.write_json(copy / "zoo.json", {**plain, "format": 2})
-    assert "format 2 is newer than format 1" in line_of(run("info", copy), 1)
+    shards.write_json(copy / "zoo.json", {**plain, "format": 3})
+    assert "format 3 is newer than format 2" in line_of(run("info", copy), 1)
     (copy / "zoo.json").write_text("{")
     assert "not JSON" in line_of(run("info", copy), 1)
 

@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from helpers import assert_same_rows, rows_of
 
@@ -404,3 +406,30 @@ def test_misuse(digits, quick, tmp_path):
 def test_command_line_in_the_card_says_what_differs(quick):
     line = plan.command_line(quick, "digits", {"seed": 4, "limit": 9})
     assert line == ("wszoo fit-inrs digits --recipe dws --hidden 8 --steps 6 --seed 4 --limit 9")
+
+
+def test_a_zoo_begun_without_file_names_ends_without(tmp_path):
+    """324dc88 kept none: what it left half made goes on, all of one form."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    draw = np.random.default_rng(0)
+    for number in range(6):
+        picture = draw.integers(0, 256, (4, 4, 3), np.uint8)
+        assert cv2.imwrite(str(folder / f"{number}.png"), picture)
+    chosen = recipe("dws", "imagefolder:x", steps=2, hidden=4)
+    opened = sources.load_images(f"{folder}")
+
+    def stop(state):
+        raise KeyboardInterrupt
+
+    for files, format in (((), 1), (opened.files, 2)):
+        out = tmp_path / f"out-{format}"
+        with pytest.raises(KeyboardInterrupt):
+            build(chosen, replace(opened, files=files), out, shard_rows=2, progress=stop)
+        index = build(chosen, f"{folder}", out, shard_rows=2)
+        assert index.format == format
+        assert (out / "names.parquet").exists() is bool(files)
+        networks = zoo.open_zoo(out, "train")
+        assert networks.names == ([f"{number}.png" for number in range(6)] if files else [None] * 6)
+        views = [shard.parquet.file for shard in index.shards]
+        assert [("file" in pq.read_schema(out / view).names) for view in views] == [bool(files)] * 3

@@ -14,11 +14,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from helpers import CLASSES, write_zoo
 from local_hub import TOKEN, Client, Hub, Tree
 
+import zoo
 from zoo import cards, shards
 from zoo import hub as library
 from zoo.errors import ZooError
@@ -638,7 +640,7 @@ def test_a_repository_that_lies_is_refused_by_name(hub, client, tiny, name, tmp_
         (b"[" * 100_000, "not JSON"),
         (b"[]", "not an index"),
         (b"\xff\xfe", "not JSON"),
-        (b'{"format": 2}', "format 2 is newer than format 1"),
+        (b'{"format": 3}', "format 3 is newer than format 2"),
         (b'{"format": 1}', "not an index of format 1"),
         (None, "holds no zoo.json at main: it is no zoo"),
     ],
@@ -830,3 +832,18 @@ def test_groups_keep_their_order_and_size():
     groups = list(pushing._groups(files))
     assert [f for group in groups for f in group] == files
     assert [len(group) for group in groups] == [2, 2, 1, 32, 8, 1]
+
+
+def test_file_names_of_pictures_travel_along(hub, client, name, tmp_path):
+    pictures = tmp_path / "shells"
+    pictures.mkdir()
+    for number in range(3):
+        picture = np.full((4, 4, 3), 40 * number, np.uint8)
+        assert cv2.imwrite(str(pictures / f"{number}.png"), picture)
+    chosen = zoo.recipe("dws", "imagefolder:x", steps=2, hidden=4)
+    folder = tmp_path / "made"
+    zoo.build(chosen, str(pictures), folder)
+    assert client.run("push", folder, name).code == 0
+    ran = client.run("pull", name, "--out", tmp_path / "out")
+    assert ran.code == 0, ran.stderr
+    assert zoo.open_zoo(tmp_path / "out", check_hashes=True).names == [f"{n}.png" for n in range(3)]

@@ -334,7 +334,7 @@ def unfinish(folder: Path) -> None:
 DAMAGES = {
     "truncated": (truncate, r"train-00001-of-00003\.safetensors has \d+ bytes, the index says"),
     "missing": (remove, r"train-00001-of-00003\.safetensors is missing"),
-    "newer": (index_with(format=2), "format 2 is newer than format 1"),
+    "newer": (index_with(format=3), "format 3 is newer than format 2"),
     "absolute": (index_with(shards__0__file="/etc/passwd"), "'/etc/passwd' lies outside"),
     "upwards": (index_with(shards__0__file="a/../../b"), "lies outside the zoo's folder"),
     "fewer": (

@@ -213,7 +213,7 @@ def test_files_outside_the_folder_are_refused(kind, name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, "format 2 is newer than format 1, .*; upgrade wszoo"),
+        ({"format": 3}, "format 3 is newer than format 2, .*; upgrade wszoo"),
         ({"format": "1"}, "expected a format number, got '1'"),
         ({"format": None}, "expected a format number, got None"),
         ({"splits": {"train": 8, "test": 2}}, r"splits say .*8.*, the shards add up to .*7"),

@@ -12,6 +12,7 @@ import math
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, SupportsIndex, TypeAlias
 
@@ -24,7 +25,16 @@ from torch.utils.data import Dataset
 
 from zoo import nets, table
 from zoo.errors import ZooError
-from zoo.shards import INDEX_FILE, Column, Index, check_file, read_index, read_tensors, widen
+from zoo.shards import (
+    INDEX_FILE,
+    NAMES_FILE,
+    Column,
+    Index,
+    check_file,
+    read_index,
+    read_tensors,
+    widen,
+)
 from zoo.spec import NetworkSpec
 from zoo.weights import Weights
 
@@ -64,12 +74,14 @@ class Row:
         columns: its class, keys and quality as Python numbers.
         spec: what the network is.
         source: what it was fitted to, as in the index; with `index` it finds the original.
+        file: name of the picture's file in the folder it was read from; None if there is none.
     """
 
     weights: Weights
     columns: dict[str, int | float]
     spec: NetworkSpec
     source: dict[str, Any]
+    file: str | None = None
 
     def __getattr__(self, name: str) -> int | float:
         # copy and pickle ask before the fields are there, hence not self.columns.
@@ -178,7 +190,8 @@ class Zoo(Dataset[Row]):
             ) from None
         weights, columns = self.batch([number])
         plain = {name: values.item() for name, values in columns.items()}
-        return Row(weights, plain, self.spec, self._source)
+        file = self._names.get(int(plain.get("index", -1)))
+        return Row(weights, plain, self.spec, self._source, file)
 
     def __iter__(self) -> Iterator[Row]:
         return (self[number] for number in range(len(self)))
@@ -291,6 +304,20 @@ class Zoo(Dataset[Row]):
                         got = found[key].shape if key in found else "none"
                         raise ZooError(f"{path}: expected {key} {expected}, got {got}")
         return {name: torch.tensor(values) for name, values in found.items()}
+
+    @cached_property
+    def _names(self) -> dict[int, str]:
+        named = "names" in self.index.source
+        return table.read_names(self.folder / NAMES_FILE) if named else {}
+
+    @property
+    def names(self) -> list[str | None]:
+        """The file name of every row's picture, in its folder; None where there is none.
+
+        Raises:
+            ZooError: if the table of names is missing or damaged.
+        """
+        return [self._names.get(item) for item in self.column("index").tolist()]
 
     def as_hf_dataset(self) -> Any:
         """The same rows as a `datasets.Dataset`, nothing copied; see `table.hf_dataset`."""

@@ -3,6 +3,7 @@
     README.md  zoo.json  stats.safetensors
     weights/train-00000-of-00003.safetensors    rows of one split, in row order
     data/train-00000-of-00003.parquet           the same rows, for load_dataset
+    names.parquet                               file names of pictures from a folder
 
 Every file is written under a temporary name, synced and renamed, and `zoo.json` comes
 last: a folder with an index is a whole zoo, and every file in it is named there with
@@ -27,16 +28,17 @@ from zoo.locks import LOCK_FILE as LOCK_FILE
 from zoo.locks import one_writer as one_writer
 from zoo.spec import NetworkSpec
 
-FORMAT = 1
+FORMAT = 2  # the highest that is read; a zoo that uses nothing new says 1
 SPLITS = ("train", "validation", "test")
 INDEX_FILE = "zoo.json"
 STATS_FILE = "stats.safetensors"
+NAMES_FILE = "names.parquet"
 BUILD_FOLDER = ".build"
 PLAN_FILE = "plan.json"
 # Where the source lies on this machine, if it has an address; no part of the zoo.
 ADDRESS_FILE = ".source"
 # What a zoo's folder holds beside its index, card and pictures among it.
-ZOO_FILES = ("README.md", "weights", "data", "figures", STATS_FILE, ADDRESS_FILE)
+ZOO_FILES = ("README.md", "weights", "data", "figures", STATS_FILE, NAMES_FILE, ADDRESS_FILE)
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,8 @@ class Index:
         command: the command line that makes the zoo again.
         address: what the source is opened by on this machine, where its name does not say;
             no part of the index.
+        names: file names of the source's items, by index, while they are at hand to be
+            written; no part of the index, where `source["names"]` vouches for their file.
     """
 
     name: str
@@ -129,6 +133,7 @@ class Index:
     excluded: tuple[Excluded, ...] = ()
     command: str = ""
     address: str | None = field(default=None, compare=False)
+    names: Mapping[int, str] | None = field(default=None, compare=False, repr=False)
 
     @property
     def splits(self) -> dict[str, int]:
@@ -146,18 +151,36 @@ class Index:
     def files(self) -> list[File]:
         """Every file that the index vouches for."""
         views = [shard.parquet for shard in self.shards if shard.parquet]
-        return [*self.shards, *views, *([self.stats] if self.stats else [])]
+        return [*self.shards, *views, *self.extras]
+
+    @property
+    def extras(self) -> list[File]:
+        """The files beside the shards that reading a split needs too."""
+        found = [self.stats] if self.stats else []
+        named = self.source.get("names") or {}
+        # A plan names the file only, which is not written yet.
+        return [*found, File(**{**named, "file": NAMES_FILE})] if "sha256" in named else found
+
+    @property
+    def format(self) -> int:
+        """The oldest format that has all that the zoo uses.
+
+        What format 2 has more: names of files, a source with validation items of its own,
+        pictures that are not cropped to a square.
+        """
+        newer = {"names", "validation_items", "fit"} & self.source.keys()
+        return 2 if newer or isinstance(self.source.get("size"), str) else 1
 
     def to_json(self) -> dict[str, Any]:
-        few = asdict(replace(self, shards=()))
-        plain = {"format": FORMAT, "name": self.name, "splits": self.splits, **few}
+        few = asdict(replace(self, shards=(), names=None))
+        plain = {"format": self.format, "name": self.name, "splits": self.splits, **few}
         # asdict takes 20 us a shard, and there may be 100,000.
         plain["shards"] = [
             {**vars(shard), "parquet": dict(vars(shard.parquet)) if shard.parquet else None}
             for shard in self.shards
         ]
         plain["spec"] = self.spec.to_json()
-        del plain["address"]
+        del plain["address"], plain["names"]
         for column in plain["columns"].values():
             if column["storage"] is None:  # the index of exact zoos stays as it was
                 del column["storage"]
@@ -182,7 +205,8 @@ class Index:
                 "wszoo reads; upgrade wszoo"
             )
         try:
-            rest = {k: v for k, v in plain.items() if k not in ("format", "splits", "address")}
+            apart = ("format", "splits", "address", "names")
+            rest = {key: value for key, value in plain.items() if key not in apart}
             rest["spec"] = NetworkSpec.from_json(rest["spec"])
             rest["columns"] = {
                 name: Column(**{**c, "names": tuple(c["names"]) if c["names"] else None})

@@ -11,6 +11,7 @@ import json
 import math
 import mmap
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.errors import ZooError
-from zoo.shards import Index, Shard, read_index, replacing, widen
+from zoo.shards import NAMES_FILE, Index, Shard, read_index, replacing, widen
 
 if TYPE_CHECKING:
     import datasets
@@ -216,7 +217,46 @@ def features(index: Index) -> "datasets.Features":
             found[name] = datasets.ClassLabel(names=list(column.names))
         else:
             found[name] = datasets.Value(np.dtype(column.dtype).name)
+    if "names" in index.source:
+        found["file"] = datasets.Value("string")
     return datasets.Features(found)
+
+
+def write_names(path: Path, names: Mapping[int, str]) -> None:
+    """Write the file names of a source's items: columns `index` and `file`, by index."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    ordered = sorted(names)
+    columns = {
+        "index": pa.array(ordered, pa.int64()),
+        "file": pa.array([names[item] for item in ordered], pa.string()),
+    }
+    with replacing(path) as temporary:
+        pq.write_table(pa.table(columns), temporary, compression="zstd")
+
+
+def read_names(path: Path) -> dict[int, str]:
+    """The inverse of `write_names`.
+
+    Raises:
+        ZooError: if the file is not such a table.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        columns = pq.read_table(path, columns=["index", "file"])
+        items, files = columns["index"].to_pylist(), columns["file"].to_pylist()
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        raise ZooError(
+            f"{path}: no table of file names ({' '.join(str(error).split())})"
+        ) from error
+    if not all(
+        isinstance(i, int) and isinstance(f, str) for i, f in zip(items, files, strict=True)
+    ):
+        raise ZooError(f"{path}: expected whole numbers in `index` and texts in `file`")
+    return dict(zip(items, files, strict=True))
 
 
 def write_parquet(path: Path, tensors: Mapping[str, NDArray[Any]], index: Index) -> None:
@@ -243,6 +283,7 @@ def write_parquet(path: Path, tensors: Mapping[str, NDArray[Any]], index: Index)
                 f"{tensors[name].shape}"
             )
     schema = features(index).arrow_schema
+    tensors = _with_files(tensors, index)
     # Bounds are of use where one asks for rows by them; of weights they only cost time.
     keys = [name for name, column in index.columns.items() if column.kind != "tensor"]
     with (
@@ -253,6 +294,15 @@ def write_parquet(path: Path, tensors: Mapping[str, NDArray[Any]], index: Index)
         writer.add_key_value_metadata({"content_defined_chunking": json.dumps(CHUNKING)})
         for batch in _batches(tensors, schema):
             writer.write_batch(batch, row_group_size=max(1, len(batch)))
+
+
+def _with_files(tensors: Mapping[str, NDArray[Any]], index: Index) -> Mapping[str, NDArray[Any]]:
+    """The columns of a shard, and the file names of its rows' pictures if the zoo has them."""
+    if "names" not in index.source:
+        return tensors
+    names = index.names or {}
+    files = [names.get(item) for item in tensors["index"].tolist()]
+    return {**tensors, "file": np.array(files, object)}
 
 
 def hf_dataset(folder: Path, index: Index, split: str) -> "datasets.Dataset":
@@ -293,10 +343,12 @@ def _arrow_table(folder: Path, index: Index, split: str) -> "pa.Table":
     import pyarrow as pa
 
     schema = features(index).arrow_schema
+    if "names" in index.source:
+        index = replace(index, names=read_names(folder / NAMES_FILE))
     batches = [
         batch
         for shard in shards_of(index, split)
-        for batch in _batches(map_shard(folder, index, shard), schema)
+        for batch in _batches(_with_files(map_shard(folder, index, shard), index), schema)
     ]
     return pa.Table.from_batches(batches, schema)
 
@@ -323,6 +375,8 @@ def _arrow_array(kind: "pa.DataType", values: NDArray[Any]) -> "pa.Array":
     import datasets.features.features as hf
     import pyarrow as pa
 
+    if pa.types.is_string(kind):
+        return pa.array(values.tolist(), kind)
     if isinstance(kind, hf._ArrayXDExtensionType):
         storage = _arrow_array(kind.storage_type, values)
         return pa.ExtensionArray.from_storage(kind, storage)

@@ -42,7 +42,7 @@ def write_shard(
         key: shards.narrow(array, index.columns[key].storage or "float32")
         for key, array in ordered.items()
     }
-    shards.write_tensors(folder / name, stored, {"wszoo_format": str(shards.FORMAT)})
+    shards.write_tensors(folder / name, stored, {"wszoo_format": "1"})
     del stored  # the view needs as much memory again
     view = None
     if index.plan["parquet"]:
@@ -133,6 +133,12 @@ def finish(
         },
         stats=found,
     )
+    if index.names:
+        from zoo.table import write_names
+
+        write_names(folder / shards.NAMES_FILE, index.names)
+        named = asdict(shards.describe(folder, shards.NAMES_FILE))
+        index = replace(index, source={**index.source, "names": named})
     cards.write_card(folder, index, joined, samples())
     shards.write_index(folder, index)
     return index

@@ -89,7 +89,7 @@ def files_of(index: Index, split: str | None = None) -> list[File]:
     """The files of a split with the statistics; of None all that the index names."""
     if split is None:
         return index.files
-    return [*table.shards_of(index, split), *([index.stats] if index.stats else [])]
+    return [*table.shards_of(index, split), *index.extras]
 
 
 def open_zoo(

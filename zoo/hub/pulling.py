@@ -72,7 +72,7 @@ def pull(
             index = trust.read_index(repo_id, path)
             chosen = index.shards if split is None else tuple(table.shards_of(index, split))
             views = [shard.parquet for shard in chosen if shard.parquet]
-            files: list[File] = [*chosen, *views, *([index.stats] if index.stats else [])]
+            files: list[File] = [*chosen, *views, *index.extras]
             trust.check_against(repo_id, files, tree)
             _make_room(folder, path, overwrite)
             missing = [file for file in files if shards.check_file(folder, file, hashes=True)]

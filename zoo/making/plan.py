@@ -35,7 +35,7 @@ from zoo.recipes import (
     flags,
 )
 from zoo.recipes import recipe as named_recipe
-from zoo.shards import Index
+from zoo.shards import NAMES_FILE, Index
 from zoo.sources import ImageSource, SineSource
 from zoo.training import Classification
 
@@ -132,6 +132,10 @@ class Plan(ABC):
         """The networks that the card shows beside their originals."""
         return None
 
+    def nameless(self) -> "Plan":
+        """The same without file names, for a zoo that was begun when there were none."""
+        return self
+
     def to_json(self) -> dict[str, Any]:
         """What stands in the folder while the zoo is made."""
         about = {"planned": self.units, "unit_rows": self.unit_rows}
@@ -168,6 +172,10 @@ class Planned(Plan):
     @property
     def address(self) -> str | None:
         return self.source.address
+
+    def nameless(self) -> "Planned":
+        about = {key: value for key, value in self.index.source.items() if key != "names"}
+        return replace(self, index=replace(self.index, source=about, names=None))
 
     def rows(self, key: Key) -> Rows | None:
         return self.parts[key]
@@ -256,11 +264,17 @@ def plan_zoo(
         packages=package_versions(),
         command=command_line(recipe, source.label, plan),
     )
+    planned = plan_rows(recipe, source, settings.limit)
+    if isinstance(goal, Objective) and source.files:
+        used = np.unique(np.concatenate([rows.index for rows in planned.values()]))
+        names = {int(item): source.files[item] for item in used}
+        about = {**index.source, "names": {"file": NAMES_FILE}}
+        index = replace(index, source=about, names=names)
     unit_rows = goal.unit_rows if isinstance(goal, Classification) else 1
     size = max(1, plan["shard_rows"] // unit_rows)
     parts: dict[Key, Rows] = {}
     totals: dict[str, int] = {}
-    for split, rows in plan_rows(recipe, source, settings.limit).items():
+    for split, rows in planned.items():
         totals[split] = -(-len(rows) // size)
         for number in range(totals[split]):
             parts[split, number] = rows[number * size : (number + 1) * size]

@@ -342,6 +342,8 @@ class Site:
         if INDEX_FILE in sizes:
             self._open_finished(sizes, overwrite)
         elif PLAN in sizes and not self._is_other(self.root, overwrite):
+            if "names" not in read_plan(self.root)["source"]:
+                self.plan = self.plan.nameless()
             self._take(sizes)
         else:
             self._start_afresh(sizes)

@@ -63,6 +63,10 @@ class Source(Protocol):
     def validation_items(self) -> int:
         """How many after them are its own validation items."""
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Each item's file, relative to the folder it was read from; empty without files."""
+
     def __len__(self) -> int:
         """Number of items."""
 

@@ -41,6 +41,7 @@ class SineSource:
     class_names: tuple[str, ...] = ()
     labels: None = None
     validation_items: int = 0
+    files: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
