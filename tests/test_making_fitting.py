@@ -6,8 +6,9 @@ import torch
 
 from zoo import engines, nets, shards
 from zoo.engines import Adam, Fit, reference
-from zoo.making.fitting import ATTEMPTS, Rows, fit, fit_rows, split_params
+from zoo.making.fitting import ATTEMPTS, Rows, fit_rows, split_params
 from zoo.objectives import Objective
+from zoo.own import fit
 from zoo.recipes import Recipe, recipe
 from zoo.spec import NetworkSpec
 

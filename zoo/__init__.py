@@ -17,34 +17,39 @@ if TYPE_CHECKING:  # for editors and mypy; at run time __getattr__ does it
     from zoo.errors import ZooError
     from zoo.hub import fetch_model, locate, open_zoo, pull, push
     from zoo.importers import import_zoo
+    from zoo.joining import concat, select
     from zoo.machine import set_threads
     from zoo.making.builder import build, build_on_cluster
     from zoo.making.cluster import Cluster
-    from zoo.making.fitting import Networks, fit
     from zoo.making.merging import merge
     from zoo.making.progress import Progress
     from zoo.nets import activations, coordinates, forward, render, to_module
+    from zoo.own import Networks, fit
     from zoo.reader import Row, Zoo, collate
     from zoo.recipes import ImageRecipe, SineRecipe, recipe
-    from zoo.shards import replacing
+    from zoo.renewal import renew
+    from zoo.shards import Column, replacing
     from zoo.sources import split_items
     from zoo.spec import Layer, NetworkSpec
     from zoo.stats import Moments, normalisation
     from zoo.symmetry import absorb, canonical
     from zoo.verification import verify
     from zoo.weights import Weights
+    from zoo.writer import Writer
 
 _HOMES = {
     "Cluster": "zoo.making.cluster",
+    "Column": "zoo.shards",
     "ImageRecipe": "zoo.recipes",
     "Layer": "zoo.spec",
     "Moments": "zoo.stats",
     "NetworkSpec": "zoo.spec",
-    "Networks": "zoo.making.fitting",
+    "Networks": "zoo.own",
     "Progress": "zoo.making.progress",
     "Row": "zoo.reader",
     "SineRecipe": "zoo.recipes",
     "Weights": "zoo.weights",
+    "Writer": "zoo.writer",
     "Zoo": "zoo.reader",
     "ZooError": "zoo.errors",
     "absorb": "zoo.symmetry",
@@ -52,10 +57,11 @@ _HOMES = {
     "build": "zoo.making.builder",
     "build_on_cluster": "zoo.making.builder",
     "canonical": "zoo.symmetry",
+    "concat": "zoo.joining",
     "collate": "zoo.reader",
     "coordinates": "zoo.nets",
     "fetch_model": "zoo.hub",
-    "fit": "zoo.making.fitting",
+    "fit": "zoo.own",
     "forward": "zoo.nets",
     "import_zoo": "zoo.importers",
     "locate": "zoo.hub",
@@ -69,6 +75,8 @@ _HOMES = {
     "render": "zoo.nets",
     "replacing": "zoo.shards",
     "set_threads": "zoo.machine",
+    "renew": "zoo.renewal",
+    "select": "zoo.joining",
     "source_of": "zoo.compare",
     "split_items": "zoo.sources",
     "symmetry": "zoo",

@@ -100,6 +100,20 @@ class Weights:
             index = slice(index, index + 1 or None)
         return self.map(lambda tensor: tensor[index])
 
+    @classmethod
+    def cat(cls, parts: Sequence["Weights"]) -> "Weights":
+        """The networks of several batches, one after the other.
+
+        Raises:
+            ValueError: if there is none, or they are of different architectures.
+        """
+        if not parts:
+            raise ValueError("expected at least one batch of networks")
+        shapes = [[tuple(x.shape[1:]) for x in part.tensors().values()] for part in parts]
+        if any(shape != shapes[0] for shape in shapes):
+            raise ValueError("expected networks of one architecture, see Weights.tensors")
+        return parts[0].map(lambda *same: torch.cat(same), *parts[1:])
+
     @property
     def layers(self) -> int:
         return len(self.weights)

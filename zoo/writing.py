@@ -152,3 +152,19 @@ def disk_message(folder: object, error: OSError) -> str:
         what = "the disk is full; what is finished is kept: free some space, then run the same"
         return f"{folder}: {what} command again to go on"
     return f"cannot write {where}: {what}"
+
+
+def finite(arrays: Arrays) -> tuple[Arrays, list[tuple[int, int, str]]]:
+    """Rows without NaN and infinity, and the others with the reason."""
+    keep = np.ones(len(arrays["index"]), bool)
+    lost = []
+    for name, array in arrays.items():
+        flat: NDArray[Any] = array.reshape(len(keep), -1)
+        good = np.isfinite(flat).all(axis=1)
+        for row in np.flatnonzero(keep & ~good):
+            key = int(arrays["index"][row]), int(arrays["view"][row])
+            lost.append((*key, f"{name} is not finite"))
+        keep &= good
+    if keep.all():
+        return arrays, []
+    return {name: array[keep] for name, array in arrays.items()}, lost

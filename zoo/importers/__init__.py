@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from zoo import machine, shards, writing
 from zoo.errors import ZooError
@@ -217,7 +216,7 @@ def _write(
         arrays = read(split, start, start + count)
         arrays |= plan.originals.measure(arrays)
         arrays = _typed(arrays, plan.index.columns)
-        site.put((split, number), [(*_finite(arrays), "imported")])
+        site.put((split, number), [(*writing.finite(arrays), "imported")])
         done += count
         progress(Progress(done, plan.units, done, plan.originals.mean_psnr_db))
 
@@ -264,19 +263,3 @@ def _typed(arrays: Arrays, columns: Mapping[str, Column]) -> Arrays:
     return {
         name: np.ascontiguousarray(arrays[name], column.dtype) for name, column in columns.items()
     }
-
-
-def _finite(arrays: Arrays) -> tuple[Arrays, list[tuple[int, int, str]]]:
-    """Rows without NaN and infinity, and the others with the reason."""
-    keep = np.ones(len(arrays["index"]), bool)
-    lost = []
-    for name, array in arrays.items():
-        flat: NDArray[Any] = array.reshape(len(keep), -1)
-        good = np.isfinite(flat).all(axis=1)
-        for row in np.flatnonzero(keep & ~good):
-            key = int(arrays["index"][row]), int(arrays["view"][row])
-            lost.append((*key, f"{name} is not finite"))
-        keep &= good
-    if keep.all():
-        return arrays, []
-    return {name: array[keep] for name, array in arrays.items()}, lost

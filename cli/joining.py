@@ -1,0 +1,99 @@
+"""Commands that make zoos of zoos, `select` and `concat`, and views anew, `view` and `card`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli import progress
+from cli.options import data_root, threads
+from cli.output import say
+
+_OVERWRITE = click.option(
+    "--overwrite", is_flag=True, help="Replace the zoo in --out, which stays until then."
+)
+_NO_PARQUET = click.option(
+    "--no-parquet", is_flag=True, help="Leave out the view for load_dataset."
+)
+_OUT = click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Folder of the new zoo."
+)
+_SOURCE = click.option(
+    "--source", help="What the source is opened by, such as imagefolder:PATH."
+)  # fmt: skip
+
+
+@click.command()
+@click.argument("zoo")
+@click.option(
+    "--where", required=True,
+    help="Condition on columns, such as \"psnr_db > 25 and label in (3, 8)\".",
+)  # fmt: skip
+@_OUT
+@_NO_PARQUET
+@_OVERWRITE
+def select(zoo: str, where: str, out: Path, no_parquet: bool, overwrite: bool) -> None:
+    """Make a zoo of the rows of ZOO that meet a condition.
+
+    ZOO is a folder, USER/NAME on the Hub or a URL. A condition has columns, numbers, class
+    names in quotes, comparisons, in, not in, and, or, not and brackets.
+    """
+    from zoo.joining import select as chosen
+
+    _print(out, chosen(zoo, where, out, parquet=not no_parquet, overwrite=overwrite))
+
+
+@click.command()
+@click.argument("zoos", nargs=-1, required=True)
+@_OUT
+@click.option(
+    "--equal-keys", is_flag=True, help="Take rows of the same index and view from several zoos."
+)
+@_NO_PARQUET
+@_OVERWRITE
+def concat(
+    zoos: tuple[str, ...], out: Path, equal_keys: bool, no_parquet: bool, overwrite: bool
+) -> None:
+    """Make one zoo of all rows of several ZOOS of one architecture.
+
+    Its column `origin` says which zoo a row comes from.
+    """
+    from zoo.joining import concat as joined
+
+    index = joined(zoos, out, equal_keys=equal_keys, parquet=not no_parquet, overwrite=overwrite)
+    _print(out, index)
+
+
+@click.command()
+@click.argument("zoo", type=click.Path(path_type=Path))
+@data_root
+@_SOURCE
+@threads
+def view(zoo: Path, data_root: Path | None, source: str | None) -> None:
+    """Write the Parquet view of the zoo in the folder ZOO anew, and its card.
+
+    Also for a zoo that was made with --no-parquet.
+    """
+    _renew(zoo, view=True, data_root=data_root, source=source)
+
+
+@click.command()
+@click.argument("zoo", type=click.Path(path_type=Path))
+@data_root
+@_SOURCE
+@threads
+def card(zoo: Path, data_root: Path | None, source: str | None) -> None:
+    """Write the data card of the zoo in the folder ZOO anew, from its shards."""
+    _renew(zoo, data_root=data_root, source=source)
+
+
+def _renew(zoo: Path, **settings: Any) -> None:
+    from zoo.renewal import renew
+
+    index = renew(zoo, warn=progress.tell, **settings)
+    _print(zoo, index)
+
+
+def _print(folder: Path, index: Any) -> None:
+    splits = ", ".join(f"{split} {rows:,}" for split, rows in index.splits.items())
+    say(f"{folder}: {index.rows:,} networks ({splits})")

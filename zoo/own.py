@@ -1,0 +1,166 @@
+"""Fits networks to tensors of the user's own, and makes a zoo of them.
+
+networks = zoo.fit(inputs, targets)
+networks.save("zoos/mine", labels=labels)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from zoo import engines, machine
+from zoo.making.fitting import Rows, fit_rows
+from zoo.objectives import Objective
+from zoo.recipes import ImageRecipe, Recipe, SineRecipe
+from zoo.recipes import recipe as named_recipe
+from zoo.shards import Column, Index
+from zoo.spec import NetworkSpec
+from zoo.weights import Weights
+from zoo.writer import Writer
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What `fit` gives back.
+
+    Attributes:
+        weights: of the networks that are kept, in the order of the targets.
+        columns: one value a network: index (row of the targets), label, psnr_db or
+            mse, steps, stop.
+        spec: their architecture and conventions.
+        excluded: (index, view, reason) of networks left out.
+    """
+
+    weights: Weights
+    columns: dict[str, Tensor]
+    spec: NetworkSpec
+    excluded: list[tuple[int, int, str]]
+
+    def save(
+        self,
+        out: str | Path,
+        labels: Tensor | NDArray[Any] | Sequence[int] | None = None,
+        shares: tuple[float, float] = (0.1, 0.1),
+        **settings: Any,
+    ) -> Index:
+        """Make a zoo of the networks in the folder `out`; see `zoo.Writer`.
+
+        Args:
+            labels: a class for each of the targets that were fitted, if `fit` had none.
+            shares: of the networks in the validation and the test split, the last ones.
+            settings: of the writer, such as `source=`, `name=` or `overwrite=`.
+
+        Returns:
+            The index of the zoo.
+
+        Raises:
+            ValueError: if labels or shares do not fit, or `out` holds something else.
+        """
+        validation, test = (round(share * len(self.weights)) for share in shares)
+        first = len(self.weights) - validation - test
+        if min(validation, test) < 0 or first < 1:
+            raise ValueError(f"shares of {shares} leave no network of {len(self.weights)} to train")
+        columns = {name: values for name, values in self.columns.items() if name != "index"}
+        if labels is not None:
+            given = torch.as_tensor(labels)
+            if given.ndim != 1 or len(given) <= int(self.columns["index"].max()):
+                raise ValueError(f"expected a label for each target, got {tuple(given.shape)}")
+            columns["label"] = given[self.columns["index"]]
+        kinds = {
+            "label": Column("target", "class"),
+            "psnr_db": Column("quality", "real", unit="dB"),
+            "mse": Column("quality", "real"),
+            "steps": Column("quality", "count"),
+            "stop": Column("quality", "count"),
+        }
+        described = {name: kinds[name] for name in columns if name != "view"}
+        bounds = {"train": (0, first), "validation": (first, first + validation)}
+        bounds["test"] = (first + validation, len(self.weights))
+        with Writer(out, self.spec, described, **settings) as writer:
+            for split, (start, end) in bounds.items():
+                part = {name: values[start:end] for name, values in columns.items()}
+                part["index"] = self.columns["index"][start:end]
+                writer.write(split, self.weights[start:end], part)
+        assert writer.index is not None
+        return writer.index
+
+
+def fit(
+    inputs: Tensor,
+    targets: Tensor,
+    recipe: Recipe | str = "dws",
+    labels: Tensor | None = None,
+    *,
+    seed: int = 0,
+    engine: str = "auto",
+    device: str = "cpu",
+    threads: int | None = None,
+) -> Networks:
+    """Fit one network to each of the targets, on inputs that all share.
+
+    Args:
+        inputs: `point inp`; coordinates, in the order and range the networks shall take.
+        targets: `net point out`.
+        recipe: or its name; a picture recipe reports `psnr_db` with white - black as
+            the peak.
+        labels: `net`, handed through.
+        seed: network i starts from the init of (seed, index i, view 0).
+        threads: to compute with; None takes what `zoo.machine` says.
+
+    Raises:
+        ValueError: if shapes do not fit, or a value is NaN or infinite.
+
+    >>> x = torch.linspace(-1, 1, 50)[:, None]
+    >>> y = torch.stack([x**2, x**3])
+    >>> short = named_recipe("dws", "tensors", steps=5, hidden=16)
+    >>> fit(x, y, short).weights.weights[0].shape
+    torch.Size([2, 16, 1])
+    """
+    if threads is not None:
+        machine.checked_threads(threads)
+    if inputs.ndim != 2 or targets.ndim != 3 or targets.shape[1] != inputs.shape[0]:
+        raise ValueError(
+            f"expected inputs (point, inp) and targets (net, point, out), got "
+            f"{tuple(inputs.shape)} and {tuple(targets.shape)}"
+        )
+    if not targets.numel() or not inputs.numel():
+        raise ValueError(
+            f"expected at least one network and one point, got {len(targets)} networks and "
+            f"{len(inputs)} points"
+        )
+    if labels is not None and labels.shape != targets.shape[:1]:
+        raise ValueError(f"expected labels ({len(targets)},), got {tuple(labels.shape)}")
+    if not inputs.isfinite().all():
+        raise ValueError("inputs hold NaN or infinite values; remove those points")
+    finite = targets.isfinite().flatten(1).all(dim=1)
+    if not finite.all():
+        bad = (~finite).nonzero().flatten().tolist()
+        raise ValueError(
+            f"targets hold NaN or infinite values for network {bad[0]} ({len(bad)} in all); "
+            "replace or remove them"
+        )
+    if isinstance(recipe, str):
+        source = "sine" if recipe.startswith("sine-") else "tensors"
+        named = named_recipe(recipe, source, "fit-inrs")
+        assert isinstance(named, ImageRecipe | SineRecipe)
+        recipe = named
+    x = np.ascontiguousarray(inputs.detach().cpu().numpy(), np.float32)
+    y = np.ascontiguousarray(targets.detach().cpu().numpy(), np.float32)
+    goal = Objective(recipe, x, y.shape[2])
+    runner = engines.load(engines.choose(engine, device, goal.spec), device, threads)
+    rows = Rows(np.arange(len(y)), np.zeros(len(y), np.int64))
+    others = {} if labels is None else {"label": labels.detach().cpu().numpy()}
+    fitted = fit_rows(goal, runner, seed, rows, y, others)
+    tensors = {name: torch.from_numpy(array) for name, array in fitted.arrays.items()}
+    return Networks(
+        Weights.from_tensors({name: tensors[name] for name in goal.spec.tensors}),
+        {k: v for k, v in tensors.items() if k not in goal.spec.tensors and k != "view"},
+        goal.spec,
+        fitted.excluded,
+    )

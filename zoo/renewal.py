@@ -1,0 +1,105 @@
+"""Makes the Parquet view and the data card of a finished zoo anew, from its shards.
+
+Rows, statistics and everything else stay as they are; the index comes last, as always.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo import shards, stopping, table, writing
+from zoo.compare import samples, source_of
+from zoo.errors import ZooError
+from zoo.figures import Samples
+from zoo.objectives import objective
+from zoo.recipes import ImageRecipe, SineRecipe, recipe_from_json
+from zoo.shards import Index, Shard
+from zoo.storage import Folder
+
+
+def renew(
+    path: str | Path,
+    *,
+    view: bool = False,
+    data_root: str | Path | None = None,
+    source: str | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> Index:
+    """Make the card anew, and with `view` the Parquet view too.
+
+    Args:
+        path: the folder of a finished zoo.
+        view: write the view of every shard, also where the zoo had none.
+        data_root, source: where the originals lie that the card shows, see `zoo.verify`.
+        warn: called with one line if they cannot be shown.
+
+    Returns:
+        The index, with the files of the view.
+
+    Raises:
+        ZooError: if there is no zoo, it is damaged, held by another, or the disk fails.
+    """
+    folder = Folder(Path(path))
+    shards.read_index(folder.path)
+    try:
+        with folder.owned():
+            index = shards.read_index(folder.path)
+            for shard in index.shards:
+                if wrong := shards.check_file(folder.path, shard, hashes=True):
+                    raise ZooError(f"{wrong}; a card of it would be untrue")
+            if view:
+                parts = tuple(_viewed(folder.path, index, shard) for shard in index.shards)
+                index = replace(index, shards=parts, plan={**index.plan, "parquet": True})
+            shown = _samples(folder.path, index, data_root, source, warn or (lambda line: None))
+            return writing.finish(folder.path, index, _notes(folder.path, index), lambda: shown)
+    except OSError as error:
+        raise ZooError(writing.disk_message(folder, error)) from error
+
+
+def _arrays(folder: Path, index: Index, shard: Shard) -> dict[str, Any]:
+    mapped = table.map_shard(folder, index, shard)
+    return {name: shards.widen(mapped[name]) for name in index.columns}
+
+
+def _viewed(folder: Path, index: Index, shard: Shard) -> Shard:
+    """A shard with its view, written anew."""
+    stopping.check()
+    number, total = Path(shard.file).stem.split("-")[1::2]
+    name = shards.shard_file(shard.split, int(number), int(total), parquet=True)
+    table.write_parquet(folder / name, _arrays(folder, index, shard), index)
+    return replace(shard, parquet=shards.describe(folder, name))
+
+
+def _notes(folder: Path, index: Index) -> Iterator[dict[str, Any]]:
+    for shard in index.shards:
+        stopping.check()
+        yield writing.note_of(index, shard.split, _arrays(folder, index, shard))
+
+
+def _samples(
+    folder: Path,
+    index: Index,
+    data_root: str | Path | None,
+    source: str | None,
+    warn: Callable[[str], None],
+) -> Samples | None:
+    """The first networks of the last split beside their originals, if these are at hand."""
+    try:
+        opened = source_of(index, data_root, source)
+    except (ZooError, OSError) as error:
+        warn(f"the card shows no originals: {error}")
+        return None
+    recipe = recipe_from_json(index.recipe)
+    if not isinstance(recipe, ImageRecipe | SineRecipe):
+        return None
+    goal = objective(recipe, opened)
+    last = list(index.splits)[-1]
+    first = next(shard for shard in index.shards if shard.split == last)
+    rows = {
+        name: np.array(array[: writing.CARD_SAMPLES])
+        for name, array in _arrays(folder, index, first).items()
+    }
+    return samples(goal, opened, rows)
