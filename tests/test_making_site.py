@@ -21,6 +21,7 @@ import zoo
 from zoo import shards, sources, storage, succession
 from zoo.engines.cpu import CpuEngine
 from zoo.errors import ZooError
+from zoo.making import plan
 from zoo.making.builder import build
 from zoo.making.chunks import fitter_of
 from zoo.making.merging import merge
@@ -708,6 +709,7 @@ def test_nothing_is_touched_before_all_is_checked(digits, quick, made, tmp_path)
         ("--cluster", "slurm"),
         ("--in-flight", "3"),
         ("--out", ""),
+        ("--hidden", "65536", "--layers", "100"),
         ("--workers", "257"),
         ("--shards", "1/0"),
         ("--cpus-per-task", "inf", "--cluster", "local"),
@@ -833,3 +835,23 @@ def test_the_zoo_of_another_folder_is_another_zoo(quick, pictures, tmp_path):
     next(iter((pictures / "a").iterdir())).unlink()
     with pytest.raises(ValueError, match=r"source sha256 '\w+' there"):
         build(quick, f"imagefolder:{pictures}", tmp_path / "zoo")
+
+
+def test_networks_that_do_not_fit_into_memory_are_refused_in_words(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan.machine, "memory_bytes", lambda: 10**6)
+    large = recipe("dws", "digits", hidden=300)
+    with pytest.raises(ValueError, match=r"a network of 91,501 parameters takes 0 GB while it is"):
+        build(large, digits, tmp_path / "zoo")
+    runs = recipe("fashion", "digits", "fit-trajectories", hidden=8, epochs=500)
+    with pytest.raises(ValueError, match=r"a run of \d+ networks of 1,482 parameters"):
+        build(runs, digits, tmp_path / "zoo")
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_too_little_memory_on_the_way_is_one_line(digits, quick, tmp_path, monkeypatch):
+    def refused(*given: object) -> None:
+        raise MemoryError("Unable to allocate 9.19 TiB")
+
+    monkeypatch.setattr(CpuEngine, "fit", refused)
+    with pytest.raises(ZooError, match=r"zoo: not enough memory \(Unable to allocate 9.19 TiB\)"):
+        build(quick, digits, tmp_path / "zoo", **SETTINGS)

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from zoo import engines, shards, sources
+from zoo import engines, machine, shards, sources
 from zoo.compare import samples
 from zoo.figures import Samples
 from zoo.making.fitting import Arrays, Rows
@@ -40,6 +40,9 @@ from zoo.sources import ImageSource, SineSource
 from zoo.training import Classification
 
 PACKAGES = ("wszoo", "numpy", "numba", "llvmlite", "torch", "safetensors", "pyarrow", "datasets")
+# Memory that a parameter takes while its network is drawn and fitted: the draws in float64,
+# the value, its gradient and both moments.
+FIT_BYTES = 32
 # Keys of a plan that are left out where they have these values.
 _PLAN_DEFAULTS: dict[str, Any] = {"dtype": "float32", "part": None}
 # What makes two sources the same one; where it lies and what it is called here do not.
@@ -239,6 +242,8 @@ def plan_zoo(
     if isinstance(source, str):
         source = open_source(recipe, source, settings.seed, data_root)
     goal, engine = _goal(recipe, source, settings, elsewhere)
+    if not elsewhere:
+        _refuse_too_large(goal)
     columns = shards.zoo_columns(goal.spec, goal.columns, settings.dtype)
     row_bytes = sum(
         np.dtype(columns[name].stored).itemsize * int(np.prod(goal.spec.tensors.get(name, ())))
@@ -279,6 +284,19 @@ def plan_zoo(
         for number in range(totals[split]):
             parts[split, number] = rows[number * size : (number + 1) * size]
     return Planned(index, goal, source, parts, totals, unit_rows)
+
+
+def _refuse_too_large(goal: Objective | Classification) -> None:
+    """ValueError for networks of which not even one fits into memory while it is fitted."""
+    rows = goal.unit_rows if isinstance(goal, Classification) else 1
+    needed = goal.spec.param_count * (FIT_BYTES + 4 * (rows - 1))
+    has = machine.memory_bytes()
+    if has is not None and needed > has:
+        what = "a network" if rows == 1 else f"a run of {rows:,} networks"
+        raise ValueError(
+            f"{what} of {goal.spec.param_count:,} parameters takes {needed / 1e9:,.0f} GB while it "
+            f"is fitted, this machine has {has / 1e9:,.0f}: smaller --hidden or --layers"
+        )
 
 
 def _goal(

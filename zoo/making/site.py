@@ -722,6 +722,11 @@ def make(
             return site.finish()
     except OSError as error:
         raise ZooError(writing.disk_message(where, error)) from error
+    except MemoryError as error:
+        raise ZooError(
+            f"{where}: not enough memory ({error}); smaller networks, pictures or --shard-rows, or "
+            "fewer --workers; what is finished is kept"
+        ) from error
 
 
 def refuse_foreign(where: Place) -> None:
