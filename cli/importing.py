@@ -28,23 +28,49 @@ def _known_format(context: click.Context, parameter: click.Parameter, value: str
     return value
 
 
-def _there(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
-    if value is not None and not value.exists():
+def _there(context: click.Context, parameter: click.Parameter, value: str | None) -> Path | None:
+    if value is None:
+        return None
+    if not value.strip():
+        raise click.BadParameter("expected a path, got an empty one")
+    if not Path(value).exists():
         raise click.BadParameter(f"{value} does not exist")
+    return Path(value)
+
+
+def _filled(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not value.strip():
+        raise click.BadParameter("expected a name, got an empty one")
     return value
+
+
+def _source(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if _filled(context, parameter, value) is None:
+        return None
+    from zoo import sources
+
+    try:
+        return sources.resolve(str(value))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def _folder(context: click.Context, parameter: click.Parameter, value: str | None) -> Path | None:
     if value is not None and not value.strip():
         raise click.BadParameter("expected the path of a folder, got an empty one")
-    return None if value is None else Path(value)
+    if value is None:
+        return None
+    file = next((p for p in (Path(value), *Path(value).parents) if p.exists()), Path("."))
+    if not file.is_dir():
+        raise click.BadParameter(f"{value}: no folder can be made there, {file} is a file")
+    return Path(value)
 
 
 def _finite(
     context: click.Context, parameter: click.Parameter, value: float | None
 ) -> float | None:
-    if value is not None and not (math.isfinite(value) and value >= 0):
-        raise click.BadParameter(f"expected a finite number that is not negative, got {value}")
+    if value is not None and not (math.isfinite(value) and value > 0):
+        raise click.BadParameter(f"expected a positive number, got {value}")
     return value
 
 
@@ -61,19 +87,19 @@ def _names(
 
 @click.command("import")
 @click.argument("format", callback=_known_format)
-@click.argument("path", type=click.Path(path_type=Path), callback=_there)
+@click.argument("path", callback=_there)
 @click.option(
     "--out", metavar="FOLDER", callback=_folder, help="Folder of the zoo.  [default: zoos/NAME]"
 )
 @click.option(
     "--labels",
-    type=click.Path(path_type=Path),
+    metavar="FILE",
     callback=_there,
     help="state-dicts: table of labels, CSV or JSON, with the files' names.",
 )
 @click.option(
     "--splits",
-    type=click.Path(path_type=Path),
+    metavar="FILE",
     callback=_there,
     help="dws: split file, JSON; small-cnn-zoo: NFN's order of rows.",
 )
@@ -90,13 +116,21 @@ def _names(
 )
 @click.option(
     "--spec",
-    type=click.Path(path_type=Path),
+    metavar="FILE",
     callback=_there,
     help="state-dicts: architecture, JSON as in zoo.json.",
 )
-@click.option("--match", metavar="PATTERN", help="state-dicts: files that are networks, as *.pth.")
 @click.option(
-    "--key", metavar="NAME", help="state-dicts: which state dict of a file, or module of it."
+    "--match",
+    metavar="PATTERN",
+    callback=_filled,
+    help="state-dicts: files that are networks, as *.pth.",
+)
+@click.option(
+    "--key",
+    metavar="NAME",
+    callback=_filled,
+    help="state-dicts: which state dict of a file, or module of it.",
 )
 @click.option(
     "--order",
@@ -127,6 +161,7 @@ def _names(
 @click.option(
     "--check-against",
     metavar="SOURCE",
+    callback=_source,
     help="Hold the networks against the originals: mnist, fashion-mnist, cifar10, digits or "
     "imagefolder:PATH.  [default: the format's own, if --data-root is given]",
 )

@@ -415,7 +415,11 @@ def originals_of(published: Published, name: str | None, data_root: str | Path |
     if name is None:
         return Originals()
     root = Path(data_root) if data_root else None
-    source = load_images(name, root, download=False)
+    try:
+        source = load_images(name, root, download=False)
+    except (ValueError, ZooError) as error:
+        kind = ValueError if isinstance(error, ValueError) else ZooError
+        raise kind(f"--check-against: {error}") from error
     if published.spec.coord_order in ("xy", "ij"):
         return Pictures(published, source)
     return Classifiers(published, source)

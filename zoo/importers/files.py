@@ -143,7 +143,10 @@ class Files:
     def _index_tar(self, head: bytes) -> list[str]:
         packed = head.startswith(PACKED)
         if not packed and head[257:262] != b"ustar" and not _is_old_tar(head):
-            raise ZooError(f"{self.path}: {kind_of(head)}")
+            raise ZooError(
+                f"{self.path}: expected a folder, an archive or a file of networks, got "
+                f"{kind_of(head)}"
+            )
         # Random access to what is packed would unpack it again for every file.
         stream: IO[bytes] = tempfile.TemporaryFile() if packed else self.path.open("rb")  # noqa: SIM115
         weakref.finalize(self, stream.close)

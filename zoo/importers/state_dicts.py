@@ -177,8 +177,8 @@ def _networks(files: Files, match: str | None) -> list[str]:
         why = f"; {next(iter(others.values()))}" if others else ""
         passed = f", only {files.passed}" if len(files.passed) else ""
         raise ValueError(
-            f"{files.path}: no file of torch ({', '.join(SUFFIXES[1:])}), safetensors or .npz lies "
-            f"there{passed}{why}"
+            f"{files.path}: expected files of torch ({', '.join(SUFFIXES[1:])}), safetensors or "
+            f".npz, there are none{passed}{why}"
         )
     return taken
 
