@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from zoo import stopping
+from zoo import machine, stopping
 from zoo.errors import ZooError, safe_line
 
 # Command: module and its line in --help. The line stands here, because asking the
@@ -133,6 +133,8 @@ def main() -> None:
     from cli.output import prepare_streams
     from cli.progress import tell_notices
 
+    if machine.on_windows():
+        sys.exit(machine.WINDOWS)
     prepare_streams()
     tell_notices()
     with stopping.guarded():

@@ -141,13 +141,16 @@ def _make(task: str) -> click.Command:
                 lr_grid: str | None, split_limit: str | None, device: str,
                 log_with: str | None, overwrite: bool, **values: Any) -> None:  # fmt: skip
         grid, arguments = parse_grid(lr_grid), parse_sizes(sizes)
+        from processors import runs
         from processors.train import train as start
 
         name = f"{task}-{model}-{Path(zoo).name}-{seed}"
         folder = out or Path("runs") / name
 
+        before = runs.stamp(folder)
+
         def how_to_go_on() -> str:
-            return f"the same command goes on from the last checkpoint in {folder}"
+            return runs.how_to_go_on(folder, before, overwrite)
 
         with training(f"{folder}", how_to_go_on) as (_, report):
             summary = start(

@@ -17,7 +17,7 @@ from processors import align
 from processors.files import write_bytes
 from processors.progress import Progress, Workplace
 from processors.rows import Rows
-from zoo import NetworkSpec, Weights, symmetry
+from zoo import NetworkSpec, Weights, stopping, symmetry
 
 FILE = "matched.safetensors"
 # Between writes of what was found.
@@ -71,6 +71,7 @@ class _Matching:
         reference = Weights.unflatten(self.known["reference"], self.spec)
         start = min((len(self.known[name]) for name in names), default=len(rows))
         for part in torch.arange(start, len(rows)).split(SAMPLE):
+            stopping.check()
             found = align.match(self.spec, rows.batch(part)[0], reference).permutations
             for name, order in zip(names, found, strict=True):
                 self.known[name] = torch.cat([self.known[name], order.int()])

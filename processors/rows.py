@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from processors.settings import SEEDS
-from zoo import Moments, Weights, Zoo, normalisation, symmetry
+from zoo import Moments, Weights, Zoo, normalisation, stopping, symmetry
 
 Batch: TypeAlias = tuple[Weights, dict[str, Tensor]]
 # Of a split that is held on the device whole.
@@ -111,12 +111,15 @@ class Rows:
     def stream(self, orders: Iterable[Tensor]) -> Generator[Batch, None, None]:
         """One batch for each tensor of row numbers, gathered one batch ahead."""
         if self._held is not None:
-            yield from map(self.batch, orders)
+            for rows in orders:
+                stopping.check()
+                yield self.batch(rows)
             return
         pending = iter(orders)
         with ThreadPoolExecutor(1, thread_name_prefix="wszoo-rows") as pool:
             ahead = [pool.submit(self.batch, rows) for rows in islice(pending, 1)]
             while ahead:
+                stopping.check()
                 ready = ahead.pop()
                 found = ready.result()
                 ahead += [pool.submit(self.batch, rows) for rows in islice(pending, 1)]

@@ -111,6 +111,36 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return records
 
 
+def stamp(folder: Path) -> tuple[int, int] | None:
+    """What changes when the run in a folder is begun, or begun anew; None if there is none."""
+    try:
+        found = (folder / CONFIG).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def how_to_go_on(folder: Path, before: tuple[int, int] | None, overwrite: bool) -> str:
+    """What a stopped training leaves, in a line that begins with what is to be done.
+
+    Args:
+        before: the `stamp` when the command began.
+        overwrite: whether it was to throw away what lay there.
+    """
+    same = "the same command"
+    if overwrite:
+        if stamp(folder) in (None, before):
+            return f"{same} begins again; nothing was begun in {folder} yet"
+        same += " without --overwrite"
+    if (folder / SUMMARY).is_file():
+        return f"the run in {folder} is finished"
+    if (folder / CHECKPOINT).is_dir() and any((folder / CHECKPOINT).glob("state.pt")):
+        return f"{same} goes on from the last checkpoint in {folder}"
+    if any((folder / CHECKPOINT).glob("*")) or any((folder / "grid").glob("*/*")):
+        return f"{same} goes on with what is kept in {folder}"
+    return f"{same} begins again, as there is no checkpoint in {folder} yet"
+
+
 def model_folder(folder: Path) -> Path:
     """Where the best model of a finished run lies.
 

@@ -1,6 +1,7 @@
 """The folder of a run, and the model repository that it becomes on the Hub."""
 
 import json
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -212,3 +213,31 @@ def test_pictures_are_named_by_their_folder(finished, tmp_path):
         texts = [path.read_text() for path in staged.glob("*.json")]
         assert read_json(staged / "summary.json")["source"] == "imagefolder:pets"
     assert not any("/home/me" in text for text in texts)
+
+
+def test_a_stopped_run_says_what_is_true_at_that_moment(tmp_path):
+    """With a checkpoint, without one yet, and where --overwrite has or has not begun."""
+    run = tmp_path / "run"
+
+    def line(before=None, overwrite=False) -> str:
+        return runs.how_to_go_on(run, before, overwrite)
+
+    assert line() == f"the same command begins again, as there is no checkpoint in {run} yet"
+    run.mkdir()
+    (run / "config.json").write_text("{}")
+    assert line() == f"the same command begins again, as there is no checkpoint in {run} yet"
+    (run / "grid" / "0.1").mkdir(parents=True)
+    (run / "grid" / "0.1" / "summary.json").touch()
+    assert line() == f"the same command goes on with what is kept in {run}"
+    (run / "checkpoint").mkdir()
+    (run / "checkpoint" / "state.pt").touch()
+    assert line() == f"the same command goes on from the last checkpoint in {run}"
+    before = runs.stamp(run)
+    untouched = f"the same command begins again; nothing was begun in {run} yet"
+    assert line(before, overwrite=True) == untouched
+    os.utime(run / "config.json", ns=(1, 1))
+    goes_on = f"the same command without --overwrite goes on from the last checkpoint in {run}"
+    assert line(before, overwrite=True) == goes_on
+    assert line(None, overwrite=True) == goes_on
+    (run / "summary.json").touch()
+    assert line() == f"the run in {run} is finished"

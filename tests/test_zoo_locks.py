@@ -298,3 +298,15 @@ def test_names_are_those_that_are_not_of_locks(tmp_path):
     for name in (".lock", ".lock-held", ".lock-5f", "zoo.json"):
         (tmp_path / name).touch()
     assert locks.names(tmp_path) == {"zoo.json"}
+
+
+def test_on_windows_one_line_says_what_to_do(tmp_path, monkeypatch):
+    from cli import main
+
+    monkeypatch.setattr(machine, "on_windows", lambda: True)
+    line = "does not run on Windows itself, .* Windows Subsystem for Linux"
+    with pytest.raises(ZooError, match=line), locks.one_writer(tmp_path / "zoo"):
+        pass
+    assert not (tmp_path / "zoo").exists()
+    with pytest.raises(SystemExit, match=line):
+        main.main()

@@ -55,8 +55,10 @@ def one_writer(folder: Path, doing: str = "written") -> Iterator[None]:
         doing: what another process may be at, for the error.
 
     Raises:
-        ZooError: if another process holds it.
+        ZooError: if another process holds it, or on Windows.
     """
+    if machine.on_windows():
+        raise ZooError(machine.WINDOWS)
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         try:

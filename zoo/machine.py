@@ -134,6 +134,17 @@ def memory_bytes() -> int | None:
     return min(found, default=None)
 
 
+WINDOWS = (
+    "wszoo does not run on Windows itself, which cannot replace files that are open; run it in the "
+    "Windows Subsystem for Linux (WSL)"
+)
+
+
+def on_windows() -> bool:
+    """Whether nothing can be made here; see `WINDOWS`."""
+    return os.name == "nt"
+
+
 class Notice(UserWarning):
     """Something of the machine that wszoo does without; said once, harms no result."""
 

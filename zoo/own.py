@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zoo import engines, machine
+from zoo import engines, machine, stopping
 from zoo.making.fitting import Rows, fit_rows
 from zoo.objectives import Objective
 from zoo.recipes import ImageRecipe, Recipe, SineRecipe
@@ -156,7 +156,8 @@ def fit(
     runner = engines.load(engines.choose(engine, device, goal.spec), device, threads)
     rows = Rows(np.arange(len(y)), np.zeros(len(y), np.int64))
     others = {} if labels is None else {"label": labels.detach().cpu().numpy()}
-    fitted = fit_rows(goal, runner, seed, rows, y, others)
+    with stopping.noticed():
+        fitted = fit_rows(goal, runner, seed, rows, y, others)
     tensors = {name: torch.from_numpy(array) for name, array in fitted.arrays.items()}
     return Networks(
         Weights.from_tensors({name: tensors[name] for name in goal.spec.tensors}),

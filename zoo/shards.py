@@ -23,6 +23,7 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from zoo import stopping
 from zoo.errors import ZooError
 from zoo.locks import LOCK_FILE as LOCK_FILE
 from zoo.locks import one_writer as one_writer
@@ -421,6 +422,7 @@ def sha256(path: Path) -> str:
 
 def check_file(folder: Path, file: File, hashes: bool) -> str | None:
     """What is wrong with a file of the index, or None; one line that names it."""
+    stopping.check()
     path = folder / file.file
     if not path.is_file():
         return f"{path} is missing"

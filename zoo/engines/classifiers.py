@@ -29,7 +29,7 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from zoo import machine, nets, philox
+from zoo import machine, nets, philox, stopping
 from zoo.shards import round_to
 from zoo.spec import NetworkSpec
 from zoo.weights import Weights
@@ -431,6 +431,7 @@ class CompiledEngine:
         order, ready = run.train_items, -1
         step, number = 0, 0
         for epoch, first, last, keep in segments(run):
+            stopping.check()
             if first < last:
                 if epoch != ready:
                     order, ready = shuffled(run, epoch), epoch
@@ -499,6 +500,7 @@ class ReferenceEngine:
         kept: list[tuple[NDArray[np.float32], float, float, float]] = []
         step = 0
         for items in minibatches(run):
+            stopping.check()
             if items is None:
                 flat = torch.cat([p.detach().flatten() for p in module.parameters()])
                 stored = flat.float().cpu().numpy()
@@ -673,6 +675,7 @@ class BatchedEngine:
 
         replay: Callable[..., None] | None = None
         for step in range(max(run.steps[-1] for run in runs) + 1):
+            stopping.check()
             if any(step in steps for steps in wanted):
                 stored = p.detach().float().cpu().numpy().copy()  # p changes in place
                 rounded = round_to(stored, runs[0].storage)

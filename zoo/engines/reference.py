@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import pad
 
-from zoo import nets
+from zoo import nets, stopping
 from zoo.engines import CAP, TARGET, Adam, Fit
 from zoo.spec import NetworkSpec
 from zoo.weights import Weights
@@ -124,6 +124,7 @@ class ReferenceEngine:
         kept_mse = torch.full((len(params),), torch.nan, dtype=torch.float64, device=self.device)
         steps = torch.full((len(params),), adam.steps, device=self.device)
         for step in range(adam.steps + 1):
+            stopping.check()
             mse = (nets.forward(wide, free, x)[:, :points] - y).square().mean(dim=(1, 2))
             over = (mse < target) | ~mse.isfinite()
             ending = running & (over if step < adam.steps else torch.ones_like(over))

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from zoo import engines, machine, storage
+from zoo import engines, machine, stopping, storage
 from zoo.making import chunks
 from zoo.making.cluster import Cluster, checked, fit_on_cluster
 from zoo.making.plan import Settings, plan_zoo
@@ -142,7 +142,7 @@ def build(
         own = [places[number % len(places)] for number in range(count)]
         chunks.fit(site, planned, own, told)
 
-    with machine.using(threads):
+    with machine.using(threads), stopping.noticed():
         return make(where, planned, fit, overwrite, warn)
 
 
