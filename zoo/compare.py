@@ -24,14 +24,17 @@ from zoo.weights import Weights
 
 
 def source_of(
-    index: Index, data_root: str | Path | None = None, address: str | None = None
+    index: Index,
+    data_root: str | Path | None = None,
+    address: str | ImageSource | None = None,
 ) -> ImageSource | SineSource:
     """The source a zoo was fitted to, opened again.
 
     Args:
         data_root: where published sources lie.
         address: what it is opened by, such as "imagefolder:PATH"; None takes what the folder
-            of the zoo remembers, else the name in the index.
+            of the zoo remembers, else the name in the index. Or the source itself, such as
+            `zoo.sources.of_arrays` makes of pictures that lie in no file.
 
     Raises:
         ZooError: if it cannot be opened, or its content is no longer the same.
@@ -41,7 +44,11 @@ def source_of(
     name = address or index.address or index.source["name"]
     try:
         expect = index.source["sha256"]
-        source = open_source(recipe, name, index.plan["seed"], data_root, expect)
+        source = (
+            name
+            if not isinstance(name, str)
+            else open_source(recipe, name, index.plan["seed"], data_root, expect)
+        )
     except (ValueError, ZooError) as error:
         kind, colon, _ = index.source["name"].partition(":")
         hint = f"; say where it lies by --source {kind}:PATH" if colon else ""

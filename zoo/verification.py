@@ -57,7 +57,7 @@ def verify(
     data_root: str | Path | None = None,
     seed: int = 0,
     device: str = "cpu",
-    source: str | None = None,
+    source: str | ImageSource | None = None,
     revision: str | None = None,
 ) -> Iterator[Check]:
     """Check a zoo, yielding each check as it is done.

@@ -10,9 +10,13 @@ The shards are a list that recipe, source and plan decide alone. A part is a ran
 fitted in a folder of its own that ends without an index: see `zoo.making.merging`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
 
 from zoo import engines, machine, stopping, storage
 from zoo.making import chunks
@@ -23,16 +27,17 @@ from zoo.making.site import Site, make, refuse_foreign
 from zoo.making.workers import refuse_no_file, refuse_unguarded
 from zoo.recipes import AnyRecipe
 from zoo.shards import Index
-from zoo.sources import ImageSource, SineSource
+from zoo.sources import ImageSource, SineSource, of_arrays
 
 MOST_WORKERS = 256
 
 
 def build(
     recipe: AnyRecipe | str | None,
-    source: ImageSource | SineSource | str,
+    source: ImageSource | SineSource | str | NDArray[Any] | Tensor,
     out: str | Path,
     *,
+    labels: NDArray[Any] | Tensor | Sequence[int] | None = None,
     data_root: str | Path | None = None,
     limit: int | None = None,
     seed: int = 0,
@@ -56,9 +61,11 @@ def build(
 
     Args:
         recipe: or its name; None takes the source's default.
-        source: or its name, such as "mnist" or "imagefolder:PATH".
+        source: or its name, such as "mnist" or "imagefolder:PATH"; or pictures, uint8
+            `item row column` or `item row column chan`.
         out: a folder. With a cluster all nodes see it under this path, or it is a URL such
             as s3://BUCKET/NAME.
+        labels: of pictures that are given, a class for each, counted from 0.
         data_root: where a named source lies or is downloaded to; None takes
             $WSZOO_DATA, else ~/.cache/wszoo.
         limit: networks (of trajectories: runs) in all, split in the recipe's proportions,
@@ -113,9 +120,10 @@ def build(
         raise ValueError(f"{out} is written by the tasks of a cluster: add cluster='local'")
     where = storage.place(out)
     refuse_foreign(where)
+    opened = _opened(source, labels)
     planned = plan_zoo(
         recipe,
-        source,
+        opened,
         where.name,
         Settings(
             limit=limit,
@@ -146,9 +154,21 @@ def build(
         return make(where, planned, fit, overwrite, warn)
 
 
+def _opened(
+    source: ImageSource | SineSource | str | NDArray[Any] | Tensor,
+    labels: NDArray[Any] | Tensor | Sequence[int] | None,
+) -> ImageSource | SineSource | str:
+    """The source, or its name, or a source of the pictures that are given."""
+    if isinstance(source, np.ndarray | Tensor):
+        return of_arrays(np.asarray(source), None if labels is None else np.asarray(labels))
+    if labels is not None:
+        raise ValueError("labels= goes with pictures that are given; a source has its own")
+    return source
+
+
 def build_on_cluster(
     recipe: AnyRecipe | str | None,
-    source: ImageSource | SineSource | str,
+    source: ImageSource | SineSource | str | NDArray[Any] | Tensor,
     out: str | Path,
     cluster: Cluster | str = "local",
     **settings: Any,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zoo.errors import ZooError
+from zoo.sources.arrays import of_arrays
 from zoo.sources.base import FITS, Frame, ImageSource, Request, Source, sha256_of, unknown
 from zoo.sources.digits import open_digits
 from zoo.sources.folders import open_folder
@@ -31,6 +32,7 @@ __all__ = [
     "Source",
     "load_images",
     "load_sine",
+    "of_arrays",
     "resolve",
     "sha256_of",
     "split_items",
