@@ -295,8 +295,10 @@ def test_a_full_disk_loses_nothing(digits, quick, tmp_path, monkeypatch):
 
 def test_an_unwritable_place_is_named(digits, quick, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ZooError, match=r"cannot write .*file"):
+    with pytest.raises(ValueError, match=r"file/zoo lies in a file, not a folder; choose another"):
         build(quick, digits, tmp_path / "file" / "zoo", limit=20)
+    with pytest.raises(ValueError, match=r"file is a file, not a folder; choose another"):
+        build(quick, digits, tmp_path / "file", limit=20)
 
 
 def test_poor_networks_are_left_out_and_listed(digits, quick, tmp_path):

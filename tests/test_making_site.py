@@ -843,7 +843,7 @@ def test_networks_that_do_not_fit_into_memory_are_refused_in_words(digits, tmp_p
     with pytest.raises(ValueError, match=r"a network of 91,501 parameters takes 0 GB while it is"):
         build(large, digits, tmp_path / "zoo")
     runs = recipe("fashion", "digits", "fit-trajectories", hidden=8, epochs=500)
-    with pytest.raises(ValueError, match=r"a run of \d+ networks of 1,482 parameters"):
+    with pytest.raises(ValueError, match=r"a run of \d+ networks of 754 parameters"):
         build(runs, digits, tmp_path / "zoo")
     assert not (tmp_path / "zoo").exists()
 
@@ -855,3 +855,24 @@ def test_too_little_memory_on_the_way_is_one_line(digits, quick, tmp_path, monke
     monkeypatch.setattr(CpuEngine, "fit", refused)
     with pytest.raises(ZooError, match=r"zoo: not enough memory \(Unable to allocate 9.19 TiB\)"):
         build(quick, digits, tmp_path / "zoo", **SETTINGS)
+
+
+def test_overwriting_a_zoo_of_a_folder_killed_at_the_change(quick, pictures, tmp_path):
+    """Its table of file names has one place, and comes with the rest."""
+    name, out = f"imagefolder:{pictures}", tmp_path / "zoo"
+    build(quick, name, tmp_path / "old" / "zoo")
+    index = build(replace(quick, lr=0.5), name, tmp_path / "new" / "zoo")
+
+    def begin() -> None:
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(tmp_path / "old" / "zoo", out)
+        shutil.copytree(tmp_path / "new" / "zoo", out / ".build" / "new")
+
+    def check() -> None:
+        assert_whole(out)
+        assert len(zoo.open_zoo(out)) == index.splits["train"]
+        build(replace(quick, lr=0.5), name, out)
+        assert contents(out) == contents(tmp_path / "new" / "zoo")
+
+    moments(begin, lambda: succession.settle(storage.place(out)), check)
+    assert contents(out) == contents(tmp_path / "new" / "zoo")

@@ -199,9 +199,8 @@ class Folder(Place):
         except FileNotFoundError:
             return set()
         except NotADirectoryError:
-            if not self.path.exists():
-                return set()  # a part of its path is a file, which writing will say
-            raise ValueError(f"{self} is a file, not a folder; choose another --out") from None
+            what = "is a file" if self.path.exists() else "lies in a file"
+            raise ValueError(f"{self} {what}, not a folder; choose another --out") from None
 
     def sizes(self, part: str = "") -> dict[str, int]:
         found = {}

@@ -139,7 +139,8 @@ def _planned(
         ),
     )
     # Engine and versions are those that the parts were made with, not what is here.
-    return replace(planned, index=replace(first, name=planned.index.name))
+    names = planned.index.names if "names" in first.source else None
+    return replace(planned, index=replace(first, name=planned.index.name, names=names))
 
 
 def _plan(folder: Path) -> tuple[Index, str | None]:
