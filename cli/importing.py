@@ -49,6 +49,8 @@ def _source(context: click.Context, parameter: click.Parameter, value: str | Non
         return None
     from zoo import sources
 
+    if value == "imagefolder:":
+        raise click.BadParameter("imagefolder: needs a path, as in imagefolder:my/pictures")
     try:
         return sources.resolve(str(value))
     except ValueError as error:
