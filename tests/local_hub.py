@@ -92,7 +92,8 @@ class Fault:
 
     Kinds: "status" answers with an error; "cut" drops the connection before anything is
     done, "cut-body" when half of the body is through, "cut-answer" after the work is
-    done but before it is told; "slow" sends an answer in small pieces.
+    done but before it is told; "slow" sends an answer in small pieces; "endless" sends
+    without end, and says no length; "drip" sends a byte now and then.
     """
 
     pattern: str
@@ -243,7 +244,11 @@ warnings.filterwarnings("ignore", "Use 'content=", DeprecationWarning)
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 rest = time.sleep
-time.sleep = lambda seconds: rest(min(seconds, 0.01))
+time.asked = [0]
+def briefly(seconds):
+    time.asked.append(seconds)
+    rest(min(seconds, 0.01))
+time.sleep = briefly
 from click.testing import CliRunner
 from cli.main import wszoo
 for line in sys.stdin:
@@ -375,6 +380,8 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if fault and kind == "status":
                 return self.answer(fault.status, fault.body, fault.headers)
+            if fault and kind in ("endless", "drip"):
+                return self.go_on(fault)
             with self.hub.lock:
                 status, content, headers = self.route(token)
         except Failure as failure:
@@ -440,6 +447,19 @@ class _Handler(BaseHTTPRequestHandler):
                 time.sleep(0.02)
             return
         self.wfile.write(content)
+
+    def go_on(self, fault: Fault) -> None:
+        """Answer for as long as the client listens."""
+        self.close_connection = True
+        self.send_response(200)
+        for name, value in fault.headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        body, pause = (b"x", 0.05) if fault.kind == "drip" else (b"x" * 65536, 0.0)
+        while True:
+            self.wfile.write(body)
+            self.wfile.flush()
+            time.sleep(pause)
 
     # -- routes --------------------------------------------------------------------------
 

@@ -179,10 +179,11 @@ class OnHub(Found):
             with client.speaking(repo_id, "dataset", revision):
                 path = client.fetch_index(repo_id, revision or client.MAIN, hasty)
         except client.HubError as error:
-            if not error.absent:
+            if not error.absent and not hasty:
                 raise
+            said = str(error).partition(client.KEPT)[0]  # nothing arrived
             raise ZooError(
-                f"the folder {repo_id} does not exist here{meant(folder)}, and {error}"
+                f"the folder {repo_id} does not exist here{meant(folder)}, and {said}"
             ) from error.__cause__
         self.folder = path.parent
         self.index = trust.read_index(repo_id, path)

@@ -130,7 +130,8 @@ def _on_response(response: Any) -> None:
         bound.answers -= 1
     if bound.answers is not None and bound.answers + bound.received // 100_000 < 0:
         raise ZooError(
-            f"{who} needs too many answers; what arrived is kept: run the same command again later"
+            f"{who} breaks off, or leads in circles, again and again; what arrived is kept: run "
+            "the same command again later"
         )
     coding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if coding not in ("", "identity", *_GZIP):

@@ -33,6 +33,7 @@ TRIES = 6
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 # Files that are fetched side by side; of one more each has less.
 SIDE_BY_SIDE = 8
+KEPT = "; what arrived is kept"
 # Characters of what a server said.
 _SAID = 300
 
@@ -69,7 +70,13 @@ def files_of(api: "HfApi", repo_id: str, kind: str, commit: str) -> dict[str, An
         entries = list(itertools.islice(listed, bounds.LISTED_FILES + 1))
     if len(entries) > bounds.LISTED_FILES:
         raise ZooError(f"{repo_id} has more than {bounds.LISTED_FILES:,} files: it is no zoo")
-    return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
+    files = [entry for entry in entries if isinstance(entry, RepoFile)]
+    for file in files:
+        # The client takes them as they come.
+        if not isinstance(file.path, str) or type(file.size) is not int or file.size < 0:
+            what = f"{file.path!r:.80} of {file.size!r:.40} bytes"
+            raise ZooError(f"the Hub lists no files of {repo_id}, but {what}")
+    return {file.path: file for file in files}
 
 
 def fetch(
@@ -376,12 +383,9 @@ def _explained(error: Exception, repo_id: str, kind: str, revision: str | None) 
     elif isinstance(cause, _http_error()):
         absent = True
         what = safe_line(without_secrets(str(cause), [token]), _SAID) or type(cause).__name__
-        line = (
-            f"cannot reach {host} for {where} ({what}); what arrived is kept: run the same command "
-            "again"
-        )
+        line = f"cannot reach {host} for {where} ({what}){KEPT}: run the same command again"
     elif isinstance(cause, json.JSONDecodeError):
-        line = f"{host} does not answer as the Hub does; what arrived is kept: try again later"
+        line = f"{host} does not answer as the Hub does{KEPT}: try again later"
     elif isinstance(cause, OSError) and cause.errno is not None:
         line = f"cannot use {cause.filename or where}: {cause.strerror}"
     else:

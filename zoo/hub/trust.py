@@ -53,6 +53,7 @@ def read_index(repo_id: str, path: Path) -> Index:
         index = Index.from_json(shards.read_json(path))
         table.row_shapes(index)
         check_files(index)
+        _check_source(index)
     except ZooError as error:
         raise ZooError(f"{repo_id}: {error}".replace(f"{path}:", f"{INDEX_FILE}:")) from error
     except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
@@ -86,6 +87,13 @@ def check_files(index: Index) -> None:
     for shard in index.shards:
         if type(shard.rows) is not int or shard.rows < 1:
             raise ZooError(f"{INDEX_FILE}: {shard.file}: expected rows, got {shard.rows!r:.40}")
+
+
+def _check_source(index: Index) -> None:
+    """ZooError if the source is named by a path: `verify` and `show` would open it here."""
+    name = str(index.source.get("name", ""))
+    if ":" in name and re.search(r"[/\\~]", name):
+        raise ZooError(f"{INDEX_FILE}: source.name: expected no path, got {name!r:.80}")
 
 
 def check_against(repo_id: str, files: list[File], tree: Mapping[str, Any]) -> None:
