@@ -76,7 +76,12 @@ def targets(seed: int, home: Path, wanted: Collection[str]) -> dict[str, Any]:
         command(*ZOOS[name], "--out", name)
     found: dict[str, Any] = {}
     if "zoos" in wanted:
-        sources = {name: old / name for name in OLD_ZOOS} | {f"new-{n}": new / n for n in fresh}
+        # A folder of pictures, whose names the zoo keeps: format 2.
+        _pictures(home / "pictures")
+        words = ("--hidden", 3, "--layers", 2, "--steps", 2, "--out", "folder")
+        command("fit-inrs", f"imagefolder:{home / 'pictures'}", *words)
+        sources = {name: old / name for name in OLD_ZOOS}
+        sources |= {f"new-{name}": new / name for name in (*fresh, "folder")}
         found["zoos"] = Zoos(seed, sources, work)
     if "imports" in wanted:
         found["imports"] = Imports(seed, home / "published", work)
@@ -103,6 +108,18 @@ def targets(seed: int, home: Path, wanted: Collection[str]) -> dict[str, Any]:
                 halves[f"new-{name}"] = again, new / f"new-{name}", whole
         found["builds"] = Builds(seed, halves, work)
     return found
+
+
+def _pictures(folder: Path) -> None:
+    """Twenty grey pictures of two classes."""
+    import numpy as np
+    from PIL import Image
+
+    draw = np.random.default_rng(0)
+    for number in range(20):
+        path = folder / "train" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw.integers(0, 255, (5, 4), np.uint8)).save(path)
 
 
 def _networks(files: dict[str, str]) -> dict[str, str]:

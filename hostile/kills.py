@@ -275,8 +275,9 @@ class Kills:
         except BaseException as error:
             return f"opening what is there: {error!r:.300}"
         made, whole = self.made(command, story), self.whole[command]
-        # A zoo that opens has all of it but, for a moment, scraps of its making.
-        extra = {name for name in made if name not in whole and ".build" not in name}
+        # What opens has all of it but, for a moment, scraps of its making.
+        scraps = (".build/", "checkpoint/")
+        extra = {name for name in made if name not in whole and not name.startswith(scraps)}
         wrong = [n for n in whole if made.get(n) != whole[n] and "last" not in n] + sorted(extra)
         return f"it opens, with other {wrong[0]}" if wrong else None
 
