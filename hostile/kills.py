@@ -1,4 +1,4 @@
-"""Kills seven commands at any moment, again and again, and looks at what is left.
+"""Kills commands at any moment, again and again, and looks at what is left.
 
     python -m hostile.kills                          # 1,000 kill -9 and 200 SIGTERM
     python -m hostile.kills --kills 100 --terms 20 --report kills.json
@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ARCHIVE = ROOT / "tests" / "fixtures" / "324dc88.tar.xz"
 LIMIT_SECONDS = 10.0
 AGAIN = 5  # times a story is disturbed at most
+BEFORE = ("fit-inrs", "digits", "--limit", "300", "--steps", "60", "--shard-rows", "150")
 FRESH = 0.1  # share of processes that start from nothing
 FIT = ("--hidden", "4", "--no-parquet")
 COMMANDS: dict[str, tuple[str, ...]] = {
@@ -49,6 +50,9 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "merge": ("merge", "{old}/part-0", "{old}/part-1"),
     "push": ("push", "{old}/pictures-dws", "user/{name}"),
     "pull": ("pull", "user/{name}"),
+    # Over a zoo that is there: until the new one stands, the old one opens.
+    "overwrite": ("fit-inrs", "digits", "--limit", "450", "--steps", "60", "--shard-rows", "150",
+                  "--seed", "1", "--overwrite", *FIT),
 }  # fmt: skip
 
 
@@ -174,6 +178,7 @@ class Kills:
         }  # fmt: skip
         self.tallies = {name: Tally() for name in COMMANDS}
         self.whole: dict[str, dict[str, str]] = {}
+        self.before: dict[str, str] = {}
         self.life: dict[tuple[str, bool], float] = {}
         self.number = 0
 
@@ -189,11 +194,16 @@ class Kills:
         self, command: str, story: Path, seconds: float | None, number: int, fresh: bool
     ) -> dict[str, Any]:
         """A command in the folder of a story, disturbed or not."""
+        return self.ask(list(COMMANDS[command]), story, seconds, number, fresh)
+
+    def ask(
+        self, words: list[str], story: Path, seconds: float | None, number: int, fresh: bool
+    ) -> dict[str, Any]:
+        """A command line there, its places filled in."""
         places = {"{old}": str(self.old), "{name}": story.name}
-        words = list(COMMANDS[command])
         for place, value in places.items():
             words = [word.replace(place, value) for word in words]
-        if command != "push":
+        if words[0] != "push":
             words += ["--out", "out"]
         assert self.server.stdin is not None
         assert self.server.stdout is not None
@@ -211,6 +221,12 @@ class Kills:
         story = self.home / "stories" / f"{command}-{self.number}"
         story.mkdir(parents=True)
         self.hub.objects.clear()
+        if command == "overwrite":
+            if not (self.home / "before").exists():
+                (self.home / "before").mkdir()
+                self.ask([*BEFORE, *FIT], self.home / "before", None, 0, False)
+                self.before = self.made(command, self.home / "before")
+            shutil.copytree(self.home / "before" / "out", story / "out")
         if command == "pull":
             self.hub.put(f"user/{story.name}", dict(self.files))
         return story
@@ -270,11 +286,13 @@ class Kills:
             else:
                 for split in ("train", "validation", "test"):
                     zoo.open_zoo(out, split, check_hashes=True).stats()
-        except zoo.ZooError:
-            return None
+        except zoo.ZooError as error:
+            return None if command != "overwrite" else f"neither old nor new opens: {error}"
         except BaseException as error:
             return f"opening what is there: {error!r:.300}"
         made, whole = self.made(command, story), self.whole[command]
+        if command == "overwrite" and made.get("zoo.json") == self.before["zoo.json"]:
+            whole = self.before
         # What opens has all of it but, for a moment, scraps of its making.
         scraps = (".build/", "checkpoint/")
         extra = {name for name in made if name not in whole and not name.startswith(scraps)}

@@ -93,6 +93,7 @@ class Material:
             "columns": {name: (role, kind) for name, (role, kind, _, _) in meaning.items()},
             "text": [(names, unit) for _, _, names, unit in meaning.values()],
             "splits": z.index.splits,
+            "names": z.names,
         }  # fmt: skip
 
     def stats(self) -> dict[str, bytes]:
