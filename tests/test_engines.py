@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from zoo import engines, nets, objectives
+from zoo import engines, kinds, nets
 from zoo.engines import CAP, TARGET, Adam, Engine, Fit
 from zoo.engines.cpu import CpuEngine
 from zoo.engines.reference import ReferenceEngine
@@ -222,21 +222,21 @@ def test_the_measure_sees_a_wrong_update():
 def test_final_quality_of_whole_fits_agrees():
     """A full fit is chaotic in its digits, not in its quality: 24 pictures of digits."""
     chosen = recipe("dws", "digits", steps=300, target_psnr_db=None)
-    digits = objectives.open_source(chosen, "digits", seed=0)
-    goal = objectives.objective(chosen, digits)
+    digits = kinds.open_source(chosen, "digits", seed=0)
+    goal = kinds.objective(chosen, digits)
     assert mean_psnr_difference_db(goal, digits, np.arange(24)) < 0.05
 
 
 @pytest.mark.real
 def test_final_quality_on_mnist_agrees():
     chosen = recipe("dws", "mnist", steps=300)
-    mnist = objectives.open_source(chosen, "mnist", seed=0)
-    goal = objectives.objective(chosen, mnist)
+    mnist = kinds.open_source(chosen, "mnist", seed=0)
+    goal = kinds.objective(chosen, mnist)
     assert mean_psnr_difference_db(goal, mnist, np.arange(32)) < 0.05
 
 
 def mean_psnr_difference_db(goal, source, items: NDArray[np.int64]) -> float:
-    targets = goal.targets(objectives.raw_items(source, items))
+    targets = goal.targets(source.items(items))
     params = nets.initialise(goal.spec, goal.recipe.init, 0, items, items * 0)
     means = []
     for name in ("cpu", "reference"):

@@ -18,7 +18,7 @@ from test_engines import (
     relative,
 )
 
-from zoo import engines, nets, objectives, verification
+from zoo import engines, kinds, nets, verification
 from zoo.engines import CAP, TARGET
 from zoo.recipes import recipe
 from zoo.spec import NetworkSpec
@@ -102,10 +102,10 @@ def test_sine_and_cosine_in_half_turns():
 def test_final_quality_of_whole_fits_agrees():
     """Chaotic in its digits, not in its quality: four of the digits."""
     chosen = recipe("dws", "digits", steps=60, hidden=16, lr=3e-3, target_psnr_db=None)
-    digits = objectives.open_source(chosen, "digits", seed=0)
-    goal = objectives.objective(chosen, digits)
+    digits = kinds.open_source(chosen, "digits", seed=0)
+    goal = kinds.objective(chosen, digits)
     items = np.arange(4)
-    targets = goal.targets(objectives.raw_items(digits, items))
+    targets = goal.targets(digits.items(items))
     params = nets.initialise(goal.spec, chosen.init, 0, items, items * 0)
     means = []
     for one in (engine(), exact()):

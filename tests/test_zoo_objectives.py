@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from zoo import objectives
+from zoo import kinds, objectives
 from zoo.engines import Adam, Fit
 from zoo.objectives import ImageObjective, Objective, SineObjective
 from zoo.recipes import recipe
@@ -124,30 +124,30 @@ def test_objectives_are_small_and_travel(name):
 
 def test_sources_of_recipes():
     chosen = recipe("sine-regression", "sine", waves=20, points=7)
-    waves = objectives.open_source(chosen, "sine", seed=3)
+    waves = kinds.open_source(chosen, "sine", seed=3)
     assert len(waves) == 20
-    assert np.array_equal(waves.coefs, objectives.open_source(chosen, "sine", seed=3).coefs)
-    assert not np.array_equal(waves.coefs, objectives.open_source(chosen, "sine", seed=4).coefs)
-    goal = objectives.objective(chosen, waves)
+    assert np.array_equal(waves.coefs, kinds.open_source(chosen, "sine", seed=3).coefs)
+    assert not np.array_equal(waves.coefs, kinds.open_source(chosen, "sine", seed=4).coefs)
+    goal = kinds.objective(chosen, waves)
     assert isinstance(goal, SineObjective)
     items = np.array([4, 2])
-    raw = objectives.raw_items(waves, items)
-    columns = objectives.target_columns(waves, items)
+    raw = waves.items(items)
+    columns = waves.columns(items)
     assert columns["amplitude"].tolist() == [1.0, 1.0]
     assert np.array_equal(columns["frequency"], raw[:, 1].astype(np.float32))
     assert goal.targets(raw).shape == (2, 7, 1)
     with pytest.raises(ValueError, match="recipe 'dws' is for pictures, sine"):
-        objectives.objective(recipe("dws", "mnist"), waves)
+        kinds.objective(recipe("dws", "mnist"), waves)
 
 
 def test_pictures_of_a_source():
     chosen = recipe("dws", "digits")
-    digits = objectives.open_source(chosen, "digits", seed=0)
-    goal = objectives.objective(chosen, digits)
+    digits = kinds.open_source(chosen, "digits", seed=0)
+    goal = kinds.objective(chosen, digits)
     assert isinstance(goal, ImageObjective)
     items = np.array([1000, 3])
-    raw = objectives.raw_items(digits, items)
+    raw = digits.items(items)
     assert np.array_equal(raw, digits.images[items])
     assert goal.targets(raw).shape == (2, 64, 1)
-    assert np.array_equal(objectives.target_columns(digits, items)["label"], digits.labels[items])
+    assert np.array_equal(digits.columns(items)["label"], digits.labels[items])
     assert goal.columns["label"].names == digits.class_names

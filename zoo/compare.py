@@ -1,26 +1,23 @@
 """Sets networks beside what they were fitted to, for cards, `show` and `verify`."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from zoo import machine, nets
 from zoo.errors import ZooError
-from zoo.figures import Samples, accuracy_figure, sample_grid, wave_grid
+from zoo.figures import accuracy_figure, sample_grid, wave_grid
 from zoo.hub.arrival import Found, files_of, find
-from zoo.objectives import Objective, objective, open_source, raw_items
+from zoo.kinds import kind_of, objective, open_source
 from zoo.reader import Batch, Row, Zoo, open_zoo
-from zoo.recipes import ImageRecipe, SineRecipe, recipe_from_json
+from zoo.recipes import recipe_from_json
 from zoo.shards import Index, check_file
 from zoo.sources import ImageSource, SineSource, load_images
 from zoo.table import shards_of
-from zoo.weights import Weights
 
 
 def source_of(
@@ -112,45 +109,6 @@ def original(
     return found.images[int(row.columns["index"])]
 
 
-def evaluate(
-    goal: Objective, raw: NDArray[Any], weights: Weights, batch: int = 256
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
-    """Targets and outputs `net point out`, and each network's mse."""
-    targets = goal.targets(raw)
-    x = torch.from_numpy(goal.inputs)
-    with torch.no_grad():
-        outputs = np.concatenate(
-            [
-                nets.forward(goal.spec, weights[start : start + batch], x).numpy()
-                for start in range(0, len(weights), batch)
-            ]
-        )
-    error = outputs.astype(np.float64) - targets
-    return targets, outputs, np.square(error).mean(axis=(1, 2))
-
-
-def samples(
-    goal: Objective, source: ImageSource | SineSource, arrays: Mapping[str, NDArray[Any]]
-) -> Samples:
-    """Rows of a shard beside their originals, with their quality as captions."""
-    raw = raw_items(source, arrays["index"])
-    weights = Weights.from_tensors(
-        {name: torch.from_numpy(np.array(arrays[name])) for name in goal.spec.tensors}
-    )
-    targets, outputs, _ = evaluate(goal, raw, weights)
-    if isinstance(source, SineSource):
-        captions = [f"mse {value:.1e}" for value in arrays["mse"]]
-        x = goal.inputs[:, 0]
-        return Samples(targets[..., 0], outputs[..., 0], captions, x)
-    black, white = goal.spec.pixel_range
-    pictures = [
-        np.clip((values - black) / (white - black), 0, 1).reshape(len(values), *source.shape)
-        for values in (targets, outputs)
-    ]
-    captions = [f"{value:.1f} dB" for value in arrays["psnr_db"]]
-    return Samples(pictures[0], pictures[1], captions)
-
-
 def _random_rows(found: Found, split: str, count: int, seed: int) -> Batch:
     """Random networks of a split; of a zoo elsewhere only the shards come that hold them."""
     listed = shards_of(found.index, split)
@@ -206,7 +164,7 @@ def draw(
     _refuse_imported(index)
     split = split or list(index.splits)[-1]
     recipe = recipe_from_json(index.recipe)
-    if not isinstance(recipe, ImageRecipe | SineRecipe):
+    if not kind_of(recipe).signals:
         networks = open_zoo(found_zoo.bring(files_of(index, split)), split)
         wanted = ("index", "step", "class_a", "class_b", "test_accuracy")
         found = {name: networks.column(name) for name in wanted if name in networks.columns}
@@ -218,7 +176,8 @@ def draw(
     arrays = {name: tensor.numpy() for name, tensor in columns.items()}
     for name, tensor in weights.tensors().items():
         arrays[name] = tensor.numpy()
-    shown = samples(goal, opened, arrays)
+    shown = kind_of(recipe).samples(goal, opened, arrays)
+    assert shown is not None
     if shown.x is None:
         sample_grid(Path(out), shown.originals, shown.reconstructions, shown.captions)
     else:

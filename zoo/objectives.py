@@ -4,8 +4,6 @@ An objective is small and pickles, so that it travels to workers; the pictures o
 coefficients it works on are handed to it a few rows at a time.
 """
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,14 +11,12 @@ from zoo import nets
 from zoo.engines import Adam, Fit
 from zoo.recipes import (
     RECIPES,
-    AnyRecipe,
     ImageRecipe,
     Recipe,
     SineRecipe,
     recipe_from_json,
 )
 from zoo.shards import Column, Index
-from zoo.sources import ImageSource, SineSource, load_images, load_sine
 
 # A fit without any error at all would have infinitely many decibels, which no
 # statistics can take; float32 networks stay far below this.
@@ -59,7 +55,10 @@ class Objective:
 
     Attributes:
         columns: the columns of a row that come from the source and the fit.
+        unit_rows: an item is one row.
     """
+
+    unit_rows = 1
 
     def __init__(self, recipe: Recipe, inputs: NDArray[np.float32], out: int):
         self.recipe = recipe
@@ -135,30 +134,6 @@ class SineObjective(Objective):
         return (wave[:, :1] * np.sin(wave[:, 1:] * x)).astype(np.float32)[..., None]
 
 
-def open_source(
-    recipe: AnyRecipe,
-    name: str,
-    seed: int,
-    data_root: str | Path | None = None,
-    expect: str | None = None,
-) -> ImageSource | SineSource:
-    """The source that a recipe is run on; waves are drawn from the seed.
-
-    Args:
-        expect: the sha256 that it had for a zoo made of it, see `load_images`.
-    """
-    if isinstance(recipe, SineRecipe):
-        return load_sine(
-            recipe.waves,
-            recipe.points,
-            (recipe.min_amplitude, recipe.max_amplitude),
-            (recipe.min_frequency, recipe.max_frequency),
-            seed,
-        )
-    root = Path(data_root) if data_root else None
-    return load_images(name, root, recipe.size, fit=recipe.fit, expect=expect)
-
-
 def shortfall(index: Index) -> list[str]:
     """How many networks of a finished zoo missed what its recipe asked of them, in lines.
 
@@ -188,27 +163,3 @@ def shortfall(index: Index) -> list[str]:
         below = sum(row.reason.startswith("PSNR") for row in index.excluded)
         lines.append(f"left out by --min-psnr {floor:g}: {below:,} of {index.rows + below:,}")
     return lines
-
-
-def objective(recipe: Recipe, source: ImageSource | SineSource) -> Objective:
-    """The objective of a recipe on a source."""
-    if isinstance(recipe, SineRecipe):
-        return SineObjective(recipe)
-    if not isinstance(source, ImageSource):
-        raise ValueError(f"recipe {recipe.name!r} is for pictures, {source.name} has none")
-    return ImageObjective(recipe, source.shape, source.class_names)
-
-
-def raw_items(source: ImageSource | SineSource, items: NDArray[np.int64]) -> NDArray[np.generic]:
-    """What `targets` takes, of the chosen items."""
-    return source.images[items] if isinstance(source, ImageSource) else source.coefs[items]
-
-
-def target_columns(
-    source: ImageSource | SineSource, items: NDArray[np.int64]
-) -> dict[str, NDArray[np.generic]]:
-    """The columns that come from the source alone, of the chosen items."""
-    if isinstance(source, ImageSource):
-        return {"label": source.labels[items]} if source.class_names else {}
-    coefs = source.coefs[items].astype(np.float32)
-    return {"amplitude": coefs[:, 0], "frequency": coefs[:, 1]}

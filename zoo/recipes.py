@@ -79,8 +79,12 @@ class SirenRecipe:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data with the recipe's `kind`; `recipe_from_json` is the inverse."""
-        kind = next(kind for kind, cls in RECIPE_KINDS.items() if cls is type(self))
-        return {"kind": kind, **to_plain(self)}
+        return {"kind": self.kind, **to_plain(self)}
+
+    @property
+    def kind(self) -> str:
+        """The kind of zoo that it makes."""
+        return next(kind for kind, cls in RECIPE_KINDS.items() if cls is type(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,8 +311,12 @@ class TrainedRecipe:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data with the recipe's `kind`; `recipe_from_json` is the inverse."""
-        kind = next(kind for kind, cls in RECIPE_KINDS.items() if cls is type(self))
-        return {"kind": kind, **to_plain(self)}
+        return {"kind": self.kind, **to_plain(self)}
+
+    @property
+    def kind(self) -> str:
+        """The kind of zoo that it makes."""
+        return next(kind for kind, cls in RECIPE_KINDS.items() if cls is type(self))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from zoo import shards, stopping, table, writing
-from zoo.compare import samples, source_of
+from zoo.compare import source_of
 from zoo.errors import ZooError
 from zoo.figures import Samples
-from zoo.objectives import objective
-from zoo.recipes import ImageRecipe, SineRecipe, recipe_from_json
+from zoo.kinds import kind_of, objective
+from zoo.recipes import recipe_from_json
 from zoo.shards import Index, Shard
 from zoo.storage import Folder
 
@@ -93,7 +93,7 @@ def _samples(
         warn(f"the card shows no originals: {error}")
         return None
     recipe = recipe_from_json(index.recipe)
-    if not isinstance(recipe, ImageRecipe | SineRecipe):
+    if not kind_of(recipe).signals:
         return None
     goal = objective(recipe, opened)
     last = list(index.splits)[-1]
@@ -102,4 +102,4 @@ def _samples(
         name: np.array(array[: writing.CARD_SAMPLES])
         for name, array in _arrays(folder, index, first).items()
     }
-    return samples(goal, opened, rows)
+    return kind_of(recipe).samples(goal, opened, rows)

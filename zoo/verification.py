@@ -11,15 +11,16 @@ import torch
 from numpy.typing import NDArray
 
 from zoo import engines, machine, nets, shards, table
-from zoo.compare import evaluate, source_of
+from zoo.compare import source_of
 from zoo.engines import classifiers
 from zoo.errors import ZooError
 from zoo.hub.arrival import AtUrl, Here, find
 from zoo.hub.client import HubError
+from zoo.kinds import Means, evaluate, kind_of, objective
 from zoo.making.fitting import Rows, fit_rows
 from zoo.making.plan import cpu_kind, package_versions, plan_rows
-from zoo.objectives import Objective, objective, raw_items, target_columns
-from zoo.recipes import ImageRecipe, SineRecipe, TrajectoryRecipe, recipe_from_json
+from zoo.objectives import Objective
+from zoo.recipes import TrajectoryRecipe, recipe_from_json
 from zoo.shards import Index, widen
 from zoo.sources import ImageSource, SineSource
 from zoo.training import Classification
@@ -118,9 +119,10 @@ def verify(
     opened = source_of(index, data_root, source)
     chosen = np.random.default_rng(seed)
     recipe = recipe_from_json(index.recipe)
-    if not isinstance(recipe, ImageRecipe | SineRecipe):
-        assert isinstance(opened, ImageSource)
-        trained = Classification(recipe, opened, index.plan.get("dtype", "float32"))
+    if not kind_of(recipe).signals:
+        means = Means("auto", "cpu", index.plan.get("dtype", "float32"), here=True)
+        trained, _ = kind_of(recipe).goal(recipe, opened, means)
+        assert isinstance(trained, Classification)
         yield _check_plan(index, opened, rows, trained)
         if samples > 0:
             yield _check_accuracy(trained, index, _draw(rows, samples, chosen))
@@ -197,7 +199,7 @@ def _check_plan(
             targets = (
                 trained.target_columns(seed, part["index"])
                 if trained
-                else target_columns(source, part["index"])
+                else source.columns(part["index"])
             )
             for name, values in targets.items():
                 if not np.array_equal(part[name], values):
@@ -247,7 +249,7 @@ def _decibels(goal: Objective, mse: NDArray[Any]) -> NDArray[np.float64]:
 def _check_quality(
     goal: Objective, source: ImageSource | SineSource, arrays: dict[str, NDArray[Any]]
 ) -> Check:
-    _, _, mse = evaluate(goal, raw_items(source, arrays["index"]), _weights(goal, arrays))
+    _, _, mse = evaluate(goal, source.items(arrays["index"]), _weights(goal, arrays))
     apart = np.abs(_decibels(goal, mse) - _decibels(goal, arrays["mse"]))
     worst = int(apart.argmax())
     key = f"index {arrays['index'][worst]} view {arrays['view'][worst]}"
@@ -280,7 +282,7 @@ def _check_refit(
         name = "auto"  # the zoo's engine does not run on this device
     engine = engines.load(engines.choose(name, device, goal.spec), device)
     rows = Rows(arrays["index"], arrays["view"])
-    raw = raw_items(source, rows.index)
+    raw = source.items(rows.index)
     fitted = fit_rows(goal, engine, index.plan["seed"], rows, goal.targets(raw), {})
     if fitted.excluded:
         return Check("refit", False, f"index {fitted.excluded[0][0]} was kept but fails now")

@@ -19,18 +19,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from zoo import engines, machine, shards, sources
-from zoo.compare import samples
+from zoo import machine, shards
 from zoo.figures import Samples
+from zoo.kinds import Kind, Means, kind_of, open_source
 from zoo.making.fitting import Arrays, Rows
-from zoo.objectives import Objective, objective, open_source, raw_items, target_columns
+from zoo.objectives import Objective
 from zoo.recipes import (
     RECIPE_KINDS,
     AnyRecipe,
-    ClassifierRecipe,
-    ImageRecipe,
-    SineRecipe,
-    TrajectoryRecipe,
     command_of,
     flags,
 )
@@ -156,6 +152,7 @@ class Planned(Plan):
     index: Index
     goal: Objective | Classification
     source: ImageSource | SineSource
+    kind: Kind
     parts: dict[Key, Rows]
     totals: dict[str, int]
     unit_rows: int
@@ -166,11 +163,11 @@ class Planned(Plan):
 
     @property
     def shown(self) -> bool:
-        return isinstance(self.goal, Objective)
+        return self.kind.signals
 
     @property
     def grows(self) -> bool:
-        return isinstance(self.goal, Objective) and "part" not in self.index.plan
+        return self.kind.signals and "part" not in self.index.plan
 
     @property
     def address(self) -> str | None:
@@ -185,15 +182,10 @@ class Planned(Plan):
 
     def task(self, rows: Rows) -> tuple[Any, ...]:
         """What is handed to a fitter for these units: all that it needs of the source."""
-        if isinstance(self.goal, Classification):
-            return (rows,)
-        raw = raw_items(self.source, rows.index)
-        return rows, raw, target_columns(self.source, rows.index)
+        return self.kind.task(self.source, rows)
 
     def samples(self, arrays: Arrays) -> Samples | None:
-        if isinstance(self.goal, Objective):
-            return samples(self.goal, self.source, arrays)
-        return None
+        return self.kind.samples(self.goal, self.source, arrays)
 
     def part(self, text: str) -> "Planned":
         """Only the shards of a part, such as "0-99/1000" or "7/10".
@@ -241,7 +233,9 @@ def plan_zoo(
         recipe = named_recipe(recipe, source if isinstance(source, str) else source.name)
     if isinstance(source, str):
         source = open_source(recipe, source, settings.seed, data_root)
-    goal, engine = _goal(recipe, source, settings, elsewhere)
+    kind = kind_of(recipe)
+    means = Means(settings.engine, settings.device, settings.dtype, not elsewhere)
+    goal, engine = kind.goal(recipe, source, means)
     if not elsewhere:
         _refuse_too_large(goal)
     columns = shards.zoo_columns(goal.spec, goal.columns, settings.dtype)
@@ -270,25 +264,24 @@ def plan_zoo(
         command=command_line(recipe, source.label, plan),
     )
     planned = plan_rows(recipe, source, settings.limit)
-    if isinstance(goal, Objective) and source.files:
+    if kind.signals and source.files:
         used = np.unique(np.concatenate([rows.index for rows in planned.values()]))
         names = {int(item): source.files[item] for item in used}
         about = {**index.source, "names": {"file": NAMES_FILE}}
         index = replace(index, source=about, names=names)
-    unit_rows = goal.unit_rows if isinstance(goal, Classification) else 1
-    size = max(1, plan["shard_rows"] // unit_rows)
+    size = max(1, plan["shard_rows"] // goal.unit_rows)
     parts: dict[Key, Rows] = {}
     totals: dict[str, int] = {}
     for split, rows in planned.items():
         totals[split] = -(-len(rows) // size)
         for number in range(totals[split]):
             parts[split, number] = rows[number * size : (number + 1) * size]
-    return Planned(index, goal, source, parts, totals, unit_rows)
+    return Planned(index, goal, source, kind, parts, totals, goal.unit_rows)
 
 
 def _refuse_too_large(goal: Objective | Classification) -> None:
     """ValueError for networks of which not even one fits into memory while it is fitted."""
-    rows = goal.unit_rows if isinstance(goal, Classification) else 1
+    rows = goal.unit_rows
     needed = goal.spec.param_count * (FIT_BYTES + 4 * (rows - 1))
     has = machine.memory_bytes()
     if has is not None and needed > has:
@@ -297,29 +290,6 @@ def _refuse_too_large(goal: Objective | Classification) -> None:
             f"{what} of {goal.spec.param_count:,} parameters takes {needed / 1e9:,.0f} GB while it "
             f"is fitted, this machine has {has / 1e9:,.0f}: smaller --hidden or --layers"
         )
-
-
-def _goal(
-    recipe: AnyRecipe, source: ImageSource | SineSource, settings: Settings, elsewhere: bool
-) -> tuple[Objective | Classification, str]:
-    """What the networks are fitted to, and the engine; a device that is not there shows here."""
-    device = settings.device
-    if isinstance(recipe, ClassifierRecipe | TrajectoryRecipe):
-        from zoo.engines import classifiers
-
-        if not isinstance(source, ImageSource):
-            raise ValueError(f"recipe {recipe.name!r} is for pictures, {source.name} has none")
-        engine = classifiers.choose(settings.engine, device)
-        if device != "cpu" and not elsewhere:
-            classifiers.load(engine, device)
-        return Classification(recipe, source, settings.dtype), engine
-    if settings.dtype != "float32":
-        raise ValueError(f"dtype {settings.dtype!r} is for classifiers; INRs are kept in float32")
-    goal = objective(recipe, source)
-    engine = engines.choose(settings.engine, device, goal.spec)
-    if device != "cpu" and not elsewhere:
-        engines.load(engine, device)
-    return goal, engine
 
 
 def plan_rows(
@@ -332,8 +302,7 @@ def plan_rows(
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}")
-    items = split_items(recipe, source)
-    views = recipe.views if isinstance(recipe, ImageRecipe) else 1
+    items, views = kind_of(recipe).splits(recipe, source), kind_of(recipe).views(recipe)
     copies = {split: views if split == "train" else 1 for split in items}
     rows = {split: len(items[split]) * copies[split] for split in items}
     if limit is not None and limit < sum(rows.values()):
@@ -343,23 +312,6 @@ def plan_rows(
         number = np.arange(rows[split], dtype=np.int64)
         planned[split] = Rows(chosen.start + number // copies[split], number % copies[split])
     return planned
-
-
-def split_items(recipe: AnyRecipe, source: ImageSource | SineSource) -> dict[str, range]:
-    """Which items of the source, or which classifiers or runs, make up each split."""
-    if isinstance(recipe, ClassifierRecipe | TrajectoryRecipe):
-        validation, test = (round(share * recipe.units) for share in recipe.shares)
-        first = recipe.units - validation - test
-        return {
-            "train": range(first),
-            "validation": range(first, first + validation),
-            "test": range(first + validation, recipe.units),
-        }
-    if isinstance(recipe, SineRecipe):
-        return sources.split_items(len(source), len(source), "80-10-10")
-    assert isinstance(source, ImageSource)
-    rule = sources.split_rule(recipe.split, source.name)
-    return sources.split_items(source.train_items, len(source), rule, source.validation_items)
 
 
 def largest_remainder(total: int, sizes: Mapping[str, int]) -> dict[str, int]:
@@ -383,25 +335,9 @@ def default_shard_rows(spec_bytes: int) -> int:
 
 def describe_source(source: ImageSource | SineSource, recipe: AnyRecipe) -> dict[str, Any]:
     """What the index says of the source."""
-    plain: dict[str, Any] = {
-        key: getattr(source, key) for key in ("title", "license", "url", "citation")
-    }
-    plain = {"name": source.label, **plain}
-    plain |= {"sha256": source.sha256, "items": len(source)}
-    if isinstance(source, ImageSource):
-        plain |= {
-            "kind": "image",
-            "size": getattr(recipe, "size", None),
-            "shape": list(source.shape),
-            "train_items": source.train_items,
-            "class_names": list(source.class_names),
-        }
-        fit = getattr(recipe, "fit", "crop")
-        plain |= {"fit": fit} if fit != "crop" else {}
-        plain |= source.remarks()
-    else:
-        plain |= {"kind": "sine", "points": len(source.inputs)}
-    return plain
+    words = {key: getattr(source, key) for key in ("title", "license", "url", "citation")}
+    named = {"name": source.label, **words, "sha256": source.sha256, "items": len(source)}
+    return {**named, **kind_of(recipe).facts(recipe, source)}
 
 
 def command_line(recipe: AnyRecipe, source: str, plan: Mapping[str, Any]) -> str:

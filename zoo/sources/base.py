@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Int64, Shaped, UInt8
+from numpy.typing import NDArray
 
 
 class Source(Protocol):
@@ -72,6 +73,9 @@ class Source(Protocol):
 
     def items(self, chosen: Int64[np.ndarray, " item"]) -> Shaped[np.ndarray, "item ..."]:
         """The chosen items as they are kept: bytes of pictures, coefficients of waves."""
+
+    def columns(self, chosen: Int64[np.ndarray, " item"]) -> dict[str, NDArray[Any]]:
+        """The columns of rows that come from the source alone, of the chosen items."""
 
 
 FITS = ("crop", "pad", "stretch")
@@ -211,6 +215,10 @@ class ImageSource:
     ) -> UInt8[np.ndarray, "item row column chan"]:
         """The chosen pictures."""
         return self.images[chosen]
+
+    def columns(self, chosen: Int64[np.ndarray, " item"]) -> dict[str, NDArray[Any]]:
+        """The class of each of the chosen pictures, if they have classes."""
+        return {"label": self.labels[chosen]} if self.class_names else {}
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

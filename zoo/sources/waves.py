@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
+from numpy.typing import NDArray
 
 from zoo import philox
 from zoo.sources.base import sha256_of
@@ -64,6 +65,11 @@ class SineSource:
     def items(self, chosen: Int64[np.ndarray, " item"]) -> Float64[np.ndarray, "item 2"]:
         """Amplitude and frequency of the chosen waves."""
         return self.coefs[chosen]
+
+    def columns(self, chosen: Int64[np.ndarray, " item"]) -> dict[str, NDArray[Any]]:
+        """Amplitude and frequency of the chosen waves, as they stand in rows."""
+        coefs = self.coefs[chosen].astype(np.float32)
+        return {"amplitude": coefs[:, 0], "frequency": coefs[:, 1]}
 
     def targets(
         self, items: Int64[np.ndarray, " item"] | Sequence[int]
