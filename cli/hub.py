@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from cli import progress
-from cli.options import zoo_path
+from cli.options import FolderPath, Word, revision, split, zoo_path
 from cli.output import say
 
 repo_id = click.argument("repo_id", metavar="USER/NAME")
@@ -17,8 +17,10 @@ repo_id = click.argument("repo_id", metavar="USER/NAME")
 @zoo_path
 @repo_id
 @click.option("--public", is_flag=True, help="Make a new repository public.  [default: private]")
-@click.option("--revision", help="Branch that the commit goes onto.  [default: main]")
-@click.option("--message", help="Of the commit.  [default: Push NAME with wszoo]")
+@revision("Branch that the commit goes onto.  [default: main]")
+@click.option(
+    "--message", type=Word("a message"), help="Of the commit.  [default: Push NAME with wszoo]"
+)
 @click.option("--create-pr", is_flag=True, help="Propose the commit as a pull request.")
 @click.option("--dry-run", is_flag=True, help="Only print what would be sent.")
 def push(
@@ -73,11 +75,9 @@ def push(
 
 @click.command()
 @repo_id
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder of the zoo.  [default: zoos/NAME]"
-)
-@click.option("--split", help="Only this one: train, validation or test.  [default: all]")
-@click.option("--revision", help="Branch, tag or commit.  [default: main]")
+@click.option("--out", type=FolderPath(), help="Folder of the zoo.  [default: zoos/NAME]")
+@split("Only this one: train, validation or test.  [default: all]")
+@revision("Branch, tag or commit.  [default: main]")
 @click.option("--overwrite", is_flag=True, help="Replace another zoo in --out.")
 def pull(
     repo_id: str, out: Path | None, split: str | None, revision: str | None, overwrite: bool

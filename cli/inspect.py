@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.options import data_root, source_address, threads
+from cli import options
+from cli.options import Word, data_root, number, picture_file, source_address, threads
 from cli.output import say
 from zoo.errors import safe_line
 
@@ -13,8 +14,9 @@ if TYPE_CHECKING:
     from zoo.shards import Index
 
 zoo_place = click.argument("path")
-revision = click.option(
-    "--revision", help="Of a zoo on the Hub: branch, tag or commit.  [default: main]"
+revision = options.revision("Of a zoo on the Hub: branch, tag or commit.  [default: main]")
+seed = click.option(
+    "--seed", type=number(least=0), default=0, show_default=True, help="Seed of the choice of rows."
 )
 
 # Characters that are shown of a text in an index.
@@ -96,10 +98,17 @@ def _plain(value: Any) -> str:
 @click.command()
 @zoo_place
 @revision
-@click.option("--samples", default=64, show_default=True, help="Rows to render again.")
-@click.option("--refit", default=0, show_default=True, help="Rows to fit again.")
-@click.option("--seed", default=0, show_default=True, help="Of the choice of rows.")
-@click.option("--device", default="cpu", show_default=True, help="Torch device of a refit.")
+@click.option(
+    "--samples", type=number(least=0), default=64, show_default=True, help="Rows to render again."
+)
+@click.option(
+    "--refit", type=number(least=0), default=0, show_default=True, help="Rows to fit again."
+)
+@seed
+@click.option(
+    "--device", type=Word("cpu, cuda or cuda:N", r"cpu|mps|cuda(:\d{1,3})?"), default="cpu",
+    show_default=True, help="Torch device of a refit.",
+)  # fmt: skip
 @threads
 @data_root
 @source_address
@@ -133,9 +142,12 @@ def verify(path: str, **settings: Any) -> None:
     "--out", type=click.Path(path_type=Path), default=Path("samples.png"), show_default=True,
     help="The picture, PNG.",
 )  # fmt: skip
-@click.option("--split", help="Which rows.  [default: the last split]")
-@click.option("--count", default=16, show_default=True, help="How many networks.")
-@click.option("--seed", default=0, show_default=True, help="Of the choice of rows.")
+@options.split("Which rows.  [default: the last split]")
+@click.option(
+    "--count", type=number(least=1, most=10_000), default=16, show_default=True,
+    help="How many networks.",
+)  # fmt: skip
+@seed
 @threads
 @data_root
 @source_address
@@ -147,6 +159,7 @@ def show(path: str, out: Path, **settings: Any) -> None:
     classifiers the whole split is drawn: test accuracy as a histogram, and over the steps
     of the runs or by pair of classes.
     """
+    picture_file(out)
     from zoo.compare import draw
 
     draw(path, out, **settings)

@@ -1,5 +1,6 @@
 """Options that several commands share, and the ones made from fields of dataclasses."""
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,9 +80,56 @@ class FolderPath(click.ParamType):  # type: ignore[type-arg]
         if not isinstance(value, Path) and not value:
             self.fail("it is empty; name a folder", param, ctx)
         path = Path(value)
-        if path.exists() and not path.is_dir():
-            self.fail(f"{value!r} is a file, not a folder", param, ctx)
+        inner = next(each for each in (path, *path.absolute().parents) if each.exists())
+        if not inner.is_dir():
+            self.fail(f"{str(inner)!r} is a file, not a folder", param, ctx)
         return path
+
+
+class Word(click.ParamType):  # type: ignore[type-arg]
+    """A text that is not empty, of one of several words if they are given."""
+
+    name = "text"
+
+    def __init__(self, what: str, pattern: str = "", known: Sequence[str] = ()):
+        self.what, self.pattern, self.known = what, re.compile(pattern), known
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if self.known and value not in self.known:
+            self.fail(f"unknown {self.what} {value!r}; known: {', '.join(self.known)}", param, ctx)
+        if not value.strip() or (self.pattern.pattern and not self.pattern.fullmatch(value)):
+            self.fail(f"expected {self.what}, got {value!r}", param, ctx)
+        return str(value)
+
+
+# What git takes as the name of a branch, a tag or a commit, and what a path cannot be.
+REVISION = r"(?!-)(?!.*(?:\.\.|//|@\{|\.lock$|/$|\.$))[\w][\w./+@=-]{0,250}"
+
+
+def revision(text: str) -> Decorator:
+    """Which state of a repository."""
+    kind = Word("the name of a branch, a tag or a commit", REVISION)
+    return click.option("--revision", type=kind, help=text)
+
+
+def split(text: str) -> Decorator:
+    """Which part of a zoo."""
+    kind = Word("split", known=("train", "validation", "test"))
+    return click.option("--split", type=kind, help=text)
+
+
+def picture_file(value: Path) -> Path:
+    """Where a picture is to be written.
+
+    Raises:
+        ValueError: if nothing can be written there.
+    """
+    if not value.name or value.is_dir():
+        raise ValueError(f"--out: {value} is a folder; name a file, such as samples.png")
+    inner = next(each for each in value.absolute().parents if each.exists())
+    if not inner.is_dir():
+        raise ValueError(f"--out: {inner} is a file, so {value} cannot be written")
+    return value
 
 
 def overwrite(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -174,9 +222,21 @@ def data_root(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def source_address(command: Callable[..., Any]) -> Callable[..., Any]:
     """Where the source of a zoo lies, if it is a folder."""
+
+    def known(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+        if value is None:
+            return None
+        from zoo import sources
+
+        try:
+            return sources.resolve(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+
     return click.option(
         "--source",
         metavar="SOURCE",
+        callback=known,
         help="What the zoo was fitted to, such as imagefolder:PATH, if it was moved since.",
     )(command)
 

@@ -99,7 +99,7 @@ def hub(shared_hub, published) -> Iterator[Hub]:
         ("stranger", "pull user/mine --out {tmp}/o", 1, r"no dataset user/mine to this token"),
         ("bad", "pull user/mine --out {tmp}/o", 1, r"does not know the token \(401\)"),
         ("owner", "pull user/mine --out {tmp}/o --revision v1", 1, r"has no revision 'v1'"),
-        ("owner", "pull user/mine --out {tiny}/zoo.json", 2, r"zoo\.json is a file; choose"),
+        ("owner", "pull user/mine --out {tiny}/zoo.json", 2, r"zoo\.json. is a file, not a folder"),
         ("owner", "info user/none", 1, r"the folder user/none does not exist here, and 127\.0"),
         ("owner", "info {tiny} --revision v1", 2, r"is a folder, and only repositories"),
         ("none", "info user/mine", 1, r"shows no dataset user/mine; if it is private, log in"),

@@ -431,7 +431,7 @@ def test_pull_of_a_split_and_then_the_rest(hub, client, tiny, name, tmp_path):
     assert contents(tmp_path / "out") == contents(tiny)
     ran = client.run("pull", name, "--out", tmp_path / "no", "--split", "tset")
     assert ran.code == 2
-    assert "unknown split 'tset'; this zoo has train, validation, test" in ran.line
+    assert "unknown split 'tset'; known: train, validation, test" in ran.line
     assert not (tmp_path / "no" / "zoo.json").exists()
 
 
