@@ -39,7 +39,7 @@ _UNCHECKED = {
     # So does Triton.
     "zoo.engines.cuda",
     # They read what others wrote and refuse wrong types by themselves, which is tested.
-    *("zoo.shards", "zoo.spec", "zoo.machine"),
+    *("zoo.recipes", "zoo.schema", "zoo.shards", "zoo.spec", "zoo.machine"),
     # The same; and it resizes an array in place, whose shape is then another on return.
     "zoo.sources.pictures",
 }

@@ -90,9 +90,12 @@ def write_zoo(
             if split == "train":
                 for name, moment in moments.items():
                     moment.add(tensors[name])
-    shards.write_tensors(folder / shards.STATS_FILE, stats.normalisation(moments))
+    about = None
+    if any(shard.split == "train" for shard in written):
+        shards.write_tensors(folder / shards.STATS_FILE, stats.normalisation(moments))
+        about = shards.describe(folder, shards.STATS_FILE)
     (folder / "README.md").write_text(_card(rows))
-    index = Index(shards=tuple(written), stats=shards.describe(folder, shards.STATS_FILE), **plain)
+    index = Index(shards=tuple(written), stats=about, **plain)
     shards.write_index(folder, index)
     return index
 

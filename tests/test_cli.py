@@ -174,7 +174,7 @@ def test_verify_passes_and_finds_damage(made, tmp_path):
     good = run("verify", made, "--refit", 3)
     assert good.exit_code == 0, good.output
     assert "3 rows fitted again, equal to the byte" in good.stdout
-    assert good.stdout.count("ok ") == 5
+    assert good.stdout.count("ok ") == 6
     broken = tmp_path / "broken"
     subprocess.run(["cp", "-r", str(made), str(broken)], check=True)
     shard = next((broken / "weights").glob("train-00001*"))

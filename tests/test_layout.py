@@ -16,7 +16,7 @@ ORDER = {
     "zoo": [
         *("machine", "stopping"),
         *("errors", "locks", "files", "passed", "fields"),
-        *("philox", "schema", "spec", "weights", "symmetry", "nets", "shards"),
+        *("philox", "schema", "spec", "recipes", "weights", "symmetry", "nets", "shards"),
         *("where", "table", "storage", "succession"),
         "reader",
         *("hub.bounds", "hub.trust", "hub.client", "hub.arrival", "hub.pulling"),
@@ -30,7 +30,7 @@ ORDER = {
             "sources.pictures",
         ),
         "sources.published",
-        *("sources.digits", "sources.folders", "sources.waves", "sources", "recipes"),
+        *("sources.digits", "sources.folders", "sources.waves", "sources"),
         *("engines", "engines.compiling", "engines.tiles", "engines.cpu", "engines.reference"),
         "engines.cuda",
         *("engines.dense", "engines.classifiers"),

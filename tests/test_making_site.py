@@ -283,12 +283,12 @@ RECORDS: dict[str, tuple[Edit, str]] = {
     "nothing made": (lambda r: r.update(shard=None), "it has 0 rows, 20 are planned"),
     "no field": (lambda r: r.pop("excluded"), "excluded: is missing"),
     "a field more": (lambda r: r.update(extra=1), "extra: unknown field"),
-    "split of the shard": (lambda r: r["shard"].update(split="test"), "its files are weights"),
+    "split of the shard": (lambda r: r["shard"].update(split="test"), "shard.file: expected"),
     "another file": (
         lambda r: r["shard"].update(file="weights/train-00000-of-00003.safetensors"),
-        "its files are weights/train-00000",
+        "shard.parquet.file: expected data/train-00000",
     ),
-    "a file elsewhere": (lambda r: r["shard"].update(file="../../passwd"), "its files are ../../"),
+    "a file elsewhere": (lambda r: r["shard"].update(file="../../passwd"), "lies outside"),
     "no view": (lambda r: r["shard"].update(parquet=None), "its files are weights"),
     "sha256": (lambda r: r["shard"].update(sha256="0" * 64), "does not have the sha256"),
     "sha256 of the view": (
@@ -497,7 +497,8 @@ def test_tasks_that_contradict_are_not_taken(digits, quick, made, tmp_path):
     site.open(overwrite=False)
     assert set(site.records) == {("train", 0)}
     assert len(lines) == 2
-    assert "t1/record.json contradicts the plan: its files are ../../../secret" in lines[0]
+    assert "t1/record.json" in lines[0]
+    assert "'../../../secret' lies outside the zoo's folder" in lines[0]
     assert "t2/record.json contradicts the plan: it has 3 rows, 9 are planned" in lines[1]
     assert (tmp_path / "secret").read_text() == "key"
     build(quick, digits, out, **SETTINGS)
@@ -584,19 +585,15 @@ def test_a_plan_of_an_older_wszoo_has_fewer_fields(half, digits, quick, made, tm
     """Fields that a recipe gained since have their defaults in its folders."""
     out = tmp_path / "zoo"
     shutil.copytree(half, out)
-    edited(lambda plain: (plain["recipe"].pop("size"), plain["recipe"].pop("views")), "plan.json")(
-        out
-    )
+    assert "fit" not in json.loads((out / ".build" / "plan.json").read_text())["recipe"]
     build(quick, digits, out, **SETTINGS)
     assert contents(out) == contents(made / "old" / "zoo")
-    index = json.loads((out / "zoo.json").read_text())
-    del index["recipe"]["views"]
-    (out / "zoo.json").write_text(json.dumps(index))
+    assert "fit" not in json.loads((out / "zoo.json").read_text())["recipe"]
     before = contents(out)
     build(quick, digits, out, **SETTINGS)
     assert contents(out) == before
-    with pytest.raises(ValueError, match="views 1 there, 2 asked for"):
-        build(replace(quick, views=2), digits, out, **SETTINGS)
+    with pytest.raises(ValueError, match="fit crop there, pad asked for"):
+        build(replace(quick, size=8, fit="pad"), digits, out, **SETTINGS)
 
 
 @pytest.mark.parametrize("end", ["card", "shard"])

@@ -583,7 +583,16 @@ def twice(plain: dict, files: dict[str, bytes]) -> None:
     plain["stats"] = {k: plain["shards"][0][k] for k in ("file", "bytes", "sha256")}
 
 
+def aside(plain: dict, files: dict[str, bytes]) -> None:
+    """As a folder has it whose zoo was being overwritten when it was killed."""
+    for entry in (*plain["shards"], *(s["parquet"] for s in plain["shards"]), plain["stats"]):
+        content = files.pop(entry["file"])
+        entry["file"] = f".build/new/{entry['file']}"
+        files[entry["file"]] = content
+
+
 HOSTILE = {
+    "aside": (aside, "its files lie in .build/new/, where no zoo has them"),
     "outside": (renamed("", "../evil.safetensors"), "'../evil.safetensors' lies outside"),
     "absolute": (
         renamed("", "/evil.safetensors"),
@@ -591,24 +600,24 @@ HOSTILE = {
     ),
     "inner": (renamed("", "weights/../../e.safetensors"), "lies outside the zoo's folder"),
     "backslash": (renamed("", "weights\\..\\e.safetensors"), "lies outside the zoo's folder"),
-    "hidden": (renamed("", ".git/hooks.safetensors"), "is no name for a file of a zoo"),
-    "pickle": (renamed("", "weights/evil.pkl"), "'weights/evil.pkl' is no name"),
-    "index": (renamed("", "zoo.json"), "'zoo.json' is no name"),
-    "newline": (renamed("", "weights/a\nb.safetensors"), "is no name"),
-    "twice": (twice, "is listed twice"),
-    "size": (set_shard(bytes=12), "bytes, zoo.json says 12"),
-    "negative": (set_shard(bytes=-1), "expected bytes, got -1"),
+    "hidden": (renamed("", ".git/hooks.safetensors"), "expected a name such as weights/t"),
+    "pickle": (renamed("", "weights/evil.pkl"), "got 'weights/evil.pkl'"),
+    "index": (renamed("", "zoo.json"), "got 'zoo.json'"),
+    "newline": (renamed("", "weights/a\nb.safetensors"), "lies outside the zoo's f"),
+    "twice": (twice, "stats.file: expected 'stats.safetensors', got 'weights/"),
+    "size": (set_shard(bytes=12), r"shards\[0\].bytes: 12 bytes do not hold"),
+    "negative": (set_shard(bytes=-1), r"shards\[0\].bytes: expected an integer .*, got -1"),
     "sha256": (set_shard(sha256="0" * 64), "has another sha256 than zoo.json says"),
-    "no sha256": (set_shard(sha256=None), "expected a sha256, got None"),
+    "no sha256": (set_shard(sha256=None), "expected a sha256 of 64 hex digits, got null"),
     "missing": (drop_shard, "is missing, though zoo.json lists it"),
     "flipped": (flip, "has another sha256 than zoo.json says"),
-    "rows": (set_shard(rows="8"), "not an index of format 1"),
+    "rows": (set_shard(rows="8"), r"shards\[0\].rows: expected an integer"),
     "oversized header": (
         header(lambda content: struct.pack("<Q", 1 << 60) + content[8:]),
         f"a header of {1 << 60} bytes",
     ),
     "overlap": (header(overlapping), "data begin at|do not hold"),
-    "no safetensors": (header(lambda content: b"PK\x03\x04" * 100), "a header of"),
+    "no safetensors": (header(lambda content: b"PK\x03\x04" + content[4:]), "a header of"),
 }
 
 
@@ -641,7 +650,7 @@ def test_a_repository_that_lies_is_refused_by_name(hub, client, tiny, name, tmp_
         (b"[]", "not an index"),
         (b"\xff\xfe", "not JSON"),
         (b'{"format": 3}', "format 3 is newer than format 2"),
-        (b'{"format": 1}', "not an index of format 1"),
+        (b'{"format": 1}', "zoo.json: name: is missing"),
         (None, "holds no zoo.json at main: it is no zoo"),
     ],
 )

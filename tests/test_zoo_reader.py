@@ -3,6 +3,7 @@
 import copy
 import json
 import mmap
+import os
 import pickle
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import torch
 from helpers import CNN, SINE, SIREN, write_zoo
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 
-from zoo import nets, shards, stats, table
+from zoo import nets, shards, table
 from zoo.errors import ZooError
 from zoo.reader import Zoo, collate, open_zoo
 from zoo.spec import NetworkSpec
@@ -200,28 +201,93 @@ def test_stats(folder: Path) -> None:
     assert found["tensor.mean.bias_2"].shape == (1,)
 
 
-def test_stats_that_are_not_whole(tmp_path: Path) -> None:
+def rewrite_stats(folder: Path, change: Any) -> None:
+    """Change the statistics, and what the index says of their file."""
+    path = folder / "stats.safetensors"
+    found = shards.read_tensors(path)
+    change(found)
+    shards.write_tensors(path, found)
+    plain = json.loads((folder / "zoo.json").read_text())
+    plain["stats"] = vars(shards.describe(folder, "stats.safetensors"))
+    (folder / "zoo.json").write_text(json.dumps(plain))
+
+
+def put_value(key: str, value: float) -> Any:
+    return lambda found: found[key].__setitem__(np.s_[..., 0], value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda found: found.pop("tensor.std.bias_0"), r"expected tensor.std.bias_0 .*, got none"),
+        (
+            lambda found: found.update({"entry.mean.bias_2": np.zeros(2)}),
+            r"expected entry.mean.bias_2 float64 \(1,\), got float64 \(2,\)",
+        ),
+        (
+            lambda found: found.update({"entry.mean.bias_2": np.zeros(1, np.float32)}),
+            r"expected entry.mean.bias_2 float64 \(1,\), got float32 \(1,\)",
+        ),
+        (
+            lambda found: found.update({"entry.mean.bias_9": np.zeros(1)}),
+            r"\['entry.mean.bias_9'\] are no statistics of the zoo's tensors",
+        ),
+        (put_value("entry.mean.weight_0", np.nan), "entry.mean.weight_0 has values that are not f"),
+        (put_value("tensor.std.weight_0", np.inf), "tensor.std.weight_0 has values that are not f"),
+        (put_value("entry.std.weight_0", -1e-9), "entry.std.weight_0 has a negative standard dev"),
+    ],
+)
+def test_stats_that_are_not_whole(change: Any, message: str, tmp_path: Path) -> None:
     write_zoo(tmp_path, {"train": 4}, parquet=False)
-    networks = open_zoo(tmp_path)
-    path = tmp_path / "stats.safetensors"
-    rest = shards.read_tensors(path)
-    del rest["entry.std.weight_2"]
-    shards.write_tensors(path, rest)
-    with pytest.raises(ZooError, match=r"expected entry.std.weight_2 \(1, 32\), got none"):
+    rewrite_stats(tmp_path, put_value("entry.std.weight_0", 0.0))
+    assert open_zoo(tmp_path).stats()["entry.std.weight_0"][0, 0] == 0
+    rewrite_stats(tmp_path, change)
+    with pytest.raises(ZooError, match=f"stats.safetensors: {message}"):
+        open_zoo(tmp_path).stats()
+
+
+def test_stats_are_the_file_of_the_index(tmp_path: Path) -> None:
+    """They are what every training normalises by."""
+    write_zoo(tmp_path, {"train": 4}, parquet=False)
+    networks, path = open_zoo(tmp_path), tmp_path / "stats.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(ZooError, match=r"stats\.safetensors .* the sha256 of the index"):
         networks.stats()
-    wrong = {n: stats.Moments() for n in NetworkSpec.mlp([2, 8, 8, 1]).tensors}
-    for name, shape in NetworkSpec.mlp([2, 8, 8, 1]).tensors.items():
-        wrong[name].add(np.zeros((1, *shape)))
-    shards.write_tensors(path, stats.normalisation(wrong))
-    with pytest.raises(ZooError, match=r"expected entry\.mean\.weight_0"):
+    with pytest.raises(ZooError, match=r"stats\.safetensors .* the sha256 of the index"):
+        open_zoo(tmp_path, check_hashes=True)
+    path.write_bytes(whole[:-1])
+    with pytest.raises(ZooError, match=r"stats.safetensors has \d+ bytes, the index says \d+"):
         networks.stats()
     path.unlink()
     with pytest.raises(ZooError, match="missing"):
         networks.stats()
-    plain = json.loads((tmp_path / "zoo.json").read_text()) | {"stats": None}
-    (tmp_path / "zoo.json").write_text(json.dumps(plain))
+    os.mkfifo(path)
+    with pytest.raises(ZooError, match=r"expected a plain file, it is a pipe \(FIFO\)"):
+        networks.stats()
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(ZooError, match="expected a plain file, it is a device"):
+        networks.stats()
+
+
+def test_a_zoo_without_training_networks_has_no_stats(tmp_path: Path) -> None:
+    write_zoo(tmp_path, {"test": 4}, parquet=False)
     with pytest.raises(ZooError, match="names no file of statistics"):
-        open_zoo(tmp_path).stats()
+        open_zoo(tmp_path, "test").stats()
+
+
+def test_shards_are_plain_files(tmp_path: Path) -> None:
+    index = write_zoo(tmp_path, {"train": 4}, parquet=False)
+    path = tmp_path / index.shards[0].file
+    path.rename(tmp_path / "blob")
+    path.symlink_to(tmp_path / "blob")  # as in the Hub's cache
+    assert len(open_zoo(tmp_path, check_hashes=True)) == 4
+    path.unlink()
+    os.mkfifo(path)
+    for hashes in (False, True):
+        with pytest.raises(ZooError, match=r"expected a plain file, it is a pipe \(FIFO\)"):
+            open_zoo(tmp_path, check_hashes=hashes)
 
 
 def test_the_datasets_table_has_the_same_rows(folder: Path) -> None:
@@ -341,7 +407,10 @@ DAMAGES = {
         index_with(shards__0__rows=7, splits__train=19),
         r"expected I64 \[7\], got I64 \[8\]",
     ),
-    "spec": (index_with(spec__layers__0__inp=3), r"weight_0: expected F32 \[8, 32, 3\]"),
+    "spec": (
+        index_with(spec__layers__0__inp=3),
+        r"shards\[0\]\.bytes: 39160 bytes do not hold 8 rows of",
+    ),
     "unfinished": (unfinish, "not finished"),
     "no index": (lambda folder: (folder / "zoo.json").unlink(), "has no zoo.json"),
     "no JSON": (lambda folder: (folder / "zoo.json").write_text("{"), "not JSON"),
@@ -363,9 +432,22 @@ def test_hashes_detect_changed_content(change: Any, tmp_path: Path) -> None:
     write_zoo(tmp_path, parquet=False)
     change(tmp_path)
     open_zoo(tmp_path)
-    with pytest.raises(ZooError, match=r"train-0000\d-of-00003.safetensors .* sha256"):
+    for split in ("train", "test"):  # every file, not only those of the split
+        with pytest.raises(ZooError, match=r"train-0000\d-of-00003.safetensors .* sha256"):
+            open_zoo(tmp_path, split, check_hashes=True)
+
+
+def test_hashes_are_those_of_parquet_files_too(tmp_path: Path) -> None:
+    index = write_zoo(tmp_path)
+    view = tmp_path / index.shards[0].parquet.file
+    content = bytearray(view.read_bytes())
+    content[100] ^= 1
+    view.write_bytes(content)
+    open_zoo(tmp_path)
+    with pytest.raises(ZooError, match=r"train-00000-of-00003.parquet .* sha256"):
         open_zoo(tmp_path, check_hashes=True)
-    open_zoo(tmp_path, "test", check_hashes=True)
+    view.unlink()  # a pull of one split has not all files
+    open_zoo(tmp_path, check_hashes=True)
 
 
 def test_damage_to_another_split_does_not_matter(tmp_path: Path) -> None:

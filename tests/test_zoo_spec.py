@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 from torch import nn
 
@@ -93,11 +94,27 @@ def test_specs_are_values():
     ("wrong", "message"),
     [
         (lambda: Layer("pool", 2, 3), "unknown layer kind 'pool'; known: linear, conv"),
-        (lambda: Layer("linear", 0, 3), "sizes of at least 1, got 0 -> 3"),
+        (
+            lambda: Layer("linear", 0, 3),
+            "inp of a layer: expected an integer from 1 to 2147483647, got 0",
+        ),
         (lambda: Layer("linear", 2, 3, "gelu"), "unknown activation 'gelu'; known: .*sin"),
-        (lambda: Layer("linear", 2, 3, "sin", 0.0), "omega must be positive, got 0"),
-        (lambda: Layer("linear", 2, 3, "sin", float("nan")), "omega must be positive, got nan"),
+        (
+            lambda: Layer("linear", 2, 3, "sin", 0.0),
+            "omega .*: expected a finite number above 0, got 0",
+        ),
+        (lambda: Layer("linear", 2, 3, "sin", float("nan")), "omega .*above 0, got nan"),
+        (lambda: Layer("linear", 2, 3, "sin", float("inf")), "omega .*above 0, got inf"),
+        (lambda: Layer("linear", 2.0, 3), "inp of a layer: expected an integer .*, got 2.0"),
+        (lambda: Layer("linear", 2, True), "out of a layer: expected an integer .*, got true"),
+        (lambda: Layer("conv", 2, 3, kernel=3), "kernel of a layer: expected a list of 2"),
+        (lambda: Layer("conv", 2, 3, kernel=(3, 0)), r"kernel of a layer: .*, got \[3, 0\]"),
+        (lambda: Layer("conv", 2, 3, kernel=(3, 3), stride=0), "stride of a layer: .*, got 0"),
+        (lambda: Layer("conv", 2, 3, kernel=(3, 3), padding=-1), "padding of a layer: .*, got -1"),
         (lambda: Layer("linear", 2, 3, stride=2), "of conv layers only"),
+        (lambda: NetworkSpec.mlp([2, 3], output_offset=float("nan")), "output_offset: .*, got nan"),
+        (lambda: NetworkSpec.mlp([2, 3], coord_range=(0,)), r"coord_range: .*, got \[0\]"),
+        (lambda: NetworkSpec.mlp([2, 3], pixel_range=(1, 1)), r"pixel_range: .*, got \[1, 1\]"),
         (lambda: NetworkSpec(()), "at least one layer"),
         (lambda: NetworkSpec.mlp([2]), r"at least two widths, got \[2\]"),
         (lambda: NetworkSpec.mlp([2, 3], coord_order="yx"), "unknown coord_order 'yx'; known"),
@@ -114,3 +131,57 @@ def test_specs_are_values():
 def test_what_is_no_network_is_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         wrong()
+
+
+def test_numbers_of_numpy_are_plain_ones():
+    widths = np.array([2, 5, 1])
+    spec = NetworkSpec.mlp(widths, omega=np.float32(30), coord_range=[np.float64(0), 1])
+    assert spec == NetworkSpec.mlp([2, 5, 1], omega=30.0, coord_range=(0.0, 1.0))
+    assert json.loads(json.dumps(spec.to_json())) == spec.to_json()
+
+
+# --- specs that people write ----------------------------------------------------------------
+
+LINEAR = {"kind": "linear", "inp": 2, "out": 3}
+CONV = {"kind": "conv", "inp": 2, "out": 3, "kernel": [3, 2]}
+
+
+def test_what_has_a_default_may_be_left_out():
+    plain = {"layers": [{**LINEAR, "activation": "sin", "omega": 30}, {**LINEAR, "inp": 3}]}
+    assert NetworkSpec.from_json(plain) == NetworkSpec.mlp([2, 3, 3])
+    assert NetworkSpec.from_json({"layers": [CONV], "conventions": {"coord_order": "ij"}}) == (
+        NetworkSpec((Layer("conv", 2, 3, kernel=(3, 2)),), coord_order="ij")
+    )
+
+
+@pytest.mark.parametrize(
+    ("plain", "message"),
+    [
+        ([], r"^expected an object, got \[\]$"),
+        ({}, "^layers: is missing$"),
+        ({"layers": []}, "^layers: expected a list from 1 to 1000 items, got 0$"),
+        ({"layers": [LINEAR], "convention": {}}, "^convention: unknown field; known: layers, conv"),
+        ({"layers": [LINEAR, 5]}, r"^layers\[1\]: expected an object, got 5$"),
+        ({"layers": [LINEAR, {"kind": "linear", "inp": 3}]}, r"^layers\[1\].out: is missing$"),
+        ({"layers": [{**LINEAR, "bias": True}]}, r"^layers\[0\].bias: unknown field; known: kind"),
+        ({"layers": [{**LINEAR, "omega": "30"}]}, r"^layers\[0\].omega: expected a finite number"),
+        ({"layers": [{**LINEAR, "kind": "attention"}]}, r"^layers\[0\].kind: expected 'linear' or"),
+        ({"layers": [{**LINEAR, "activation": "sine"}]}, r"^layers\[0\].activation: .*'sin'"),
+        ({"layers": [{**LINEAR, "stride": 2}]}, r"^layers\[0\]: kernel, stride and padding are of"),
+        ({"layers": [{**CONV, "kind": "linear"}]}, r"^layers\[0\]: kernel, stride and padding are"),
+        (
+            {"layers": [{k: v for k, v in CONV.items() if k != "kernel"}]},
+            r"^layers\[0\]: a conv layer needs its kernel, \[rows, columns\]$",
+        ),
+        ({"layers": [LINEAR, LINEAR]}, "^layer 1 takes 2 inputs, but layer 0 gives 3$"),
+        (
+            {"layers": [LINEAR], "conventions": {"coord_range": [0]}},
+            r"^conventions.coord_range: expected a list of 2 .*, got \[0\]$",
+        ),
+        ({"layers": [LINEAR], "conventions": {"offset": 0}}, "^conventions.offset: unknown field"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_in_a_spec_is_named_with_its_layer(plain, message):
+    with pytest.raises(ValueError, match=message):
+        NetworkSpec.from_json(plain)

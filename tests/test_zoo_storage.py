@@ -269,7 +269,7 @@ def test_a_zoo_is_read_from_a_store(published):
     assert "32 networks" in run("info", store.url).stdout
     result = run("verify", store.url, "--samples", 0)
     assert result.exit_code == 0, result.output
-    assert result.stdout.count("ok ") == 2
+    assert result.stdout.count("ok ") == 3
 
 
 @needs_store

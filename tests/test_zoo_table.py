@@ -15,7 +15,7 @@ from helpers import CLASSES, CNN, SINE, SIREN, random_rows, write_zoo
 
 from zoo import shards, table
 from zoo.errors import ZooError
-from zoo.shards import Index
+from zoo.shards import Index, Shard
 from zoo.spec import NetworkSpec
 
 SPECS = {"siren": SIREN, "sine": SINE, "cnn": CNN}
@@ -263,9 +263,23 @@ def test_a_header_that_lies_is_detected(lie: str, tmp_path: Path) -> None:
     index = write_zoo(tmp_path, {"train": 4}, parquet=False)
     path = tmp_path / index.shards[0].file
     rewrite_header(path, lambda header: header)
-    table.map_shard(tmp_path, index, index.shards[0])
+    table.map_shard(tmp_path, index, as_it_lies(tmp_path, index))
     rewrite_header(path, change)
     with pytest.raises(ZooError, match=f"train-00000-of-00001.safetensors: .*{message}"):
+        table.map_shard(tmp_path, index, as_it_lies(tmp_path, index))
+
+
+def as_it_lies(folder: Path, index: Index) -> Shard:
+    """The first shard, with the size that its file has now."""
+    shard = index.shards[0]
+    return replace(shard, bytes=(folder / shard.file).stat().st_size)
+
+
+def test_a_shard_of_another_size_is_not_mapped(tmp_path: Path) -> None:
+    index = write_zoo(tmp_path, {"train": 4}, parquet=False)
+    with (tmp_path / index.shards[0].file).open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(ZooError, match=r"safetensors has \d+ bytes, the index says \d+$"):
         table.map_shard(tmp_path, index, index.shards[0])
 
 
@@ -273,7 +287,7 @@ def test_metadata_in_the_header_is_allowed(tmp_path: Path) -> None:
     index = write_zoo(tmp_path, {"train": 4}, parquet=False)
     path = tmp_path / index.shards[0].file
     rewrite_header(path, lambda header: header | {"__metadata__": {"by": "us"}})
-    view = table.map_shard(tmp_path, index, index.shards[0])
+    view = table.map_shard(tmp_path, index, as_it_lies(tmp_path, index))
     assert bits(view["weight_1"]) == bits(shards.read_tensors(path)["weight_1"])
 
 
@@ -291,7 +305,7 @@ def test_a_cut_header_is_detected(content: bytes, tmp_path: Path) -> None:
     index = write_zoo(tmp_path, {"train": 4}, parquet=False)
     (tmp_path / index.shards[0].file).write_bytes(content)
     with pytest.raises(ZooError, match=r"too few|a header of"):
-        table.map_shard(tmp_path, index, index.shards[0])
+        table.map_shard(tmp_path, index, as_it_lies(tmp_path, index))
 
 
 def test_a_missing_shard_and_an_unknown_split(tmp_path: Path) -> None:

@@ -245,8 +245,8 @@ def test_verify_finds_a_wrong_accuracy_and_a_moved_row(digits, tmp_path):
         shards.write_index(tmp_path / "out", index)
         return failed
 
-    assert spoil("test_accuracy", 3, 0.5) == ["quality"]
-    assert spoil("train_loss", 3, 9.0) == ["quality"]
+    assert spoil("test_accuracy", 3, 0.5) == ["stats", "quality"]
+    assert spoil("train_loss", 3, 9.0) == ["stats", "quality"]
     assert spoil("step", 2, 5) == ["plan"]
 
 

@@ -5,7 +5,7 @@ option with its help and its checks, a data card the words of a table, and `chec
 of a wrong value: no text and no limit stands twice. Only the standard library is loaded.
 """
 
-import math
+import sys
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -79,11 +79,9 @@ class About:
         ('must be positive, got 0', 'must be a whole number, got 2.5')
         """
         if kind is bool:
-            return None if isinstance(value, bool) else f"must be true or false, got {value!r}"
-        if kind is str and self.values and type(value) is int:
-            value = str(value)  # a text of one number
+            return None if isinstance(value, bool) else f"must be true or false, got {_got(value)}"
         if kind is str and not isinstance(value, str):
-            return f"must be a text, got {value!r}"
+            return f"must be a text, got {_got(value)}"
         if kind is str and self.values is None:
             return self._unlisted(value)
         try:
@@ -107,20 +105,27 @@ class About:
 
     def _outside(self, number: Any, kind: type) -> str | None:
         if isinstance(number, bool) or not isinstance(number, int | float):
-            return f"must be a number, got {number!r}"
+            return f"must be a number, got {_got(number)}"
         if kind is int and not isinstance(number, int):
-            return f"must be a whole number, got {number!r}"
-        # Integers of any length are finite, and may be too long for a float.
-        if isinstance(number, float) and not math.isfinite(number):
-            return f"must be a finite number, got {number!r}"
+            return f"must be a whole number, got {_got(number)}"
+        # Comparing takes integers that are too long for a float, as nan is taken by neither.
+        if kind is not int and not -sys.float_info.max <= number <= sys.float_info.max:
+            return f"must be a finite number, got {_got(number)}"
         if (
             (self.above is not None and not number > self.above)
             or (self.least is not None and not number >= self.least)
             or (self.below is not None and not number < self.below)
             or (self.most is not None and not number <= self.most)
         ):
-            return f"must {self.range}, got {number!r}"
+            return f"must {self.range}, got {_got(number)}"
         return None
+
+
+def _got(value: Any) -> str:
+    """A value as a message repeats it; Python writes no integer of more than 4,300 digits."""
+    if isinstance(value, int) and value.bit_length() > 4000:
+        return f"an integer of {value.bit_length()} bits"
+    return f"{value!r:.500}"
 
 
 def described(default: Any = MISSING, help: str = "", **limits: Any) -> Any:
@@ -175,12 +180,14 @@ def check(settings: Any) -> None:
     Raises:
         ValueError: for the first that is not of its type, not finite or out of its limits.
     """
-    kinds = types_of(type(settings))
+    kinds, hints = types_of(type(settings)), typing.get_type_hints(type(settings))
     for name, each in about(type(settings)).items():
         value = getattr(settings, name)
         kind, optional = kinds[name]
         if value is None and optional:
             continue
+        if type(value) is int and kind is str and int in typing.get_args(hints[name]):
+            value = str(value)  # a text of one number
         problem = each.problem(value, kind)
         if problem:
             raise ValueError(f"{name} {problem}")

@@ -10,6 +10,7 @@ rows it asks for, and worker processes open the folder again instead of receivin
 
 import math
 import operator
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,16 +26,7 @@ from torch.utils.data import Dataset
 
 from zoo import nets, table
 from zoo.errors import ZooError
-from zoo.shards import (
-    INDEX_FILE,
-    NAMES_FILE,
-    Column,
-    Index,
-    check_file,
-    read_index,
-    read_tensors,
-    widen,
-)
+from zoo.shards import Column, File, Index, check_file, read_index, read_stats, widen
 from zoo.spec import NetworkSpec
 from zoo.weights import Weights
 
@@ -47,8 +39,10 @@ def open_zoo(path: str | Path, split: str = "train", check_hashes: bool = False)
     Args:
         path: the folder that holds `zoo.json`.
         split: "train", "validation" or "test".
-        check_hashes: also read every shard of the split and compare its sha256 with
-            the index, at some 2 GB/s; sizes and headers are always checked.
+        check_hashes: also read every file of the index, statistics included, and compare
+            its sha256, at some 2 GB/s; sizes and headers of the split's shards are always
+            checked, and the statistics whenever they are read. Only files that this split
+            does not need may be missing, as after a pull of one split.
 
     Raises:
         ZooError: if the folder is no finished zoo, or a file is missing, damaged or
@@ -58,10 +52,13 @@ def open_zoo(path: str | Path, split: str = "train", check_hashes: bool = False)
     # Absolute, so that a worker started in another folder finds it.
     folder = Path(path).absolute()
     index = read_index(folder)
-    for shard in table.shards_of(index, split):
-        wrong = check_file(folder, shard, check_hashes)
-        if wrong:
-            raise ZooError(wrong)
+    if check_hashes:
+        needed: list[File] = [*table.shards_of(index, split), *index.extras]
+        names = {file.file for file in needed}
+        for file in index.files:
+            there = file.file in names or os.path.lexists(folder / file.file)
+            if there and (wrong := check_file(folder, file, hashes=True)):
+                raise ZooError(wrong)
     return Zoo(folder, split, index)
 
 
@@ -288,27 +285,15 @@ class Zoo(Dataset[Row]):
         one number, [1]; likewise `std`, and every other tensor.
 
         Raises:
-            ZooError: if the zoo has none, or they do not fit its spec.
+            ZooError: if the zoo has none, or the file does not have the size and sha256 of
+                the index, or does not hold finite statistics of its spec.
         """
-        if self.index.stats is None:
-            raise ZooError(f"{self.folder / INDEX_FILE} names no file of statistics")
-        path = self.folder / self.index.stats.file
-        found = read_tensors(path)
-        for name, shape in self.spec.tensors.items():
-            for kind in ("mean", "std"):
-                for key, expected in (
-                    (f"entry.{kind}.{name}", shape),
-                    (f"tensor.{kind}.{name}", (1,)),
-                ):
-                    if key not in found or found[key].shape != expected:
-                        got = found[key].shape if key in found else "none"
-                        raise ZooError(f"{path}: expected {key} {expected}, got {got}")
+        found = read_stats(self.folder, self.index)
         return {name: torch.tensor(values) for name, values in found.items()}
 
     @cached_property
     def _names(self) -> dict[int, str]:
-        named = "names" in self.index.source
-        return table.read_names(self.folder / NAMES_FILE) if named else {}
+        return table.read_names(self.folder, self.index)
 
     @property
     def names(self) -> list[str | None]:

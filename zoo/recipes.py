@@ -5,11 +5,12 @@ is stored whole in the index, and a zoo is remade from it, the seed and the sour
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from zoo.fields import about, check, described, to_plain
+from zoo.schema import shown
 from zoo.spec import INIT_SCHEMES, NetworkSpec
 
 # Far above what can be fitted: a number beyond is a slip, and fails in words.
@@ -596,7 +597,29 @@ def recipe(name: str | None, source: str, command: str | None = None, **changes:
     return replace(chosen, **changes)
 
 
-def recipe_from_json(plain: dict[str, Any]) -> AnyRecipe:
-    """A recipe as it stands in an index."""
+def recipe_from_json(plain: Mapping[str, Any]) -> AnyRecipe:
+    """A recipe as it stands in an index, every field of its kind.
+
+    Raises:
+        ValueError: naming the field that is missing, unknown or wrong.
+    """
     values = {key: value for key, value in plain.items() if key != "kind"}
-    return RECIPE_KINDS[plain["kind"]](**values)
+    kind = RECIPE_KINDS.get(str(plain.get("kind")))
+    if kind is None:
+        kinds = ", ".join(RECIPE_KINDS)
+        raise ValueError(f"kind must be one of {kinds}, got {shown(plain.get('kind'))}")
+    known = about(kind)
+    for name in values:
+        if name not in known:
+            raise ValueError(f"unknown field {shown(name)}; known: {', '.join(known)}")
+    for name, each in known.items():
+        if name not in values and each.since == 1:
+            raise ValueError(f"{name} is missing")
+    return kind(**values)
+
+
+def recipe_format(plain: Mapping[str, Any]) -> int:
+    """The first format of zoos that has every field of a stored recipe."""
+    kind = RECIPE_KINDS.get(str(plain.get("kind")))
+    found = about(kind) if kind else {}
+    return max((found[name].since for name in plain if name in found), default=1)

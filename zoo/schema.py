@@ -17,11 +17,14 @@ import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass, field
+from io import BufferedReader
 from math import isfinite
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, visible
+from zoo.errors import safe_line as safe
+from zoo.files import HEAD, instead
 
 # A file of 100,000 shards takes 40 MB.
 JSON_BYTES = 64 << 20
@@ -33,7 +36,7 @@ SHOWN = 60
 # ---- plain files
 
 
-def open_plain(path: Path) -> BinaryIO:
+def open_plain(path: Path) -> BufferedReader:
     """A plain file, opened to be read; never waits for a pipe and never reads a device.
 
     Raises:
@@ -127,7 +130,8 @@ def parse(content: bytes, name: str) -> Any:
         if "\\ud" in text or "\\uD" in text:
             json.dumps(plain, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise ZooError(f"{name}: not JSON ({safe(error)})") from None
+        what = instead(content[:HEAD], "JSON")
+        raise ZooError(f"{name}: not JSON ({safe(error)}){what}") from None
     return plain
 
 
@@ -156,27 +160,16 @@ def _constant(text: str) -> NoReturn:
 # ---- values in messages
 
 
-def safe(value: object, longest: int = 1000) -> str:
-    """Text for a terminal: on one line, control characters escaped, cut if it is long.
-
-    >>> safe("a\\n\\x1b[1mb")
-    'a\\\\n\\\\x1b[1mb'
-    """
-    text = str(value)
-    if len(text) > longest:
-        text = text[: longest - 3] + "..."
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
 def shown(value: object) -> str:
     """A value as a message repeats it, as JSON writes it, cut.
 
     >>> shown({"a": [1, None, True, "x"]})
     "{'a': [1, null, true, 'x']}"
     """
-    return safe("".join(_pieces(value, [SHOWN])), SHOWN)
+    text = "".join(_pieces(value, [SHOWN]))
+    # Escapes are longer than what they stand for.
+    text = visible(text[: 2 * SHOWN])
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
 def _pieces(value: object, left: list[int]) -> list[str]:

@@ -13,8 +13,10 @@ its size and sha256. Reading never unpickles: safetensors and JSON only.
 import contextlib
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,23 +25,58 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from zoo import stopping
+from zoo import schema, stopping
 from zoo.errors import ZooError
+from zoo.files import HEAD, instead
 from zoo.locks import LOCK_FILE as LOCK_FILE
 from zoo.locks import one_writer as one_writer
-from zoo.spec import NetworkSpec
+from zoo.recipes import (
+    RECIPE_KINDS,
+    ImageRecipe,
+    SineRecipe,
+    recipe_format,
+    recipe_from_json,
+)
+from zoo.schema import (
+    NAME,
+    SHA256,
+    Also,
+    Bool,
+    Choice,
+    Either,
+    Int,
+    Json,
+    ListOf,
+    MapOf,
+    Maybe,
+    Real,
+    Record,
+    Rule,
+    Text,
+    read_json,
+    shown,
+)
+from zoo.spec import WHOLE_SPEC, NetworkSpec
 
-FORMAT = 2  # the highest that is read; a zoo that uses nothing new says 1
+# A zoo that uses nothing new says 1; readers of that alone refuse the next by its number.
+FORMAT = 1
+NEWEST = 2
 SPLITS = ("train", "validation", "test")
 INDEX_FILE = "zoo.json"
 STATS_FILE = "stats.safetensors"
 NAMES_FILE = "names.parquet"
 BUILD_FOLDER = ".build"
+# Where a zoo lies that is taking the place of another, until its files have their names.
+NEW_FOLDER = f"{BUILD_FOLDER}/new"
 PLAN_FILE = "plan.json"
 # Where the source lies on this machine, if it has an address; no part of the zoo.
 ADDRESS_FILE = ".source"
 # What a zoo's folder holds beside its index, card and pictures among it.
 ZOO_FILES = ("README.md", "weights", "data", "figures", STATS_FILE, NAMES_FILE, ADDRESS_FILE)
+# Of a safetensors header; one of 20 tensors takes 2 KB.
+HEADER_BYTES = 1 << 20
+
+_SHARD_FILE = re.compile(r"weights/[a-z]+-(\d{5,9})-of-(\d{5,9})\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -157,10 +194,20 @@ class Index:
     @property
     def extras(self) -> list[File]:
         """The files beside the shards that reading a split needs too."""
-        found = [self.stats] if self.stats else []
+        return [file for file in (self.stats, self.names_file) if file is not None]
+
+    @property
+    def names_file(self) -> File | None:
+        """The table of the source items' file names, if it has been written."""
         named = self.source.get("names") or {}
-        # A plan names the file only, which is not written yet.
-        return [*found, File(**{**named, "file": NAMES_FILE})] if "sha256" in named else found
+        # A plan names the file only.
+        return File(**{**named, "file": self.base + NAMES_FILE}) if "sha256" in named else None
+
+    @property
+    def base(self) -> str:
+        """What all files' names begin with: "", or `NEW_FOLDER` while an older zoo makes room."""
+        base = f"{NEW_FOLDER}/"
+        return base if self.shards and self.shards[0].file.startswith(base) else ""
 
     @property
     def format(self) -> int:
@@ -170,7 +217,8 @@ class Index:
         pictures that are not cropped to a square.
         """
         newer = {"names", "validation_items", "fit"} & self.source.keys()
-        return 2 if newer or isinstance(self.source.get("size"), str) else 1
+        old = not newer and not isinstance(self.source.get("size"), str)
+        return recipe_format(self.recipe) if old else 2
 
     def to_json(self) -> dict[str, Any]:
         few = asdict(replace(self, shards=(), names=None))
@@ -183,58 +231,358 @@ class Index:
         plain["spec"] = self.spec.to_json()
         del plain["address"], plain["names"]
         for column in plain["columns"].values():
+            column["names"] = None if column["names"] is None else list(column["names"])
             if column["storage"] is None:  # the index of exact zoos stays as it was
                 del column["storage"]
+        plain["excluded"] = list(plain["excluded"])
         return plain
 
     @classmethod
-    def from_json(cls, plain: Mapping[str, Any]) -> "Index":
-        """The inverse of `to_json`.
+    def from_json(cls, plain: Any, name: str = INDEX_FILE) -> "Index":
+        """The inverse of `to_json`; everything is checked, see `INDEX` and `_contradictions`.
+
+        Args:
+            name: of the file, for messages.
 
         Raises:
-            ZooError: if the format is newer than this code, or a part is missing or
-                names a file outside the folder.
+            ZooError: if the format is newer than this code; or naming the field that is
+                missing, unknown, wrong, or contradicts another.
         """
-        if not isinstance(plain, Mapping):
-            raise ZooError(f"{INDEX_FILE}: not an index: expected an object, got {plain!r:.40}")
+        if not isinstance(plain, dict):
+            raise ZooError(f"{name}: not an index: expected an object, got {shown(plain)}")
         version = plain.get("format")
-        if not isinstance(version, int):
-            raise ZooError(f"{INDEX_FILE}: expected a format number, got {version!r}")
-        if version > FORMAT:
+        if type(version) is not int or version < 1:
+            raise ZooError(f"{name}: expected a format number, got {shown(version)}")
+        if version > NEWEST:
             raise ZooError(
-                f"{INDEX_FILE}: format {version} is newer than format {FORMAT}, the last one this "
+                f"{name}: format {version} is newer than format {NEWEST}, the last one this "
                 "wszoo reads; upgrade wszoo"
             )
+        schema.check(plain, INDEX, name)
+        rest = {k: v for k, v in plain.items() if k not in ("format", "splits")}
         try:
-            apart = ("format", "splits", "address", "names")
-            rest = {key: value for key, value in plain.items() if key not in apart}
-            rest["spec"] = NetworkSpec.from_json(rest["spec"])
-            rest["columns"] = {
-                name: Column(**{**c, "names": tuple(c["names"]) if c["names"] else None})
-                for name, c in rest["columns"].items()
-            }
-            rest["shards"] = tuple(shard_from_json(shard) for shard in rest["shards"])
-            rest["excluded"] = tuple(Excluded(**row) for row in rest.get("excluded", ()))
-            rest["stats"] = File(**rest["stats"]) if rest.get("stats") else None
-            index = cls(**rest)
-            names = [(file.file, file.file.split("/")) for file in index.files]
-            splits = index.splits
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise ZooError(f"{INDEX_FILE}: not an index of format {version}: {error}") from error
-        for name, parts in names:
-            if name.startswith("/") or ".." in parts or "\\" in name:
-                raise ZooError(f"{INDEX_FILE}: {name!r} lies outside the zoo's folder")
-        if splits != plain.get("splits"):
-            raise ZooError(
-                f"{INDEX_FILE}: splits say {plain.get('splits')}, the shards add up to {splits}"
-            )
+            rest["spec"] = NetworkSpec.from_json(plain["spec"])
+        except ValueError as error:
+            raise ZooError(f"{name}: spec: {error}") from None
+        rest["columns"] = {
+            key: Column(**{**column, "names": tuple(column["names"]) if column["names"] else None})
+            for key, column in plain["columns"].items()
+        }
+        rest["shards"] = tuple([_shard(shard) for shard in plain["shards"]])
+        rest["excluded"] = tuple(Excluded(**row) for row in plain.get("excluded", ()))
+        rest["stats"] = File(**plain["stats"]) if plain.get("stats") else None
+        index = cls(**rest)
+        if version < index.format:
+            raise ZooError(f"{name}: format: expected {index.format}, which it uses, got {version}")
+        for wrong in _contradictions(index, plain["splits"]):
+            raise ZooError(f"{name}: {wrong}")
         return index
 
 
-def shard_from_json(plain: Mapping[str, Any]) -> Shard:
-    """A shard's record, as it stands in the index and in the build folder."""
+def shard_from_json(plain: Any, name: str = "a shard") -> Shard:
+    """A shard's record, as it stands in the index and in the build folder.
+
+    Args:
+        name: of the file that it stands in, for messages.
+
+    Raises:
+        ZooError: naming the field that is missing, unknown or wrong.
+    """
+    schema.check(plain, SHARD, name)
+    shard = _shard(plain)
+    for wrong in _misnamed([shard]):
+        raise ZooError(f"{name}: {wrong}")
+    return shard
+
+
+def _shard(plain: Mapping[str, Any]) -> Shard:
     parquet = File(**plain["parquet"]) if plain["parquet"] else None
     return Shard(**{**plain, "parquet": parquet})
+
+
+# ---- what an index may say
+
+
+def _outside(name: str) -> str | None:
+    strange = not name.isprintable() or "\\" in name or ":" in name
+    if strange or any(part in ("", ".", "..") for part in name.split("/")):
+        return f"{shown(name)} lies outside the zoo's folder"
+    return None
+
+
+_BYTES = Int(low=1, high=2**53)
+_FILE: dict[str, Rule] = {
+    "file": Also(Text(most=255), _outside),
+    "bytes": _BYTES,
+    "sha256": SHA256,
+}
+_KEY = Int(low=0, high=2**63 - 1)
+_COUNT = Int(low=1, high=2**53)
+_SPLIT = Choice(*SPLITS)
+SHARD = Record(
+    {
+        **_FILE,
+        "split": _SPLIT,
+        "rows": _COUNT,
+        "cpu": Text(most=1000),
+        "parquet": Maybe(Record(_FILE)),
+    }
+)
+_COLUMN = Also(
+    Record(
+        {
+            "role": Choice("weight", "bias", "target", "quality", "key"),
+            "kind": Choice("tensor", "class", "real", "count", "index"),
+            "names": Maybe(ListOf(Text())),
+            "unit": Maybe(Text()),
+        },
+        {"storage": Maybe(Choice("float16", "bfloat16"))},
+    ),
+    lambda column: (
+        f"names are of a class only, the kind is {column['kind']!r}"
+        if column["names"] is not None and column["kind"] != "class"
+        else None
+    ),
+)
+PLAN = Record(
+    {"shard_rows": _COUNT, "parquet": Bool()},
+    {
+        "seed": Int(low=0, high=2**32 - 1),
+        "engine": NAME,
+        "limit": Maybe(_COUNT),
+        "dtype": Choice("float32", "float16", "bfloat16"),
+        "part": Text(r"\d+-\d+/\d+", "a part such as 0-99/1000", most=100),
+    },
+)
+# Further fields are free: each kind of source says what is worth saying of it.
+SOURCE = Record(
+    {"name": NAME},
+    {
+        **{key: Text() for key in ("title", "license", "url", "citation", "kind")},
+        "sha256": Maybe(SHA256),
+        "items": _COUNT,
+        "train_items": _KEY,
+        "points": _COUNT,
+        "size": Maybe(Either(_COUNT, Text(r"\d{1,5}x\d{1,5}", "pixels as WxH"))),
+        "shape": ListOf(_COUNT, least=1, most=8),
+        "class_names": ListOf(Text()),
+        "names": Also(
+            Record({"file": Choice(NAMES_FILE)}, {"bytes": _BYTES, "sha256": SHA256}),
+            lambda named: "lacks bytes or sha256" if len(named) == 2 else None,
+        ),
+    },
+    others=Json(),
+)
+# Of `zoo.json` as a whole; what its parts say of each other is held by `_contradictions`.
+INDEX = Record(
+    {
+        "format": Int(low=1, high=NEWEST),
+        "name": Text(),
+        "splits": MapOf(_COUNT, keys=_SPLIT),
+        "recipe": Record({"kind": NAME}, {"name": Text()}, others=Json()),
+        "spec": WHOLE_SPEC,
+        "columns": MapOf(_COLUMN, least=1),
+        "shards": ListOf(SHARD, unique=lambda shard: shard["file"], key="file"),
+        "source": SOURCE,
+        "plan": PLAN,
+    },
+    {
+        "quality": MapOf(
+            MapOf(Record({key: Real() for key in ("mean", "std", "min", "max")})), keys=_SPLIT
+        ),
+        "packages": MapOf(Text()),
+        "stats": Maybe(Record(_FILE)),
+        "excluded": ListOf(
+            Record({"split": _SPLIT, "index": _KEY, "view": _KEY, "reason": Text()})
+        ),
+        "command": Text(),
+    },
+)
+
+
+def _contradictions(index: Index, splits: Mapping[str, int]) -> Iterator[str]:
+    """What parts of an index say against each other, each with its field."""
+    yield from _of_recipe(index)
+    yield from _of_columns(index)
+    yield from _of_shards(index, splits)
+    yield from _of_quality(index)
+
+
+def _of_recipe(index: Index) -> Iterator[str]:
+    """The recipe gives the very network; the plan has all that such a recipe wants."""
+    kind, source = index.recipe["kind"], index.source
+    if kind not in RECIPE_KINDS:
+        return  # of an import, or made by others
+    try:
+        recipe = recipe_from_json(index.recipe)
+    except ValueError as error:
+        yield f"recipe: {error}"
+        return
+    sine = isinstance(recipe, SineRecipe)
+    for part, given, wanted in (
+        ("plan", index.plan, ("seed", "engine", "limit")),
+        (
+            "source",
+            source,
+            ("kind", "sha256", "items", *(("points",) if sine else ("size", "shape"))),
+        ),
+    ):
+        for key in wanted:
+            if key not in given:
+                yield f"{part}.{key}: is missing; the recipe is of kind {kind!r}"
+                return
+    if source["sha256"] is None:
+        yield "source.sha256: expected a sha256 of 64 hex digits, got null"
+    sizes: dict[str, Any]
+    if isinstance(recipe, SineRecipe):
+        sizes = {"size": None, "points": recipe.points, "items": recipe.waves}
+    else:
+        sizes = {"size": recipe.size}
+    for key, size in sizes.items():
+        if source.get(key) != size:
+            yield f"source.{key}: expected {shown(size)} as in the recipe, got {shown(source[key])}"
+    classes = source.get("class_names", [])
+    for name in ("label", "class_a", "class_b"):
+        if name in index.columns and list(index.columns[name].names or ()) != classes:
+            yield f"columns.{name}.names: expected those of source.class_names"
+    shape = source.get("shape", [])
+    if not sine and len(shape) != 3:
+        yield f"source.shape: expected [rows, columns, channels], got {shown(shape)}"
+        return
+    try:
+        if isinstance(recipe, SineRecipe):
+            spec = recipe.spec(1, 1)
+        elif isinstance(recipe, ImageRecipe):
+            spec = recipe.spec(2, shape[2])
+        else:
+            spec = recipe.spec((shape[0], shape[1], shape[2]), len(classes))
+    except ValueError as error:
+        yield f"source: with its shape and class_names the recipe gives no network ({error})"
+        return
+    if spec != index.spec:
+        yield f"spec: is not the one that the recipe gives, {shown(spec.to_json())}"
+
+
+def _of_columns(index: Index) -> Iterator[str]:
+    """Keys first; the tensors are those of the spec, stored alike."""
+    tensors = index.spec.tensors
+    for name in ("index", "view"):
+        if index.columns.get(name) != Column("key", "index"):
+            yield f"columns.{name}: expected a key of kind 'index', as every zoo has"
+    for name in tensors:
+        if name not in index.columns:
+            yield f"columns.{name}: is missing, a tensor of the spec"
+    dtype = index.plan.get("dtype", "float32")
+    storage = None if dtype == "float32" else dtype
+    for name, column in index.columns.items():
+        place = f"columns.{name if name.isidentifier() else shown(name)}"
+        if name in tensors:
+            expected = Column(name.partition("_")[0], "tensor", storage=storage)
+            if column != expected:
+                yield (
+                    f"{place}: expected role {expected.role!r}, kind 'tensor' and storage "
+                    f"{shown(storage)} (plan.dtype), got {column.role!r}, {column.kind!r} and "
+                    f"{shown(column.storage)}"
+                )
+        elif column.kind == "tensor" or column.role in ("weight", "bias"):
+            yield f"{place}: is no tensor of the spec, which has {', '.join(tensors)}"
+        elif column.storage:
+            yield f"{place}.storage: is of tensors only, got {column.storage!r}"
+
+
+def _of_shards(index: Index, splits: Mapping[str, int]) -> Iterator[str]:
+    """Files are named and sized as their rows want, in order; the splits add up to them."""
+    yield from _misnamed(index.shards, index.base)
+    order = [SPLITS.index(shard.split) for shard in index.shards]
+    if order != sorted(order):
+        yield f"shards: expected those of {', '.join(SPLITS)} in this order"
+    views = {shard.parquet is not None for shard in index.shards}
+    if len(views) > 1:
+        yield "shards: some have a Parquet view and some have none"
+    width = row_bytes(index)
+    for number, shard in enumerate(index.shards):
+        # 8 bytes say how long the header is, the header describes the tensors.
+        header = shard.bytes - 8 - shard.rows * width
+        if not 0 < header <= HEADER_BYTES:
+            yield (
+                f"shards[{number}].bytes: {shard.bytes} bytes do not hold {shard.rows} rows of "
+                f"{width} bytes each"
+            )
+    if index.splits != splits:
+        yield f"splits: they say {shown(splits)}, the shards add up to {shown(index.splits)}"
+    limit = index.plan.get("limit")
+    rows = index.rows + len(index.excluded)
+    if limit is not None and "step" not in index.columns and rows > limit:
+        yield f"plan.limit: {limit} networks at most, there are {rows}"
+    if index.stats is not None and index.stats.file != index.base + STATS_FILE:
+        yield f"stats.file: expected {index.base + STATS_FILE!r}, got {shown(index.stats.file)}"
+    if index.stats is None and "train" in index.splits:
+        yield "stats: is missing, though there are networks to train on"
+    size = stats_bytes(index.spec)
+    if index.stats is not None and not 0 < index.stats.bytes - 8 - size <= HEADER_BYTES:
+        yield (
+            f"stats.bytes: {index.stats.bytes} bytes do not hold the {size} bytes that the spec's "
+            "statistics take"
+        )
+
+
+def _misnamed(shards: Sequence[Shard], base: str = "") -> Iterator[str]:
+    """Shards whose files do not have the names of their split, number and total."""
+    before: dict[str, tuple[int, int]] = {}
+    for place, shard in enumerate(shards):
+        where = f"shards[{place}]" if len(shards) > 1 else "shard"
+        found = _SHARD_FILE.fullmatch(shard.file, len(base))
+        number, total = (int(found[1]), int(found[2])) if found else (0, 0)
+        name = base + shard_file(shard.split, number, total)
+        if not found or shard.file != name or number >= total:
+            expected = base + shard_file(shard.split, 0, 1)
+            yield f"{where}.file: expected a name such as {expected}, got {shown(shard.file)}"
+            continue
+        if shard.parquet is not None:
+            view = base + shard_file(shard.split, number, total, parquet=True)
+            if shard.parquet.file != view:
+                yield f"{where}.parquet.file: expected {view}, got {shown(shard.parquet.file)}"
+        last, of = before.get(shard.split, (-1, total))
+        if number <= last or total != of:
+            yield f"{where}.file: {shard.file} comes after number {last} of {of}"
+        before[shard.split] = number, total
+
+
+def _of_quality(index: Index) -> Iterator[str]:
+    """The summaries are of the quality columns of every split, and ordered."""
+    measured = {name for name, column in index.columns.items() if column.role == "quality"}
+    for split, columns in index.quality.items():
+        if split not in index.splits:
+            yield f"quality.{split}: the zoo has no such split"
+        if columns.keys() != measured:
+            yield (
+                f"quality.{split}: expected the columns {', '.join(sorted(measured))}, got "
+                f"{shown(sorted(columns))}"
+            )
+        for name, values in columns.items():
+            # Means of equal values are rounded.
+            slack = 1e-6 * (abs(values["min"]) + abs(values["max"]))
+            if values["std"] < 0 or not (
+                values["min"] - slack <= values["mean"] <= values["max"] + slack
+            ):
+                yield f"quality.{split}.{name}: expected min <= mean <= max and std >= 0"
+    wanted = index.quality or index.recipe["kind"] in RECIPE_KINDS
+    if wanted and index.quality.keys() != index.splits.keys():
+        yield f"quality: expected the splits {', '.join(index.splits)}"
+
+
+def row_bytes(index: Index) -> int:
+    """Bytes of one row in a shard, all its columns."""
+    tensors = index.spec.tensors
+    return sum(
+        np.dtype(column.stored).itemsize * math.prod(tensors.get(name, ()))
+        for name, column in index.columns.items()
+    )
+
+
+def stats_bytes(spec: NetworkSpec) -> int:
+    """Bytes of the values in `stats.safetensors`: float64 means and deviations."""
+    return 16 * (spec.param_count + len(spec.tensors))
 
 
 def read_index(folder: Path) -> Index:
@@ -255,26 +603,14 @@ def read_index(folder: Path) -> Index:
             )
         what = "has no zoo.json" if folder.is_dir() else "does not exist"
         raise ZooError(f"{folder} is not a zoo: it {what}")
-    index = Index.from_json(read_json(path))
+    index = Index.from_json(read_json(path), str(path))
     beside = folder / ADDRESS_FILE
     if not beside.is_file():
         return index
     address = read_json(beside)
     if not isinstance(address, str):
-        raise ZooError(f"{beside}: expected the name of a source, got {address!r:.40}")
+        raise ZooError(f"{beside}: expected the name of a source, got {shown(address)}")
     return replace(index, address=address)
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        ZooError: if it is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
-        raise ZooError(f"{path}: not JSON ({error})") from error
 
 
 def write_index(folder: Path, index: Index) -> None:
@@ -378,24 +714,64 @@ def _serialised(whole: Mapping[str, NDArray[Any]], metadata: dict[str, str] | No
     return b"".join([len(text).to_bytes(8, "little"), text, *parts])
 
 
-def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
+def read_tensors(path: Path, file: File | None = None) -> dict[str, NDArray[Any]]:
     """All tensors of a safetensors file, copied into memory, reduced floats as float32.
 
+    Args:
+        file: what the index says of it; its size and sha256 are then demanded.
+
     Raises:
-        ZooError: if the file is missing or damaged.
+        ZooError: if the file is missing, no plain file, damaged, or not what `file` says.
     """
+    with schema.open_plain(path) as opened:
+        size = os.fstat(opened.fileno()).st_size
+        if file is not None and size != file.bytes:
+            raise ZooError(f"{path} has {size} bytes, the index says {file.bytes}")
+        content = opened.read(size)
+    if file is not None and hashlib.sha256(content).hexdigest() != file.sha256:
+        raise ZooError(f"{path}{_CHANGED}")
     try:
-        parts = safetensors.deserialize(path.read_bytes())
+        parts = safetensors.deserialize(content)
         kinds = {"F32": np.float32, "I64": np.int64, "F64": np.float64, "F16": np.float16,
                  "BF16": np.uint16}  # fmt: skip
         return {
             name: widen(np.frombuffer(part["data"], kinds[part["dtype"]]).reshape(part["shape"]))
             for name, part in parts
         }
-    except FileNotFoundError:
-        raise ZooError(f"{path} is missing") from None
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise ZooError(f"{path}: not a safetensors file ({error})") from error
+        what = instead(content[:HEAD], "a safetensors file")
+        raise ZooError(f"{path}: not a safetensors file ({schema.safe(error)}){what}") from error
+
+
+def read_stats(folder: Path, index: Index) -> dict[str, NDArray[np.float64]]:
+    """The normalisation statistics of a zoo, held against its index and its spec.
+
+    Raises:
+        ZooError: if the zoo has none, the file is not the one of the index, or it holds
+            anything but means and deviations of every tensor, finite, none negative.
+    """
+    if index.stats is None:
+        raise ZooError(f"{folder / INDEX_FILE} names no file of statistics")
+    path = folder / index.stats.file
+    found = read_tensors(path, index.stats)
+    expected = {
+        f"{part}.{kind}.{name}": shape if part == "entry" else (1,)
+        for name, shape in index.spec.tensors.items()
+        for part in ("entry", "tensor")
+        for kind in ("mean", "std")
+    }
+    for key, shape in expected.items():
+        array = found.get(key)
+        if array is None or array.shape != shape or array.dtype != np.float64:
+            got = "none" if array is None else f"{array.dtype} {array.shape}"
+            raise ZooError(f"{path}: expected {key} float64 {shape}, got {got}")
+        if not np.isfinite(array).all():
+            raise ZooError(f"{path}: {key} has values that are not finite")
+        if ".std." in key and array.min() < 0:
+            raise ZooError(f"{path}: {key} has a negative standard deviation, {array.min()}")
+    if extra := sorted(found.keys() - expected.keys()):
+        raise ZooError(f"{path}: {shown(extra)} are no statistics of the zoo's tensors")
+    return found
 
 
 def shard_file(split: str, number: int, total: int, parquet: bool = False) -> str:
@@ -415,22 +791,31 @@ def describe(folder: Path, file: str) -> File:
 
 
 def sha256(path: Path) -> str:
-    """The hex digest of a file, equal to the Hub's object id of it."""
-    with path.open("rb") as file:
+    """The hex digest of a plain file, equal to the Hub's object id of it."""
+    with schema.open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_CHANGED = " does not have the sha256 of the index: its content has changed"
 
 
 def check_file(folder: Path, file: File, hashes: bool) -> str | None:
     """What is wrong with a file of the index, or None; one line that names it."""
     stopping.check()
     path = folder / file.file
-    if not path.is_file():
-        return f"{path} is missing"
-    size = path.stat().st_size
-    if size != file.bytes:
-        return f"{path} has {size} bytes, the index says {file.bytes}"
-    if hashes and sha256(path) != file.sha256:
-        return f"{path} does not have the sha256 of the index: its content has changed"
+    try:
+        with schema.open_plain(path) as opened:
+            size = os.fstat(opened.fileno()).st_size
+            wrong = ""
+            if size != file.bytes:
+                wrong = f"{path} has {size} bytes, the index says {file.bytes}"
+            elif hashes and hashlib.file_digest(opened, "sha256").hexdigest() != file.sha256:
+                wrong = f"{path}{_CHANGED}"
+            if wrong:
+                kind = "a Parquet file" if path.suffix == ".parquet" else "a safetensors file"
+                return wrong + instead(path, kind)
+    except ZooError as error:
+        return str(error)
     return None
 
 

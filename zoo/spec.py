@@ -6,11 +6,14 @@ coordinates and the range that stands for black and white. Published sets leave 
 to the reader, who then sees transposed or shifted pictures.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from math import prod
+from numbers import Number
 from typing import Any
+
+from zoo.schema import Also, Choice, Int, ListOf, Real, Record, Rule, Tuple, Wrong, shown
 
 # How SIRENs start, see zoo.nets.siren_bounds.
 INIT_SCHEMES = ("dws", "nfn")
@@ -18,6 +21,18 @@ ACTIVATIONS = ("identity", "sin", "relu", "tanh")
 # numpy.meshgrid's names: "xy" is (column, row), "ij" is (row, column); "x" is one
 # coordinate, None says that the inputs are not coordinates.
 COORD_ORDERS = ("xy", "ij", "x", None)
+
+_SIZE = Int(low=1, high=2**31 - 1)
+_KERNEL = Tuple(_SIZE, _SIZE)
+_PADDING = Int(low=0, high=2**31 - 1)
+_NUMBERS = Tuple(Real(), Real())
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers as Python's, lists as tuples."""
+    if isinstance(value, list | tuple):
+        return tuple(_plain(item) for item in value)
+    return value.item() if isinstance(value, Number) and hasattr(value, "item") else value
 
 
 @dataclass(frozen=True)
@@ -41,16 +56,24 @@ class Layer:
     padding: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("inp", "out", "omega", "kernel", "stride", "padding"):
+            object.__setattr__(self, name, _plain(getattr(self, name)))
         if self.kind not in ("linear", "conv"):
             raise ValueError(f"unknown layer kind {self.kind!r}; known: linear, conv")
-        if self.inp < 1 or self.out < 1:
-            raise ValueError(f"a layer needs sizes of at least 1, got {self.inp} -> {self.out}")
+        for name, rule in (
+            *(("inp", _SIZE), ("out", _SIZE), ("stride", _SIZE), ("padding", _PADDING)),
+            ("omega", Real(above=0)),
+        ):
+            if not rule.passes(getattr(self, name)):
+                got = shown(getattr(self, name))
+                raise ValueError(f"{name} of a layer: expected {rule.words}, got {got}")
+        if not isinstance(self.kernel, tuple) or not _KERNEL.passes(list(self.kernel)):
+            got = shown(self.kernel)
+            raise ValueError(f"kernel of a layer: expected {_KERNEL.words}, got {got}")
         if self.activation not in ACTIVATIONS:
             raise ValueError(
                 f"unknown activation {self.activation!r}; known: {', '.join(ACTIVATIONS)}"
             )
-        if not self.omega > 0:
-            raise ValueError(f"omega must be positive, got {self.omega}")
         if self.kind == "linear" and (self.kernel, self.stride, self.padding) != ((1, 1), 1, 0):
             raise ValueError("kernel, stride and padding are of conv layers only")
 
@@ -87,6 +110,9 @@ class NetworkSpec:
     pixel_range: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", tuple(self.layers))
+        for name in _CONVENTIONS:
+            object.__setattr__(self, name, _plain(getattr(self, name)))
         if not self.layers:
             raise ValueError("a network needs at least one layer")
         for number, (before, after) in enumerate(pairwise(self.layers)):
@@ -99,6 +125,11 @@ class NetworkSpec:
                 raise ValueError(f"layer {number + 1}: a conv layer cannot follow a linear one")
         if self.coord_order not in COORD_ORDERS:
             raise ValueError(f"unknown coord_order {self.coord_order!r}; known: {COORD_ORDERS}")
+        for name, rule in _CONVENTIONS.items():
+            value = getattr(self, name)
+            plain = list(value) if isinstance(value, tuple) else value
+            if not rule.passes(plain):
+                raise ValueError(f"{name}: expected {rule.words}, got {shown(plain)}")
 
     @classmethod
     def mlp(
@@ -203,12 +234,81 @@ class NetworkSpec:
         return {"layers": layers, "conventions": conventions}
 
     @classmethod
-    def from_json(cls, plain: dict[str, Any]) -> "NetworkSpec":
-        layers = tuple(
-            Layer(**{**layer, "kernel": tuple(layer["kernel"])}) for layer in plain["layers"]
-        )
+    def from_json(cls, plain: Mapping[str, Any]) -> "NetworkSpec":
+        """The network of plain data, as people write it too.
+
+        Of a layer only `kind`, `inp`, `out`, and of a convolution `kernel`, have to be
+        said, and `conventions` may be left out: the rest has the defaults of `Layer` and
+        `NetworkSpec`.
+
+        Raises:
+            ValueError: naming the layer and the field that is missing, unknown or wrong.
+
+        >>> layer = {"kind": "linear", "inp": 2, "out": 1}
+        >>> NetworkSpec.from_json({"layers": [layer]}).widths
+        (2, 1)
+        """
+        try:
+            SPEC.check(plain)
+        except Wrong as wrong:
+            raise ValueError(wrong.line()) from None
+        layers = []
+        for number, layer in enumerate(plain["layers"]):
+            kernel = {"kernel": tuple(layer["kernel"])} if "kernel" in layer else {}
+            try:
+                layers.append(Layer(**{**layer, **kernel}))
+            except ValueError as error:
+                raise ValueError(f"layers[{number}]: {error}") from None
         conventions: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value
-            for key, value in plain["conventions"].items()
+            for key, value in plain.get("conventions", {}).items()
         }
-        return cls(layers, **conventions)
+        return cls(tuple(layers), **conventions)
+
+
+_CONVENTIONS: dict[str, Rule] = {
+    "output_offset": Real(),
+    "coord_order": Choice(*COORD_ORDERS),
+    "coord_range": _NUMBERS,
+    "pixel_range": Also(
+        _NUMBERS, lambda pair: "black and white are the same" if pair[0] == pair[1] else None
+    ),
+}
+_LAYER: dict[str, Rule] = {
+    "kind": Choice("linear", "conv"),
+    "inp": _SIZE,
+    "out": _SIZE,
+    "activation": Choice(*ACTIVATIONS),
+    "omega": Real(above=0),
+    "kernel": _KERNEL,
+    "stride": _SIZE,
+    "padding": _PADDING,
+}
+
+
+def _lacks_kernel(layer: Mapping[str, Any]) -> str | None:
+    if layer["kind"] == "conv" and "kernel" not in layer:
+        return "a conv layer needs its kernel, [rows, columns]"
+    return None
+
+
+# As people write it, and as an index has it, where nothing is left to defaults.
+SPEC: Rule = Record(
+    {
+        "layers": ListOf(
+            Also(
+                Record(
+                    {name: _LAYER[name] for name in ("kind", "inp", "out")},
+                    {name: _LAYER[name] for name in list(_LAYER)[3:]},
+                ),
+                _lacks_kernel,
+            ),
+            least=1,
+            most=1000,
+        )
+    },
+    {"conventions": Record({}, _CONVENTIONS)},
+)
+WHOLE_SPEC: Rule = Record(
+    {"layers": ListOf(Record(_LAYER), least=1, most=1000), "conventions": Record(_CONVENTIONS)}
+)

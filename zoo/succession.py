@@ -19,10 +19,10 @@ import json
 from typing import Any
 
 from zoo import schema, shards
-from zoo.shards import BUILD_FOLDER, INDEX_FILE
+from zoo.shards import BUILD_FOLDER, INDEX_FILE, NEW_FOLDER
 from zoo.storage import Place
 
-NEW = f"{BUILD_FOLDER}/new"
+NEW = NEW_FOLDER
 
 
 def stands(where: Place) -> bool:

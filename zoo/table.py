@@ -10,6 +10,7 @@ import functools
 import json
 import math
 import mmap
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +19,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo import schema
 from zoo.errors import ZooError
-from zoo.shards import NAMES_FILE, Index, Shard, read_index, replacing, widen
+from zoo.files import HEAD, instead
+from zoo.shards import HEADER_BYTES, Index, Shard, check_file, read_index, replacing, widen
 
 if TYPE_CHECKING:
     import datasets
@@ -28,8 +31,6 @@ if TYPE_CHECKING:
 # A row of a table -> the same table changed: name, arguments, named arguments.
 Replay: TypeAlias = tuple[str, tuple[Any, ...], dict[str, Any]]
 
-# Of a safetensors header; one of 20 tensors takes 2 KB.
-HEADER_BYTES = 1 << 20
 GROUP_BYTES = 64 << 20
 # Of a row; columns with such are worth a call of the system for each.
 LARGE_BYTES = 64 << 10
@@ -78,30 +79,27 @@ def map_shard(folder: Path, index: Index, shard: Shard) -> dict[str, NDArray[Any
     safetensors package, which would take a file that contradicts the index.
 
     Raises:
-        ZooError: if the file is missing, or its header is not exactly what the index
-            says: names, types, shapes, and data without gap or overlap.
+        ZooError: if the file is missing, no plain file, of another size than the index
+            says, or its header is not exactly what the index says: names, types, shapes,
+            and data without gap or overlap.
     """
     path = folder / shard.file
-    try:
-        with path.open("rb") as file:
-            size = path.stat().st_size
-            if size < 8:
-                raise ZooError(f"{path}: {size} bytes are too few for a safetensors file")
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except FileNotFoundError:
-        raise ZooError(f"{path} is missing") from None
+    with schema.open_plain(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size != shard.bytes:
+            what = instead(path, "a safetensors file")
+            raise ZooError(f"{path} has {size} bytes, the index says {shard.bytes}{what}")
+        if size < 8:
+            raise ZooError(f"{path}: {size} bytes are too few for a safetensors file")
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     length = int.from_bytes(data[:8], "little")
-    if length > min(HEADER_BYTES, size - 8):
+    if length > min(HEADER_BYTES, size - 8) or length % 8:
+        what = instead(data[:HEAD], "a safetensors file")
         raise ZooError(
-            f"{path}: a header of {length} bytes in a file of {size}; at most {HEADER_BYTES} "
-            "bytes are read"
+            f"{path}: a header of {length} bytes in a file of {size}; expected a multiple of 8, "
+            f"at most {HEADER_BYTES}{what}"
         )
-    if length % 8:
-        raise ZooError(f"{path}: a header of {length} bytes, not padded to a multiple of 8")
-    try:
-        header = json.loads(data[8 : 8 + length])
-    except (ValueError, RecursionError) as error:
-        raise ZooError(f"{path}: the header is not JSON ({error})") from error
+    header = schema.parse(data[8 : 8 + length], f"{path}: the header")
     starts = _check_header(path, header, index, shard.rows, size - 8 - length)
     return {
         name: np.ndarray(
@@ -236,26 +234,38 @@ def write_names(path: Path, names: Mapping[int, str]) -> None:
         pq.write_table(pa.table(columns), temporary, compression="zstd")
 
 
-def read_names(path: Path) -> dict[int, str]:
-    """The inverse of `write_names`.
+def read_names(folder: Path, index: Index) -> dict[int, str]:
+    """The file name of each source item that rows were made from; empty where there are none.
 
     Raises:
-        ZooError: if the file is not such a table.
+        ZooError: if the table is missing, not the one of the index, or none of such names.
     """
+    if index.names_file is None:
+        return {}
+    if wrong := check_file(folder, index.names_file, hashes=True):
+        raise ZooError(wrong)
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    path, most = folder / index.names_file.file, index.rows + len(index.excluded)
     try:
-        columns = pq.read_table(path, columns=["index", "file"])
-        items, files = columns["index"].to_pylist(), columns["file"].to_pylist()
+        about = pq.ParquetFile(path)
+        types = dict(zip(about.schema_arrow.names, about.schema_arrow.types, strict=True))
+        if types != {"index": pa.int64(), "file": pa.string()}:
+            raise ZooError(f"{path}: expected int64 `index` and string `file`, got {types}")
+        if (rows := about.metadata.num_rows) > most:
+            raise ZooError(f"{path}: {rows:,} names, the zoo has at most {most:,} items")
+        # A long text can stand in many rows: only what is told apart takes memory.
+        columns = pq.read_table(path, columns=["index", "file"], read_dictionary=["file"])
+        files: list[Any] = []
+        for part in columns["file"].chunks:
+            words = part.dictionary.to_pylist()
+            files += [None if code is None else words[code] for code in part.indices.to_pylist()]
+        items = columns["index"].to_pylist()
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-        raise ZooError(
-            f"{path}: no table of file names ({' '.join(str(error).split())})"
-        ) from error
-    if not all(
-        isinstance(i, int) and isinstance(f, str) for i, f in zip(items, files, strict=True)
-    ):
-        raise ZooError(f"{path}: expected whole numbers in `index` and texts in `file`")
+        raise ZooError(f"{path}: no table of file names ({schema.safe(error)})") from error
+    if None in items or None in files:
+        raise ZooError(f"{path}: rows without a number or a name")
     return dict(zip(items, files, strict=True))
 
 
@@ -344,7 +354,7 @@ def _arrow_table(folder: Path, index: Index, split: str) -> "pa.Table":
 
     schema = features(index).arrow_schema
     if "names" in index.source:
-        index = replace(index, names=read_names(folder / NAMES_FILE))
+        index = replace(index, names=read_names(folder, index))
     batches = [
         batch
         for shard in shards_of(index, split)

@@ -1,5 +1,6 @@
 """Holds a zoo against its index, against its source, and against a fresh fit."""
 
+import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from zoo import engines, machine, nets, shards, table
+from zoo import engines, machine, nets, shards, stats, table
 from zoo.compare import source_of
 from zoo.engines import classifiers
 from zoo.errors import ZooError
@@ -38,6 +39,8 @@ LOSS_TOLERANCE = 1e-3  # of 1 + loss
 # Across machines and engines the rounding of the first steps grows; accuracies stay alike.
 REFIT_MEAN_ACCURACY_TOLERANCE = 0.03
 REFIT_ACCURACY_TOLERANCE = 0.15
+# Sums of float64 in another order.
+STATS_TOLERANCE = 1e-9
 BYTE_PACKAGES = ("numpy", "numba", "llvmlite", "torch")
 
 
@@ -108,7 +111,9 @@ def verify(
         except ZooError as error:
             yield Check("rows", False, str(error))
             return
-    yield _check_rows(index, rows)
+    yield (sound := _check_rows(index, rows))
+    if sound.passed:
+        yield _check_statistics(folder, index, rows)
     if samples <= 0 and refit <= 0:
         return
     if index.recipe.get("kind") == "import":
@@ -139,10 +144,11 @@ def verify(
 
 def _check_files(folder: Path, index: Index) -> Check:
     wrong = [line for file in index.files if (line := shards.check_file(folder, file, True))]
+    # While it takes the place of an older zoo, files of that one still have its names.
     listed = {file.file for file in index.files}
     there = {
         path.relative_to(folder).as_posix()
-        for part in ("weights", "data")
+        for part in (() if index.base else ("weights", "data"))
         for path in (folder / part).glob("*")
     }
     wrong += [f"{folder / name} is not in the index" for name in sorted(there - listed)]
@@ -150,7 +156,11 @@ def _check_files(folder: Path, index: Index) -> Check:
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         return Check("files", False, wrong[0] + more)
     total = sum(file.bytes for file in index.files)
-    return Check("files", True, f"{len(index.files)} files, {total:,} bytes, every sha256 right")
+    detail = f"{len(index.files)} files, {total:,} bytes, every sha256 right"
+    detail += "; README.md and figures have none"
+    if index.base:
+        detail += "; it was taking an older zoo's place: run the command that makes it to end that"
+    return Check("files", True, detail)
 
 
 def _check_rows(index: Index, rows: dict[str, list[dict[str, NDArray[Any]]]]) -> Check:
@@ -168,6 +178,34 @@ def _check_rows(index: Index, rows: dict[str, list[dict[str, NDArray[Any]]]]) ->
             if not np.isfinite(widen(array)).all():
                 return Check("rows", False, f"{shard.file}: {name} has values that are not finite")
     return Check("rows", True, f"{index.rows:,} rows, all finite, shapes as in the index")
+
+
+def _check_statistics(
+    folder: Path, index: Index, rows: dict[str, list[dict[str, NDArray[Any]]]]
+) -> Check:
+    """The statistics and the index's summaries of quality, computed from the rows again."""
+    name = "stats"
+    if index.stats is not None:
+        try:
+            found = shards.read_stats(folder, index)
+        except ZooError as error:
+            return Check(name, False, str(error))
+        moments = {key: stats.Moments() for key in index.spec.tensors}
+        for part in rows.get("train", []):
+            for key, moment in moments.items():
+                moment.add(widen(part[key]))
+        for key, values in stats.normalisation(moments).items():
+            if not np.allclose(found[key], values, rtol=STATS_TOLERANCE, atol=STATS_TOLERANCE):
+                path = folder / index.stats.file
+                return Check(name, False, f"{path}: {key} is not that of the training rows")
+    for split, columns in index.quality.items():
+        for key, summary in columns.items():
+            again = stats.summary(np.concatenate([part[key] for part in rows[split]]))
+            for what, value in again.items():
+                if not math.isclose(value, summary[what], rel_tol=1e-6, abs_tol=1e-9):
+                    place = f"{shards.INDEX_FILE}: quality.{split}.{key}.{what}"
+                    return Check(name, False, f"{place} is {summary[what]:g}, the rows' {value:g}")
+    return Check(name, True, "means, deviations and quality are those of the rows")
 
 
 def _check_plan(

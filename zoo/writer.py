@@ -37,7 +37,12 @@ from zoo.weights import Weights
 
 # Of networks that no recipe of ours made, as the index has it.
 KIND = "import"
-_OWN = {"kind": "own", "name": "own networks", "title": "networks of the user's own", "sha256": ""}
+_OWN = {
+    "kind": "own",
+    "name": "own networks",
+    "title": "networks of the user's own",
+    "sha256": None,
+}
 _WORDS = {
     "class": Column("target", "class"),
     "real": Column("target", "real"),

@@ -108,8 +108,8 @@ def open_zoo(
         path: the folder that holds `zoo.json`, `user/name`, or a URL such as
             s3://BUCKET/NAME.
         split: "train", "validation" or "test"; of a repository only this one is fetched.
-        check_hashes: also read every shard of the split and compare its sha256 with
-            the index; what comes from the Hub is always checked when it arrives.
+        check_hashes: also read every file of the index that is there and compare its
+            sha256; what comes from the Hub is always checked when it arrives.
         revision: branch, tag or commit of a repository.
 
     Raises:

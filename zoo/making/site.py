@@ -152,7 +152,7 @@ class Record:
             plain["split"],
             plain["number"],
             plain["planned"],
-            shards.shard_from_json(plain["shard"]) if plain["shard"] else None,
+            shards.shard_from_json(plain["shard"], name) if plain["shard"] else None,
             tuple(Excluded(**row) for row in plain["excluded"]),
             File(**plain["note"]) if plain.get("note") else None,
         )
