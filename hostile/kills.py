@@ -35,6 +35,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ARCHIVE = ROOT / "tests" / "fixtures" / "324dc88.tar.xz"
 LIMIT_SECONDS = 10.0
 AGAIN = 5  # times a story is disturbed at most
+# The zoo that is overwritten, and that grows.
+OVER = ("overwrite", "grow")
 BEFORE = ("fit-inrs", "digits", "--limit", "300", "--steps", "60", "--shard-rows", "150")
 FRESH = 0.1  # share of processes that start from nothing
 FIT = ("--hidden", "4", "--no-parquet")
@@ -53,6 +55,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     # Over a zoo that is there: until the new one stands, the old one opens.
     "overwrite": ("fit-inrs", "digits", "--limit", "450", "--steps", "60", "--shard-rows", "150",
                   "--seed", "1", "--overwrite", *FIT),
+    "grow": ("fit-inrs", "digits", "--limit", "600", "--steps", "60", "--shard-rows", "150", *FIT),
 }  # fmt: skip
 
 
@@ -221,7 +224,7 @@ class Kills:
         story = self.home / "stories" / f"{command}-{self.number}"
         story.mkdir(parents=True)
         self.hub.objects.clear()
-        if command == "overwrite":
+        if command in OVER:
             if not (self.home / "before").exists():
                 (self.home / "before").mkdir()
                 self.ask([*BEFORE, *FIT], self.home / "before", None, 0, False)
@@ -244,6 +247,11 @@ class Kills:
                 if self.whole.setdefault(command, made) != made:
                     raise RuntimeError(f"{command} undisturbed makes other bytes each time")
                 shutil.rmtree(story)
+            if command == "grow":
+                story = self.begin("at-once")
+                self.run(command, story, None, 0, False)
+                if self.made(command, story) != self.whole[command]:
+                    self.fault(command, story, "grown, it is not what is made at once")
             print(f"{command}: {self.life[command, False]:.2f} s, from nothing "
                   f"{self.life[command, True]:.2f} s", flush=True)  # fmt: skip
 
@@ -287,11 +295,11 @@ class Kills:
                 for split in ("train", "validation", "test"):
                     zoo.open_zoo(out, split, check_hashes=True).stats()
         except zoo.ZooError as error:
-            return None if command != "overwrite" else f"neither old nor new opens: {error}"
+            return None if command not in OVER else f"neither old nor new opens: {error}"
         except BaseException as error:
             return f"opening what is there: {error!r:.300}"
         made, whole = self.made(command, story), self.whole[command]
-        if command == "overwrite" and made.get("zoo.json") == self.before["zoo.json"]:
+        if command in OVER and made.get("zoo.json") == self.before["zoo.json"]:
             whole = self.before
         # What opens has all of it but, for a moment, scraps of its making.
         scraps = (".build/", "checkpoint/")
