@@ -1,6 +1,7 @@
 """Imports go one way: cli -> processors -> zoo, and down the data flow within each."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -171,6 +172,18 @@ def test_the_check_lets_right_ways_pass():
         violations({"cli.fit": "from zoo.making.builder import build\nimport processors"}, ORDER)
         == []
     )
+
+
+# Modules that still tell kinds of zoo apart by the type of a recipe; none may be added.
+TOLD_APART = {"zoo.objectives", "zoo.training", "zoo.verification", "zoo.own"}
+
+
+def test_kinds_of_zoo_are_told_apart_in_their_room():
+    pattern = re.compile(r"isinstance\([^)]*\w(Recipe|Source)\b")
+    assert pattern.search("isinstance(recipe, ImageRecipe | SineRecipe)")
+    homes = ("zoo.kinds", "zoo.sources", "zoo.recipes")
+    found = {name for name, text in all_modules().items() if pattern.search(text)}
+    assert {name for name in found if not name.startswith(homes)} <= TOLD_APART
 
 
 def test_names_of_zoo_are_only_written_out_for_type_checkers():
