@@ -592,7 +592,7 @@ def test_a_plan_of_an_older_wszoo_has_fewer_fields(half, digits, quick, made, tm
     before = contents(out)
     build(quick, digits, out, **SETTINGS)
     assert contents(out) == before
-    with pytest.raises(ValueError, match="fit crop there, pad asked for"):
+    with pytest.raises(ValueError, match="fit 'crop' there, 'pad' asked for"):
         build(replace(quick, size=8, fit="pad"), digits, out, **SETTINGS)
 
 
