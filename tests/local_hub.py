@@ -282,6 +282,8 @@ class Ran:
     @property
     def line(self) -> str:
         lines = [line for line in self.stderr.splitlines() if line.strip()]
+        if lines[0].startswith("Usage: "):  # of a word that the command line refuses by itself
+            del lines[:2]
         assert len(lines) == 1, self.stderr
         assert "Traceback" not in self.stderr
         return lines[0]

@@ -214,7 +214,7 @@ def test_show_draws_a_picture(made, tmp_path):
     assert picture is not None
     assert picture.std() > 20
     assert "unknown split 'tset'" in line_of(run("show", made, "--split", "tset"), 2)
-    assert "count must be at least 1" in line_of(run("show", made, "--count", 0), 2)
+    assert "--count': must be from 1 to 10,000, got 0" in line_of(run("show", made, "--count", 0), 2)
 
 
 @pytest.mark.parametrize(
