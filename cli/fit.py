@@ -1,7 +1,6 @@
 """Commands that make zoos: `fit-*`, `merge`, and `recipes` that lists what they can make."""
 
 import time
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -244,25 +243,3 @@ def merge(parts: tuple[Path, ...], out: Path, check: bool, **settings: Any) -> N
 
     index = join(parts, out, check_hashes=check, warn=progress.tell, **settings)
     _report(out, index)
-
-
-@click.command()
-@click.argument("name", required=False)
-@click.option("--source", default="mnist", show_default=True, help="Some recipes differ by it.")
-def recipes(name: str | None, source: str) -> None:
-    """List the recipes with their fields, or the one called NAME."""
-    from zoo.recipes import RECIPES, command_of, flag
-
-    if name is not None and name not in RECIPES:
-        raise ValueError(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}")
-    for number, (known, make) in enumerate(RECIPES.items()):
-        if name not in (None, known):
-            continue
-        about = (make.__doc__ or "").strip().splitlines()[0]
-        click.echo(("\n" if number and name is None else "") + f"{known}: {about}")
-        click.echo(f"  wszoo {command_of(known)}")
-        chosen = make("sine" if known.startswith("sine-") else source)
-        for field in fields(chosen):
-            if field.name != "name":
-                value = getattr(chosen, field.name)
-                click.echo(f"  {flag(field.name):<18} {'none' if value is None else value}")

@@ -10,19 +10,12 @@ from typing import Any
 import click
 
 from cli import progress
+from cli.listing import TASKS
 from cli.options import dataclass_options, given, threads
 from processors.options import OPTIONS
 from processors.settings import Settings
 
-TASK_HELP = {
-    "classify": "The class of a network's picture.",
-    "regress": "A number that a network's signal was made with.",
-    "generalize": "The test accuracy of a classifier, from its weights.",
-    "ssl": "A dense representation without labels, by SimCLR.",
-    "adapt": "Classifiers changed so that they read corrupted pictures.",
-    "edit": "INRs changed so that their picture is dilated or has more contrast.",
-    "tickets": "Which weights to keep of an untrained network, by a variational autoencoder.",
-}
+TASK_HELP = {name: line for name, (_, line) in TASKS.items()}
 
 
 def _common() -> list[Callable[..., Any]]:

@@ -135,7 +135,7 @@ def test_every_recipe_field_has_an_option_with_help():
 def test_recipes_are_listed_with_their_fields():
     everything = run("recipes").stdout
     for name in ("dws", "dws-paper", "nfn", "sine-ssl", "sine-regression"):
-        assert f"{name}: " in everything
+        assert f"\n{name} " in f"\n{everything}"
     fashion = run("recipes", "dws", "--source", "fashion-mnist").stdout
     assert re.search(r"--steps +11000", fashion)
     assert "unknown recipe 'dwz'; known: dws" in line_of(run("recipes", "dwz"), 2)
@@ -214,7 +214,9 @@ def test_show_draws_a_picture(made, tmp_path):
     assert picture is not None
     assert picture.std() > 20
     assert "unknown split 'tset'" in line_of(run("show", made, "--split", "tset"), 2)
-    assert "--count': must be from 1 to 10,000, got 0" in line_of(run("show", made, "--count", 0), 2)
+    assert "--count': must be from 1 to 10,000, got 0" in line_of(
+        run("show", made, "--count", 0), 2
+    )
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,7 @@ ORDER = {
     ],
     "cli": [
         "output",
+        "listing",
         "progress",
         "options",
         "fit",

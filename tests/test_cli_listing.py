@@ -1,0 +1,74 @@
+"""Lists of what there is: complete, in tables of 100 columns, without loading torch."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from helpers import line_of, run
+
+import processors
+from cli import listing
+from processors.options import OPTIONS
+from zoo.recipes import RECIPES
+from zoo.sources import SOURCES
+
+
+@pytest.mark.parametrize(
+    ("verb", "names"),
+    [("sources", SOURCES), ("recipes", RECIPES), ("models", processors.MODELS), ("tasks", OPTIONS)],
+)
+def test_everything_is_listed_once_in_a_table(verb, names):
+    result = run(verb)
+    assert result.exit_code == 0
+    assert all(len(line) <= 100 for line in result.stdout.splitlines())
+    first = [line.split()[0] for line in result.stdout.splitlines() if line[:1].strip()]
+    assert [name for name in first if name in names] == list(names)
+    for name in names:
+        (line,) = (line for line in result.stdout.splitlines() if line.startswith(f"{name} "))
+        assert len(line.split()) > 3
+
+
+def test_lists_load_nothing_heavy():
+    code = (
+        "import sys\nfrom cli.main import wszoo\n"
+        "for verb in ('sources', 'recipes', 'models', 'tasks', 'models dvs', 'recipes dwz'):\n"
+        "    try: wszoo(verb.split())\n"
+        "    except SystemExit: pass\n"
+        "print('loaded', sorted({'torch', 'numba', 'datasets', 'pyarrow'} & set(sys.modules)))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "loaded []" in ran.stdout
+
+
+@pytest.mark.parametrize("name", processors.MODELS)
+def test_a_model_is_described_with_its_arguments_and_settings(name):
+    result = run("models", name)
+    assert result.exit_code == 0, result.output
+    assert all(len(line) <= 100 for line in result.stdout.splitlines())
+    from processors.models import arguments
+
+    for argument in arguments(name):
+        assert re.search(rf"^ +{argument} +\S", result.stdout, re.M), argument
+    for task in ("classify", "regress", "generalize (MLPs)", "ssl", "edit"):
+        assert f"  {task} " in result.stdout
+
+
+def test_settings_of_the_papers_are_said():
+    shown = run("models", "nfn-np").stdout
+    assert re.search(r"classify +epochs none, steps 200000, batch 32, lr 0\.0001", shown)
+    assert re.search(r"regress .*channels=\[8, 8, 8\]", shown)
+    assert re.search(r"  dws: |chan +\d+", run("models", "dws").stdout)
+
+
+def test_unknown_names_list_the_known_ones():
+    assert "unknown model 'dvs'; known: dws, nfn-np" in line_of(run("models", "dvs"), 2)
+    assert "unknown recipe 'dwz'; known: dws" in line_of(run("recipes", "dwz"), 2)
+
+
+def test_a_table_breaks_its_last_column():
+    lines = list(listing.table([("a", "word " * 40), ("longer", "x")]))
+    assert lines[0].startswith("a       word")
+    assert lines[1].startswith("        word")
+    assert lines[-1] == "longer  x"
+    assert max(map(len, lines)) <= 100
