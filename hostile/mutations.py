@@ -27,7 +27,8 @@ class Damage:
         kind: of damage, as the counts name it.
         what: in words, with the file.
         allows: what may be read differently afterwards: "data" of tensors, "text" that
-            nothing depends on, or "all", where the file is another valid one.
+            nothing depends on, "spec" where the index alone knows it, or "all", where the
+            file is another valid one.
     """
 
     kind: str
@@ -37,7 +38,9 @@ class Damage:
 
 SECRET = "secret.txt"
 NOTHING: frozenset[str] = frozenset()
-DATA = frozenset({"data"})
+# The names of pictures are found by numbers in the data.
+DATA = frozenset({"data", "names"})
+SPEC = frozenset({"spec"})
 TEXT = frozenset({"text"})
 ALL = frozenset({"all"})
 

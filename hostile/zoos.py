@@ -14,6 +14,7 @@ from hostile.mutations import (
     ALL,
     DATA,
     NOTHING,
+    SPEC,
     TEXT,
     Damage,
     Elsewhere,
@@ -143,7 +144,11 @@ class Material:
         self.folder.write(INDEX, content)
         # Names of classes and units stand in no other place of an import.
         free = len(path) > 2 and path[0] == "columns" and path[2] in ("names", "unit")
-        return Damage("index: field", f"{INDEX}: {done}", TEXT if free else NOTHING)
+        allows = TEXT if free else NOTHING
+        # How an imported network computes is said here alone, and was by a person.
+        if self.index["recipe"]["kind"] == "import" and path[:1] == ("spec",):
+            allows = SPEC
+        return Damage("index: field", f"{INDEX}: {done}", allows)
 
     def change_files(self, draw: random.Random, elsewhere: Elsewhere) -> Damage:
         """Files that are others, gone, or no files."""
@@ -287,7 +292,7 @@ class Zoos(Target[Material]):
             known, hashes = material.known[split], action != "read"
             if hashes and "all" not in damage.allows:
                 # Then nothing is excused but what has no hash.
-                damage = Damage(damage.kind, damage.what, damage.allows & TEXT)
+                damage = Damage(damage.kind, damage.what, damage.allows & (TEXT | SPEC))
             return judge(
                 damage,
                 lambda: material.read(split, hashes),

@@ -244,7 +244,7 @@ LIES = {
     "negative": (put("label", data_offsets=[-32, 0]), "label: data begin at -32"),
     "beyond": (put("label", data_offsets=[1 << 40, (1 << 40) + 32]), "data begin at"),
     "floats": (put("label", data_offsets=[0.0, 32.0]), "label: offsets"),
-    "no offsets": (put("label", data_offsets=None), "label: offsets None"),
+    "no offsets": (put("label", data_offsets=None), "label: offsets null"),
     "odd": (put("label", data_offsets=[4, 36]), "label: offsets"),
     "extra": (lambda header: header | {"more": {}}, "expected the columns"),
     "fewer": (lambda h: {k: v for k, v in h.items() if k != "label"}, "expected the columns"),

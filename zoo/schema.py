@@ -85,8 +85,11 @@ def read_plain(path: Path, limit: int = JSON_BYTES) -> bytes:
     """
     with open_plain(path) as file:
         size = os.fstat(file.fileno()).st_size
-        # One byte more tells a file that grew meanwhile.
-        content = b"" if size > limit else file.read(limit + 1)
+        try:
+            # One byte more tells a file that grew meanwhile.
+            content = b"" if size > limit else file.read(limit + 1)
+        except OSError as error:  # of a bad disk, and of files that the system makes up
+            raise ZooError(f"{safe(path)} cannot be read: {error.strerror or error}") from error
     if max(size, len(content)) > limit:
         raise ZooError(f"{safe(path)} has {size:,} bytes; at most {limit:,} are read")
     return content

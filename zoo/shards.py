@@ -26,7 +26,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from zoo import schema, stopping
-from zoo.errors import ZooError
+from zoo.errors import ZooError, safe_line
 from zoo.files import HEAD, instead
 from zoo.locks import LOCK_FILE as LOCK_FILE
 from zoo.locks import one_writer as one_writer
@@ -263,7 +263,7 @@ class Index:
         try:
             rest["spec"] = NetworkSpec.from_json(plain["spec"])
         except ValueError as error:
-            raise ZooError(f"{name}: spec: {error}") from None
+            raise ZooError(f"{name}: spec: {safe_line(error, 400)}") from None
         rest["columns"] = {
             key: Column(**{**column, "names": tuple(column["names"]) if column["names"] else None})
             for key, column in plain["columns"].items()
@@ -275,7 +275,7 @@ class Index:
         if version < index.format:
             raise ZooError(f"{name}: format: expected {index.format}, which it uses, got {version}")
         for wrong in _contradictions(index, plain["splits"]):
-            raise ZooError(f"{name}: {wrong}")
+            raise ZooError(f"{name}: {safe_line(wrong, 400)}")
         return index
 
 

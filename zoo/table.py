@@ -162,7 +162,8 @@ def _check_header(
     header.pop("__metadata__", None)
     shapes = row_shapes(index)
     if header.keys() != shapes.keys():
-        raise ZooError(f"{path}: expected the columns {sorted(shapes)}, got {sorted(header)}")
+        found = schema.shown(sorted(header))
+        raise ZooError(f"{path}: expected the columns {sorted(shapes)}, got {found}")
     starts: dict[str, int] = {}
     spans: list[tuple[int, int, str]] = []
     for name, shape in shapes.items():
@@ -172,7 +173,7 @@ def _check_header(
         if (entry.get("dtype"), entry.get("shape")) != expected:
             raise ZooError(
                 f"{path}: {name}: expected {expected[0]} {expected[1]}, got "
-                f"{entry.get('dtype')} {entry.get('shape')}"
+                f"{schema.shown(entry.get('dtype'))} {schema.shown(entry.get('shape'))}"
             )
         span = entry.get("data_offsets")
         length = dtype.itemsize * math.prod((rows, *shape))
@@ -182,7 +183,9 @@ def _check_header(
             or span[1] - span[0] != length
             or span[0] % dtype.itemsize
         ):
-            raise ZooError(f"{path}: {name}: offsets {span} do not hold {length} bytes")
+            raise ZooError(
+                f"{path}: {name}: offsets {schema.shown(span)} do not hold {length} bytes"
+            )
         starts[name] = span[0]
         spans.append((*span, name))
     place = 0
