@@ -58,6 +58,38 @@ def number(kind: type = int, **limits: Any) -> Value:
     return Value(kind, About(**limits))
 
 
+class Parsed(click.ParamType):  # type: ignore[type-arg]
+    """A text that a function of ours takes apart; its errors name the option.
+
+    Args:
+        parse: gives what the command gets, or raises ValueError.
+    """
+
+    name = "text"
+
+    def __init__(self, parse: Callable[[str], Any], name: str = "text"):
+        self.parse = parse
+        self.name = name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return self.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _path(text: str) -> Path:
+    if not text or "\0" in text:
+        raise ValueError(f"must be a path, got {text!r}")
+    return Path(text)
+
+
+# A file or folder, which has to have a name.
+path = Parsed(_path, "path")
+
+
 class PathOrUrl(click.ParamType):  # type: ignore[type-arg]
     """A path, or a URL such as s3://bucket/name, which stays a string."""
 

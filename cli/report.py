@@ -6,18 +6,22 @@ from typing import Any
 import click
 
 from cli import progress
-from cli.options import data_root, threads
-from cli.train import training
+from cli.listing import MODELS
+from cli.options import Parsed, Value, data_root, number, path, threads
+from cli.output import say
+from cli.train import device, training
+from processors.settings import SEEDS, Settings
+from zoo.fields import about
 
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("report.md"), show_default=True,
+    "--out", type=path, default=Path("report.md"), show_default=True,
     help="The report, Markdown; its figures go beside it.",
 )  # fmt: skip
 @click.option(
-    "--keep", type=click.Path(path_type=Path),
+    "--keep", type=path,
     help="Also keep what a report needs of the RUNS in this JSON file.",
 )  # fmt: skip
 def report(runs: tuple[Path, ...], out: Path, keep: Path | None) -> None:
@@ -29,17 +33,47 @@ def report(runs: tuple[Path, ...], out: Path, keep: Path | None) -> None:
     from processors import report as reports
     from zoo.errors import ZooError
 
-    unfinished = [path for path in runs if reports.unfinished(path)]
-    for path in unfinished:
-        click.echo(f"{path} is not finished and left out", err=True)
-    runs = tuple(path for path in runs if path not in unfinished)
+    unfinished = [run for run in runs if reports.unfinished(run)]
+    for run in unfinished:
+        say(f"{run} is not finished and left out", err=True)
+    runs = tuple(run for run in runs if run not in unfinished)
     if not runs:
         raise ZooError("none of the runs is finished: there is nothing to report")
     reports.write(runs, out)
-    click.echo(f"{out}")
+    say(f"{out}")
     if keep is not None:
         reports.keep(runs, keep)
-        click.echo(f"{keep}")
+        say(f"{keep}")
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds with commas.
+
+    >>> parse_seeds("0,1")
+    [0, 1]
+
+    Raises:
+        ValueError: for anything else.
+    """
+    try:
+        seeds = [int(word) for word in text.split(",")]
+    except ValueError:
+        raise ValueError(f"takes whole numbers with commas, got {text!r}") from None
+    if len(set(seeds)) < len(seeds) or not all(0 <= seed < SEEDS for seed in seeds):
+        raise ValueError(f"takes different seeds from 0 to {SEEDS - 1:,}, got {text!r}")
+    return seeds
+
+
+def parse_models(text: str) -> list[str]:
+    """Names of models with commas.
+
+    Raises:
+        ValueError: for an unknown one; lists those there are.
+    """
+    names = [name.strip() for name in text.split(",")]
+    if unknown := [name for name in names if name not in MODELS]:
+        raise ValueError(f"unknown model {unknown[0]!r}; known: {', '.join(MODELS)}")
+    return names
 
 
 @click.command()
@@ -49,22 +83,29 @@ def report(runs: tuple[Path, ...], out: Path, keep: Path | None) -> None:
     help="As published, or some minutes on a laptop.",
 )  # fmt: skip
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("reproduced"), show_default=True,
+    "--out", type=path, default=Path("reproduced"), show_default=True,
     help="Folder of zoos, runs and report.",
 )  # fmt: skip
-@click.option("--models", help="Only these of the experiment's, with commas.")
-@click.option("--seeds", help="Instead of the scale's, with commas.")
-@click.option("--limit", type=int, help="Networks (or runs) of the zoo, instead of the scale's.")
-@click.option("--epochs", type=int, help="Instead of the scale's.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+@click.option(
+    "--models", type=Parsed(parse_models), help="Only these of the experiment's, with commas."
+)
+@click.option("--seeds", type=Parsed(parse_seeds), help="Instead of the scale's, with commas.")
+@click.option(
+    "--limit", type=number(least=1),
+    help="Networks (or runs) of the zoo, instead of the scale's.",
+)  # fmt: skip
+@click.option(
+    "--epochs", type=Value(int, about(Settings)["epochs"]), help="Instead of the scale's."
+)
+@device
 @threads
 @data_root
 def reproduce(
     experiment: str | None,
     scale: str,
     out: Path,
-    models: str | None,
-    seeds: str | None,
+    models: list[str] | None,
+    seeds: list[int] | None,
     limit: int | None,
     epochs: int | None,
     device: str,
@@ -79,13 +120,9 @@ def reproduce(
 
     if experiment is None:
         for name, each in papers.EXPERIMENTS.items():
-            click.echo(f"{name:<24} {each.identity:<3} {each.text}")
+            say(f"{name:<24} {each.identity:<3} {each.text}")
         return
     settings: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
-    try:
-        numbers = [int(word) for word in seeds.split(",")] if seeds else []
-    except ValueError:
-        raise ValueError(f"--seeds takes whole numbers with commas, got {seeds!r}") from None
 
     def how_to_go_on() -> str:
         return f"the same command goes on with what is in {out}"
@@ -98,8 +135,8 @@ def reproduce(
 
         path = papers.reproduce(
             experiment, scale, out,
-            models=models.split(",") if models else (), seeds=numbers, limit=limit,
+            models=models or (), seeds=seeds or (), limit=limit,
             settings=settings, data_root=data_root, device=device, fit_progress=fitted,
             progress=report, tell=progress.tell,
         )  # fmt: skip
-    click.echo(f"{path}")
+    say(f"{path}")

@@ -10,42 +10,18 @@ from typing import Any
 import click
 
 from cli import progress
-from cli.listing import TASKS
-from cli.options import dataclass_options, given, threads
+from cli.listing import MODELS, TASKS
+from cli.options import Parsed, data_root, dataclass_options, given, number, path, threads
+from cli.output import say
+from processors.config import SPLITS, Request, parse_limit
 from processors.options import OPTIONS
-from processors.settings import Settings
+from processors.own import is_own
+from processors.records import how_to_go_on, stamp
+from processors.settings import DEVICES, SEEDS, Settings
+from processors.sizes import check_sizes
+from zoo.fields import about
 
 TASK_HELP = {name: line for name, (_, line) in TASKS.items()}
-
-
-def _common() -> list[Callable[..., Any]]:
-    return [
-        click.option("--model", required=True, help="Name of the model; see the README."),
-        click.option(
-            "--out", type=click.Path(path_type=Path),
-            help="Folder of the run.  [default: runs/TASK-MODEL-ZOO-SEED]",
-        ),
-        click.option("--seed", default=0, show_default=True, help="Of every random number."),
-        click.option(
-            "--set", "sizes", multiple=True, metavar="NAME=VALUE",
-            help="An argument of the model's class, such as chan=16 or blocks=b2b; repeatable.",
-        ),
-        click.option(
-            "--lr-grid", help="Rates with commas; the best after a tenth of the run is taken."
-        ),
-        click.option(
-            "--split-limit",
-            help="Networks of each split at most: a number, or train=100,test=50.",
-        ),
-        click.option(
-            "--device", default="auto", show_default=True, help="auto, cpu, cuda or mps."
-        ),
-        click.option(
-            "--log-with", help="Tracker beside metrics.jsonl: tensorboard, wandb, ..."
-        ),
-        threads,
-        click.option("--overwrite", is_flag=True, help="Throw away the run in --out first."),
-    ]  # fmt: skip
 
 
 def parse_sizes(words: Sequence[str]) -> dict[str, Any]:
@@ -55,21 +31,23 @@ def parse_sizes(words: Sequence[str]) -> dict[str, Any]:
     {'chan': 16, 'channels': [8, 8], 'blocks': 'b2b', 'norm': False}
 
     Raises:
-        ValueError: for a word without "=".
+        ValueError: for a word without "=", or a name that stands twice.
     """
     found: dict[str, Any] = {}
     for word in words:
         name, equals, value = word.partition("=")
         if not equals or not name.isidentifier():
-            raise ValueError(f"--set takes NAME=VALUE, such as chan=16, got {word!r}")
+            raise ValueError(f"takes NAME=VALUE, such as chan=16, got {word!r}")
+        if name in found:
+            raise ValueError(f"{name} stands there twice")
         try:
             found[name] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             found[name] = value
     return found
 
 
-def parse_grid(text: str | None) -> list[float]:
+def parse_grid(text: str) -> list[float]:
     """Learning rates.
 
     >>> parse_grid("5e-3,1e-3")
@@ -78,14 +56,104 @@ def parse_grid(text: str | None) -> list[float]:
     Raises:
         ValueError: for anything else.
     """
-    if text is None:
-        return []
     try:
-        return [float(part) for part in text.split(",")]
+        rates = [float(part) for part in text.split(",")]
     except ValueError:
+        raise ValueError(f"takes learning rates such as 5e-3,1e-3, got {text!r}") from None
+    lr = about(Settings)["lr"]
+    if wrong := [problem for rate in rates if (problem := lr.problem(rate, float))]:
+        raise ValueError(f"{wrong[0]} in {text!r}")
+    if len(set(rates)) < len(rates):
+        raise ValueError(f"has the same rate twice in {text!r}")
+    return rates
+
+
+def _sizes(ctx: click.Context, param: click.Parameter, words: tuple[str, ...]) -> dict[str, Any]:
+    """Arguments of the model's class, as far as they can be checked without it."""
+    try:
+        sizes = parse_sizes(words)
+        if not is_own(str(ctx.params.get("model", ""))):
+            check_sizes(sizes, str(ctx.params.get("model", "")))
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+    return sizes
+
+
+def _options(ctx: click.Context, param: click.Parameter, words: tuple[str, ...]) -> dict[str, Any]:
+    try:
+        return parse_sizes(words)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+
+
+def _limit(text: str) -> str:
+    parse_limit(text)
+    return text
+
+
+def _model(text: str) -> str:
+    if not is_own(text) and text not in MODELS:
         raise ValueError(
-            f"--lr-grid takes learning rates such as 5e-3,1e-3, got {text!r}"
-        ) from None
+            f"unknown model {text!r}; known: {', '.join(MODELS)}, or package.module:Class"
+        )
+    return text
+
+
+def _own(text: str) -> str:
+    if not is_own(text):
+        raise ValueError(f"must be package.module:name, got {text!r}")
+    return text
+
+
+def _zoo(text: str) -> str:
+    if not text or "\0" in text:
+        raise ValueError(f"must be a folder or USER/NAME, got {text!r}")
+    return text
+
+
+device = click.option(
+    "--device", type=click.Choice(DEVICES), default="auto", show_default=True,
+    help="What to compute on.",
+)  # fmt: skip
+zoo_argument = click.argument("zoo", type=Parsed(_zoo))
+split_limit = click.option(
+    "--split-limit", type=Parsed(_limit),
+    help="Networks of each split at most, the first: a number, or train=100,test=50.",
+)  # fmt: skip
+_COMMON: list[Callable[..., Any]] = [
+    click.option(
+        "--model", required=True, type=Parsed(_model), is_eager=True,
+        help=f"{', '.join(MODELS)}; or package.module:Class, one of your own.",
+    ),
+    click.option(
+        "--out", type=path, help="Folder of the run.  [default: runs/TASK-MODEL-ZOO-SEED]"
+    ),
+    click.option(
+        "--seed", type=number(least=0, most=SEEDS - 1), default=0, show_default=True,
+        help="Seed of all random numbers.",
+    ),
+    click.option(
+        "--set", "sizes", multiple=True, metavar="NAME=VALUE", callback=_sizes,
+        help="An argument of the model's class, such as chan=16 or blocks=b2b; repeatable.",
+    ),
+    click.option(
+        "--lr-grid", type=Parsed(parse_grid),
+        help="Rates with commas; the best after a tenth of the run is taken.",
+    ),
+    split_limit,
+    device,
+    data_root,
+    click.option(
+        "--task", "own_task", type=Parsed(_own),
+        help="package.module:Class, a task of your own that is told what this one is.",
+    ),
+    click.option("--log-with", help="Tracker beside metrics.jsonl: tensorboard, wandb, ..."),
+    threads,
+    click.option(
+        "--overwrite", is_flag=True,
+        help="Take the place of the run in --out, once this one has begun.",
+    ),
+]  # fmt: skip
 
 
 @contextmanager
@@ -112,8 +180,8 @@ def print_summary(folder: Path, summary: dict[str, Any]) -> None:
     """The lines that stand for a finished run."""
     for split in ("validation", "test"):
         found = "  ".join(f"{name} {value:.4g}" for name, value in summary[split].items())
-        click.echo(f"{split:<10}  {found}")
-    click.echo(
+        say(f"{split:<10}  {found}")
+    say(
         f"{folder}: {summary['model']} for {summary['task']}, {summary['networks']:,} networks, "
         f"{summary['epochs']:g} epochs, {summary['minutes']:.1f} min"
     )
@@ -124,46 +192,32 @@ def train() -> None:
     """Train a model for a TASK on a zoo, a folder or one on the Hub.
 
     Settings that are not given are the papers'. Run the same command again after a stop
-    of any kind: it goes on where it was. Several GPUs: accelerate launch -m cli.main
-    train ...
+    of any kind: it goes on where it was. Several GPUs: accelerate launch --no_python
+    wszoo train ...
     """
 
 
 def _make(task: str) -> click.Command:
-    def command(zoo: str, model: str, out: Path | None, seed: int, sizes: tuple[str, ...],
-                lr_grid: str | None, split_limit: str | None, device: str,
-                log_with: str | None, overwrite: bool, **values: Any) -> None:  # fmt: skip
-        grid, arguments = parse_grid(lr_grid), parse_sizes(sizes)
-        from processors import runs
-        from processors.train import train as start
-
-        name = f"{task}-{model}-{Path(zoo).name}-{seed}"
-        folder = out or Path("runs") / name
-
-        before = runs.stamp(folder)
-
-        def how_to_go_on() -> str:
-            return runs.how_to_go_on(folder, before, overwrite)
-
-        with training(f"{folder}", how_to_go_on) as (_, report):
-            summary = start(
-                task, model, zoo, folder,
-                settings=given(values, Settings),
-                options=given(values, OPTIONS[task]),
-                sizes=arguments, seed=seed, split_limit=split_limit, lr_grid=grid,
-                device=device, log_with=log_with, overwrite=overwrite, progress=report,
-            )  # fmt: skip
-        # Of several processes one speaks.
-        if os.environ.get("RANK", "0") == "0":
-            print_summary(folder, summary)
+    def command(
+        zoo: str, out: Path | None, sizes: dict[str, Any], lr_grid: list[float] | None,
+        own_task: str | None, **values: Any,
+    ) -> None:  # fmt: skip
+        request = Request(
+            own_task or task, values["model"], zoo, given(values, Settings),
+            given(values, OPTIONS[task]), sizes, values["seed"], values["split_limit"],
+            lr_grid or (),
+        )  # fmt: skip
+        plain = ("device", "data_root", "log_with", "overwrite")
+        _train(request, out, {name: values[name] for name in plain})
 
     command.__doc__ = (
         f"{TASK_HELP[task]}\n\nZOO is a folder, or the USER/NAME of a zoo on the Hub. Settings "
-        "that are not given are those of the model's paper."
+        "that are not given are those of the model's paper. With more --epochs or --steps a run "
+        "that is there goes on, where its schedule is constant."
     )
     decorators: list[Callable[..., Any]] = [
-        click.argument("zoo"),
-        *_common(),
+        zoo_argument,
+        *_COMMON,
         *dataclass_options(OPTIONS[task], defaults=True),
         *dataclass_options(Settings),
     ]
@@ -172,40 +226,54 @@ def _make(task: str) -> click.Command:
     return click.command(task, short_help=TASK_HELP[task])(command)
 
 
+def _train(request: Request, out: Path | None, others: dict[str, Any]) -> None:
+    """Train what is asked for, and print what came out."""
+    folder = out or request.default_out()
+    from processors.train import fit_model
+
+    before, overwrite = stamp(folder), others["overwrite"]
+
+    with training(f"{folder}", lambda: how_to_go_on(folder, before, overwrite)) as (_, report):
+        summary = fit_model(
+            request.task, request.model, request.zoo, folder,
+            settings=request.settings, options=request.options, sizes=request.sizes,
+            seed=request.seed, split_limit=request.split_limit, lr_grid=request.lr_grid,
+            progress=report, tell=progress.tell, **others,
+        )  # fmt: skip
+    # Of several processes one speaks.
+    if os.environ.get("RANK", "0") == "0":
+        print_summary(folder, summary)
+
+
 for _task in OPTIONS:
     train.add_command(_make(_task))
 
 
 @click.command("eval")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.argument("zoo")
-@click.option("--split", default="test", show_default=True, help="Which networks.")
-@click.option("--split-limit", help="Networks at most, the first.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+@click.argument("run", type=path)
+@zoo_argument
+@click.option(
+    "--split", type=click.Choice(SPLITS), default="test", show_default=True, help="Which networks."
+)
+@split_limit
+@device
+@data_root
 @threads
 @click.option(
-    "--option", "options", multiple=True, metavar="NAME=VALUE",
+    "--option", "options", multiple=True, metavar="NAME=VALUE", callback=_options,
     help="An option of the task, over the run's, such as rescale=2; repeatable.",
 )  # fmt: skip
 @click.option(
-    "--keep", type=click.Path(path_type=Path),
+    "--keep", type=path,
     help="Also keep the result in this JSON file: `wszoo report` gives it a row.",
 )  # fmt: skip
-def eval_(
-    run: Path,
-    zoo: str,
-    split: str,
-    split_limit: str | None,
-    device: str,
-    options: tuple[str, ...],
-    keep: Path | None,
-) -> None:
+@click.option(
+    "--trust", is_flag=True,
+    help="Run code that is not wszoo's: import the classes that the run names as its own.",
+)  # fmt: skip
+def eval_(run: Path, zoo: str, split: str, **values: Any) -> None:
     """Measure the best model of a finished RUN on a split of ZOO."""
-    chosen = parse_sizes(options)
-    from processors.train import evaluate
+    from processors.evaluation import evaluate
 
-    metrics = evaluate(
-        run, zoo, split, split_limit=split_limit, options=chosen, device=device, keep=keep
-    )
-    for name, value in metrics.items():
-        click.echo(f"{name} {value:.6g}")
+    for name, value in evaluate(run, zoo, split, **values).items():
+        say(f"{name} {value:.6g}")

@@ -6,6 +6,9 @@
     model.save_pretrained("model")
     processors.load("model")
 
+    processors.fit_model("classify", "dws", "zoos/mnist-inrs", "runs/dws")
+    processors.evaluate("runs/dws", "zoos/mnist-inrs")
+
 Names are loaded when first used, so that importing `processors` costs nothing.
 """
 
@@ -13,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from processors import align, base
+    from processors import align, base, report
     from processors.attention import DeepSets, SetAttention, TwoSet
     from processors.baselines import MLP, AlignedMLP, AugmentedMLP, INR2Vec, StatNN, Transformer
     from processors.dws import DWSLayer, DWSNet
@@ -30,14 +33,25 @@ if TYPE_CHECKING:
         lift,
         move_picture,
     )
+    from processors.evaluation import evaluate
     from processors.linear import EquivariantLinear
     from processors.models import MODELS, Processor, build, load
     from processors.monomial import DegreeZero, MonomialLayers, MonomialNFN
     from processors.nfn import NFN
+    from processors.options import Options
     from processors.pointwise import Activation, BatchNorm, ChannelDropout, ChannelMixing, Dropout
     from processors.pool import InvariantPool
+    from processors.rows import Rows
+    from processors.settings import Settings
+    from processors.tasks import TASKS, Task
+    from processors.train import fit_model
 
 _HOMES = {
+    "Options": "processors.options",
+    "Rows": "processors.rows",
+    "Settings": "processors.settings",
+    "TASKS": "processors.tasks",
+    "Task": "processors.tasks",
     "MLP": "processors.baselines",
     "MODELS": "processors.models",
     "NFN": "processors.nfn",
@@ -71,12 +85,14 @@ _HOMES = {
     "Transformer": "processors.baselines",
     "TwoSet": "processors.attention",
     "build": "processors.models",
+    "evaluate": "processors.evaluation",
+    "fit_model": "processors.train",
     "drop_channel": "processors.encode",
     "lift": "processors.encode",
     "load": "processors.models",
     "move_picture": "processors.encode",
 }
-_MODULES = ("align", "base")
+_MODULES = ("align", "base", "report")
 
 __all__ = [*_HOMES, *_MODULES]
 

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear, scaled_dot_product_attention
 
+from processors.sizes import POOLS
+
 # Scores computed at a time on a CPU: 0.5 MB in float32 stay in the second-level cache.
 _CHUNK = 2**17
-POOLS = ("mean", "sum", "max")
 
 
 def xavier_(weight: Float[Tensor, "out inp"], mu: float = 1.0) -> Tensor:

@@ -103,6 +103,7 @@ class MLP(nn.Module):
             return _perceptron(spec.param_count, width, out, hidden, dropout=dropout)
 
         self.width = width or solve_width(make, params)
+        self.resolved = {"width": self.width}
         self.layers = make(self.width)
 
     def order(self, weights: Weights) -> Weights:
@@ -239,6 +240,7 @@ class INR2Vec(nn.Module):
             return nn.ModuleList([nn.Sequential(*layers), nn.Linear(inp, out)])
 
         self.width = width or solve_width(make, params)
+        self.resolved = {"width": self.width}
         self.encoder, self.head = make(self.width)
 
     def forward(self, weights: Weights) -> Float[Tensor, "net out"]:
@@ -319,6 +321,7 @@ class Transformer(nn.Module):
         if width and not inner:
             inner = 2 * width
         self.inner = inner or solve_width(lambda i: make(self.width, i), params)
+        self.resolved = {"width": self.width, "inner": self.inner}
         parts = make(self.width, self.inner)
         self.embed, self.position = parts["embed"], parts["position"]
         self.blocks, self.head = parts["blocks"], parts["head"]
@@ -397,6 +400,7 @@ class StatNN(nn.Module):
             return _perceptron(features, width, out, hidden, norm=False, dropout=dropout)
 
         self.width = width or (solve_width(make, params) if params else 1000)
+        self.resolved = {"width": self.width}
         self.layers = make(self.width)
 
     def forward(self, weights: Weights) -> Float[Tensor, "net out"]:

@@ -1,19 +1,21 @@
 """What a run depends on: as it is asked for, stored, compared and typed again."""
 
-import hashlib
 import json
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from processors.options import Options
-from processors.settings import SEEDS, Settings
-from zoo import Zoo
+from processors.options import OPTIONS, Options
+from processors.own import find, is_own
+from processors.settings import SEEDS, Settings, steps_per_epoch
+from zoo.fields import about, defaults_of, types_of
 
 SPLITS = ("train", "validation", "test")
+_NUMBER = re.compile(r"[0-9]{1,15}")
 _PACKAGES = ("wszoo", "torch", "accelerate", "numpy")
 # What a run may go on with otherwise: where the zoo lies, as its hash says that it is the same.
 _FREE = ("command", "versions", "device", "zoo", "options", "sizes")
@@ -32,23 +34,35 @@ def parse_limit(text: str | None) -> dict[str, int]:
     """
     if text is None:
         return {}
-    wrong = f"expected a number, or splits such as train=100,test=50, got {text!r}"
-    try:
-        if "=" not in text:
-            found = dict.fromkeys(SPLITS, int(text))
-        else:
-            pairs = (part.split("=") for part in text.split(","))
-            found = {name.strip(): int(number) for name, number in pairs}
-    except ValueError:
-        raise ValueError(wrong) from None
+    wrong = (
+        f"split_limit: expected a number of at least 1, or splits such as train=100,test=50, "
+        f"got {text!r}"
+    )
+    if "=" not in text:
+        pairs = [(split, text) for split in SPLITS]
+    else:
+        pairs = [tuple(part.split("=")) for part in text.split(",")]  # type: ignore[misc]
+    if any(len(pair) != 2 or not _NUMBER.fullmatch(pair[1].strip()) for pair in pairs):
+        raise ValueError(wrong)
+    found = {name.strip(): int(number) for name, number in pairs}
     if set(found) - set(SPLITS) or min(found.values()) < 1:
         raise ValueError(wrong)
+    if len(found) < len(pairs):
+        raise ValueError(f"split_limit: the same split stands twice in {text!r}")
     return found
 
 
-def zoo_sha256(zoo: Zoo) -> str:
-    """The hash of a zoo's index, which has the hash of every file."""
-    return hashlib.sha256((zoo.folder / "zoo.json").read_bytes()).hexdigest()
+def _check_given(kind: type, given: Mapping[str, Any], unknown: str) -> None:
+    """ValueError for a field that a dataclass has not, or a value that it cannot have."""
+    known, kinds = about(kind), types_of(kind)
+    for name, value in given.items():
+        if name not in known:
+            raise ValueError(unknown.format(name, ", ".join(known)))
+        hint, optional = kinds[name]
+        if value is None and optional:
+            continue
+        if problem := known[name].problem(value, hint):
+            raise ValueError(f"{name} {problem}")
 
 
 @dataclass(frozen=True)
@@ -65,7 +79,7 @@ class Request:
         lr_grid: learning rates that are tried first.
 
     Raises:
-        ValueError: for a seed or limit that cannot be.
+        ValueError: for whatever can be known to be wrong without the zoo.
     """
 
     task: str
@@ -79,14 +93,32 @@ class Request:
     lr_grid: Sequence[float] = ()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < SEEDS:
+        if not self.zoo:
+            raise ValueError("zoo must name a folder, or a repository user/name")
+        if type(self.seed) is not int or not 0 <= self.seed < SEEDS:
             raise ValueError(f"seed must be from 0 to {SEEDS - 1}, got {self.seed}")
         parse_limit(self.split_limit)
+        if None not in (self.settings.get("epochs"), self.settings.get("steps")):
+            raise ValueError("epochs and steps both say how long: expected either epochs or steps")
+        _check_given(Settings, self.settings, "unknown setting {!r}; known: {}")
+        if self.task in OPTIONS:
+            words = f"task {self.task!r} has no option {{!r}}; known: {{}}"
+            _check_given(OPTIONS[self.task], self.options, words)
+        for lr in self.lr_grid:
+            _check_given(Settings, {"lr": lr}, "")
+        if len(set(self.lr_grid)) < len(self.lr_grid):
+            raise ValueError("lr_grid has the same rate twice")
 
     @property
     def limits(self) -> dict[str, int]:
         """Networks at most of each split."""
         return parse_limit(self.split_limit)
+
+    def default_out(self) -> Path:
+        """Where the run lies if nothing else is asked for."""
+        # Of parts of one's own, the name alone.
+        task, model = (name.rpartition(":")[2] for name in (self.task, self.model))
+        return Path("runs") / f"{task}-{model}-{Path(self.zoo).name}-{self.seed}"
 
     def settled(self, papers: Settings) -> Settings:
         """The papers' settings with the changes that are asked for.
@@ -95,9 +127,6 @@ class Request:
             ValueError: for an unknown setting, or a number out of its range.
         """
         given = dict(self.settings)
-        names = [each.name for each in fields(Settings)]
-        if unknown := sorted(set(given) - set(names)):
-            raise ValueError(f"unknown setting {unknown[0]!r}; known: {', '.join(names)}")
         if given.get("steps") is not None:
             given.setdefault("epochs", None)
         if given.get("epochs") is not None:
@@ -106,7 +135,8 @@ class Request:
 
     def command(self, out: Path) -> str:
         """The command line that asks for it."""
-        words = ["wszoo", "train", self.task, self.zoo, "--model", self.model]
+        task = [self._command_of_own(), "--task", self.task] if is_own(self.task) else [self.task]
+        words = ["wszoo", "train", task[0], self.zoo, *task[1:], "--model", self.model]
         for name, value in {**self.settings, **self.options}.items():
             if value is None or value is False:
                 continue
@@ -120,6 +150,11 @@ class Request:
         rates = ",".join(f"{lr:g}" for lr in self.lr_grid)
         words += ["--lr-grid", rates] if rates else []
         return shlex.join([*words, "--out", str(out)])
+
+    def _command_of_own(self) -> str:
+        """The command with the flags that one's own task takes."""
+        takes = find(self.task).takes
+        return next((name for name, kind in OPTIONS.items() if kind is takes), "classify")
 
 
 @dataclass(frozen=True)
@@ -180,9 +215,39 @@ class RunConfig:
 
     def differences(self, found: Mapping[str, Any]) -> list[str]:
         """What a stored configuration has otherwise, in words; where the zoo lies is free."""
-        return [
-            f"{name} is {was!r}, not {now!r}" for name, was, now in _differ(found, self.to_json())
-        ]
+        return [f"{name} is {was!r}, not {now!r}" for name, was, now in self._differ(found)]
+
+    def _differ(self, found: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+        # A setting that is newer than the run was as its default is.
+        settings = {**defaults_of(Settings), **found["settings"]}
+        options = {**defaults_of(type(self.task_options)), **found["task_options"]}
+        known = {**found, "settings": settings, "task_options": options}
+        return list(_differ(known, self.to_json()))
+
+    def extends(self, found: Mapping[str, Any]) -> bool:
+        """Whether it is a stored run for more epochs or steps, which that can go on to."""
+        return self._may_be_longer(found) and not self.why_not_longer(found)
+
+    def _may_be_longer(self, found: Mapping[str, Any]) -> bool:
+        lengths = {"settings.epochs", "settings.steps"}
+        return {name for name, _, _ in self._differ(found)} <= lengths
+
+    def why_not_longer(self, found: Mapping[str, Any]) -> str:
+        """Why a run that differs in its length alone cannot go on to this one; or nothing."""
+        if not self._may_be_longer(found):
+            return ""
+        stored = Settings(**{**defaults_of(Settings), **found["settings"]})
+        was, now = (self._updates(each) for each in (stored, self.settings))
+        if self.request.lr_grid:
+            return "its learning rates were tried for a tenth of its length; "
+        if stored.schedule != "constant":
+            return f"its {stored.schedule} schedule depends on its length; "
+        if now < was:
+            return f"it can become longer than its {was:,} updates, not shorter; "
+        return ""
+
+    def _updates(self, settings: Settings) -> int:
+        return settings.total(steps_per_epoch(self.networks["train"], settings.batch))
 
 
 def _differ(was: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:

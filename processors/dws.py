@@ -28,9 +28,9 @@ from processors.encode import Normalise, drop_channel, lift
 from processors.linear import BLOCKS, EquivariantLinear, Part, Term
 from processors.pointwise import Activation, BatchNorm, Dropout
 from processors.pool import InvariantPool, Pooled
+from processors.sizes import VARIANTS
 from zoo import NetworkSpec, Weights
 
-VARIANTS = ("attention", "deepsets")
 # What networks with more inputs than _WIDE are reduced to by default (App. J).
 _WIDE, _REDUCED = 64, 16
 _BIAS = 1e-4
@@ -280,6 +280,7 @@ class DWSNet(nn.Module):
         if reduced is None:
             reduced = _REDUCED if spec.inp > _WIDE else 0
         self.spec, self.out = spec, out
+        self.resolved = {"mu": mu, "reduced": reduced}
         self.normalise = Normalise(spec, stats, statistics)
         parts: list[nn.Module] = []
         for number in range(layers):

@@ -20,9 +20,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from processors import base
+from processors.sizes import STATISTICS
 from zoo import NetworkSpec, Weights, symmetry
 
-STATISTICS = ("entry", "tensor")
 # The contract: smaller deviations are of entries that do not vary.
 _LEAST_STD = 1e-5
 

@@ -1,11 +1,13 @@
-"""Files of runs: each is replaced durably in one step, and read with its name in every error."""
+"""Files of runs: each is replaced durably, in one step."""
 
 import json
+import os
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from zoo import ZooError, replacing
+from zoo import replacing
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -30,15 +32,10 @@ def write_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, f"[\n{lines}\n]\n")
 
 
-def read_json(path: Path) -> Any:
-    """What a JSON file holds.
-
-    Raises:
-        ZooError: if it is missing or damaged.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ZooError(f"{path} is missing: {path.parent} is no finished run") from None
-    except (OSError, ValueError) as error:
-        raise ZooError(f"{path} cannot be read: {error}") from error
+def set_aside(path: Path) -> Path:
+    """Give a damaged file or folder another name, over one that had it before."""
+    aside = path.with_name(f"{path.name}.damaged")
+    if aside.is_dir() and not aside.is_symlink():
+        shutil.rmtree(aside)
+    os.replace(path, aside)
+    return aside

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from processors import align
-from processors.files import write_bytes
+from processors.files import set_aside, write_bytes
 from processors.progress import Progress, Workplace
 from processors.rows import Rows
-from zoo import NetworkSpec, Weights, stopping, symmetry
+from processors.saving import read_state
+from zoo import NetworkSpec, Weights, ZooError, schema, stopping, symmetry
 
 FILE = "matched.safetensors"
 # Between writes of what was found.
@@ -42,7 +43,7 @@ class _Matching:
         self.data, self.place = data, place
         self.spec: NetworkSpec = data["train"].zoo.spec
         self.path: Path = place.folder / FILE
-        self.known: dict[str, Any] = load_file(self.path) if self.path.is_file() else {}
+        self.known: dict[str, Any] = self._found_before()
         self.total, self.saved = sum(map(len, data.values())), time.perf_counter()
 
     def run(self) -> Mapping[str, Tensor]:
@@ -56,6 +57,48 @@ class _Matching:
             before += len(rows)
         self._keep()
         return {**self.data["train"].stats(), "reference": self.known["reference"]}
+
+    def _found_before(self) -> dict[str, Any]:
+        """What an earlier call has kept, if it is whole; else that is set aside."""
+        found, wrong = {}, None
+        if self.path.exists():
+            try:
+                found = self._read()
+            except ZooError as error:
+                wrong = str(error)
+        if wrong := self.place.shared(wrong):
+            if self.place.main:
+                aside = set_aside(self.path)
+                self.place.tell(f"{wrong}; it is now {aside}, and matching begins again")
+            return {}
+        return found
+
+    def _read(self) -> dict[str, Any]:
+        """What an earlier call has kept.
+
+        Raises:
+            ZooError: if it is damaged.
+        """
+        found = read_state(self.path, None)
+        widths = self.spec.widths[1:-1]
+        hidden = {f"{s}.{n}": width for s in self.data for n, width in enumerate(widths)}
+        for name, tensor in found.items():
+            if name == "reference":
+                sound = tensor.dtype == torch.float32 and tensor.shape == (1, self.spec.param_count)
+            else:
+                rows = len(self.data[name.partition(".")[0]]) if name in hidden else -1
+                sound = (
+                    tensor.dtype == torch.int32
+                    and tensor.ndim == 2
+                    and tensor.shape[1] == hidden.get(name)
+                    and len(tensor) <= rows
+                    and bool((tensor.sort(dim=1).values == torch.arange(tensor.shape[1])).all())
+                )
+            if not sound:
+                raise ZooError(f"{schema.safe(self.path)} is damaged: {schema.shown(name)}")
+        if found and "reference" not in found:
+            raise ZooError(f"{schema.safe(self.path)} is damaged: it has no reference")
+        return found
 
     def _reference(self) -> Tensor:
         rows = self.data["train"]

@@ -11,28 +11,29 @@ a buffer, and its config.json has the networks' spec as it stands in a zoo's ind
 
 import json
 from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import partial
 from inspect import signature
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from processors import own, saving
 from processors.baselines import MLP, AlignedMLP, AugmentedMLP, INR2Vec, StatNN, Transformer
 from processors.dws import DWSNet
 from processors.encode import Normalise
+from processors.first import settled
 from processors.graded import Graded
 from processors.monomial import MonomialNFN
 from processors.nfn import NFN, LearnedStep
 from processors.probe import Probe
+from processors.saving import Saved
+from processors.sizes import check_sizes
 from processors.vae import TicketVAE
-from zoo import NetworkSpec, Weights, ZooError
+from zoo import NetworkSpec, Weights, ZooError, schema
 
 # Of a run's folder, where its best model lies.
 MODEL = "model"
@@ -122,39 +123,95 @@ def known_model(name: str) -> str:
     return name
 
 
-def arguments(name: str) -> list[str]:
-    """What a model's class takes beside the spec, the length of its output and statistics.
+def name_of(model: str | Callable[..., nn.Module]) -> str:
+    """The name of a model, or the import path of a class of one's own, given or named.
 
-    >>> arguments("mlp-align")
+    A class that is named is imported.
+
+    Raises:
+        ValueError: if there is none of that name; lists those there are.
+    """
+    if not isinstance(model, str):
+        listed = [name for name, kind in MODELS.items() if kind is model]
+        return listed[0] if listed else own.give(model)
+    if own.is_own(model):
+        own.allow(model)
+        return model
+    return known_model(model)
+
+
+def preparation(name: str) -> Callable[..., Mapping[str, Tensor]] | None:
+    """What a model's class does with the data before it is built, if anything.
+
+    `prepare(data, place)` takes the rows of every split and a `processors.progress.Workplace`;
+    it may change the rows, and gives the statistics that the model is built with.
+    """
+    found: Callable[..., Mapping[str, Tensor]] | None = getattr(maker(name), "prepare", None)
+    return found
+
+
+def maker(name: str) -> Callable[..., nn.Module]:
+    """What builds a model: of `MODELS`, or a class of one's own that was given or allowed.
+
+    Raises:
+        ValueError: if there is none of that name; lists those there are.
+    """
+    return own.find(name) if own.is_own(name) else MODELS[known_model(name)]
+
+
+def arguments(name: str) -> dict[str, Any]:
+    """What a model's class takes beside the spec, its output's length and statistics.
+
+    By name, with their defaults; `inspect.Parameter.empty` where there is none.
+
+    >>> list(arguments("mlp-align"))
     ['hidden', 'width', 'params', 'dropout', 'statistics']
     """
-    made: Any = MODELS[name]
+    parameters, _ = _parameters(maker(name))
+    return {key: value for key, value in parameters.items() if key not in _OURS}
+
+
+_OURS = ("self", "spec", "out", "stats")
+
+
+def _parameters(made: Any) -> tuple[dict[str, Any], bool]:
+    """All parameters by name with their defaults, and whether it takes others besides."""
     # A partial has settled what it was given, and a subclass passes on what it does not name.
-    settled = getattr(made, "keywords", {})
-    found: dict[str, None] = {}
-    for kind in getattr(made, "func", made).__mro__:
-        if "__init__" not in vars(kind) or kind is nn.Module:
-            continue
-        parameters = signature(kind.__init__).parameters.values()
-        found |= dict.fromkeys(p.name for p in parameters if p.kind is not p.VAR_KEYWORD)
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+    inner, settled = getattr(made, "func", made), getattr(made, "keywords", {})
+    inits = [inner]
+    if isinstance(inner, type):
+        kinds = [kind for kind in inner.__mro__ if "__init__" in vars(kind)]
+        inits = [vars(kind)["__init__"] for kind in kinds if kind not in (nn.Module, object)]
+    found: dict[str, Any] = {}
+    for init in inits:
+        parameters = signature(init).parameters.values()
+        for each in parameters:
+            if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY):
+                found.setdefault(each.name, each.default)
+        if not any(each.kind is each.VAR_KEYWORD for each in parameters):
             break
-    ours = {"self", "spec", "out", "stats", *settled}
-    return [each for each in found if each not in ours]
+    else:
+        return {k: v for k, v in found.items() if k not in settled}, bool(inits)
+    return {k: v for k, v in found.items() if k not in settled}, False
 
 
-class Processor(
-    nn.Module,
-    PyTorchModelHubMixin,
-    library_name="wszoo",
-    tags=["weight-space"],
-):
-    """A model of `MODELS` with all that it was built from, so that it can be saved.
+def _is_plain(value: Any) -> bool:
+    """Whether a value can stand in a config.json; defaults of one's own need not."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
+
+
+class Processor(nn.Module, Saved, library_name="wszoo", tags=["weight-space"]):
+    """A model of `MODELS`, or a class of one's own, with all that it was built from.
 
     `save_pretrained`, `from_pretrained` and `push_to_hub` are huggingface_hub's.
 
     Args:
-        name: in `MODELS`.
+        name: in `MODELS`, or "package.module:Class" (see `processors.own`). A class of one's
+            own is given those of spec, out and stats that it takes.
         spec: of the networks, as `NetworkSpec.to_json` gives it.
         out: length of the output; None for an editor, `Weights` to `Weights`.
         sizes: other arguments of the model, plain data.
@@ -167,9 +224,11 @@ class Processor(
     Attributes:
         model: the module, of the class that `MODELS` says.
         spec: of the networks, as a `NetworkSpec`.
+        sizes: every argument of the model as it was settled, where the class says so.
 
     Raises:
-        ValueError: for an unknown name, or a model that cannot edit but is to.
+        ValueError: for an unknown name, sizes that cannot be, or a model that cannot edit
+            but is to.
     """
 
     def __init__(
@@ -183,35 +242,48 @@ class Processor(
         narrow: int = 0,
     ):
         super().__init__()
-        known_model(name)
-        if out is None and name not in EDITORS:
+        self._made, given = maker(name), dict(sizes or {})
+        if out is None and name not in EDITORS and not own.is_own(name):
             raise ValueError(f"model {name!r} cannot edit networks; known: {', '.join(EDITORS)}")
-        self.name, self.out = name, out
-        wanted = arguments(name)
-        if unknown := [key for key in sizes or {} if key not in wanted]:
-            raise ValueError(
-                f"model {name!r} has no argument {unknown[0]!r}; known: {', '.join(wanted)}"
-            )
+        self.name, self.out, self.narrow, self.readout = name, out, narrow, readout
+        check_given(name, {**given, "narrow": narrow})
         self.spec = NetworkSpec.from_json(spec)
-        if narrow and name not in EQUIVARIANT:
-            raise ValueError(f"narrow is for equivariant models: {', '.join(EQUIVARIANT)}")
         # A baseline edits by a vector as long as the network, times a learned scale.
-        self.step = None if out is not None or name in EQUIVARIANT else LearnedStep(self.spec)
+        edits_itself = name in EQUIVARIANT or own.is_own(name)
+        self.step = None if out is not None or edits_itself else LearnedStep(self.spec)
         length = out if self.step is None else self.spec.param_count
+        takes, _ = _parameters(self._made)
 
         def make(inner: NetworkSpec, stats: Mapping[str, Tensor] | None = None) -> nn.Module:
-            return MODELS[name](inner, out=length, stats=stats, **(sizes or {}))
+            ours = {"spec": inner, "out": length, "stats": stats}
+            return self._made(**{k: v for k, v in ours.items() if k in takes}, **given)
 
-        self.model = (
+        self.model: nn.Module = (
             Narrow(self.spec, narrow, make, stats, out is None) if narrow
             else make(self.spec, stats)
         )  # fmt: skip
+        made = self.model.model if isinstance(self.model, Narrow) else self.model
+        defaults = {k: v for k, v in arguments(name).items() if _is_plain(v)}
+        self.sizes = {**defaults, **given, **getattr(made, "resolved", {})}
         self.mean: Tensor
         self.std: Tensor
         for part, default in (("mean", 0.0), ("std", 1.0)):
             value = torch.tensor(readout[part]) if readout else torch.tensor([default])
             self.register_buffer(part, value, persistent=False)
         self._plain = readout is None
+
+    def config(self) -> dict[str, Any]:
+        """What `config.json` holds."""
+        return {
+            "name": self.name,
+            "spec": self.spec.to_json(),
+            "out": self.out,
+            "sizes": self.sizes,
+            "readout": self.readout,
+            "narrow": self.narrow,
+            # Every argument stands there; the first version wrote what was given.
+            "resolved": True,
+        }
 
     def forward(self, weights: Weights) -> Float[Tensor, "net out"] | Weights:
         """`net out`, or edited networks, of plain weights."""
@@ -253,26 +325,103 @@ def build(
     return Processor(name, spec.to_json(), out, sizes, stats, readout, narrow)
 
 
-def load(path: str | Path) -> Any:
+def check_given(name: str, sizes: Mapping[str, Any]) -> None:
+    """Hold what a model is to be built with against what it takes, before it is built.
+
+    Args:
+        sizes: arguments of its class, and `narrow`.
+
+    Raises:
+        ValueError: for an unknown name or argument, or a value that cannot be.
+    """
+    takes, more = _parameters(maker(name))
+    wanted = [key for key in takes if key not in _OURS]
+    given = {key: value for key, value in sizes.items() if key != "narrow"}
+    if unknown := [key for key in given if key in _OURS or (key not in takes and not more)]:
+        raise ValueError(
+            f"model {name!r} has no argument {unknown[0]!r}; known: {', '.join(wanted) or 'none'}"
+        )
+    if not own.is_own(name):
+        check_sizes(sizes, name)
+    if sizes.get("narrow") and name not in EQUIVARIANT:
+        raise ValueError(f"narrow is for equivariant models: {', '.join(EQUIVARIANT)}")
+
+
+def load(
+    path: str | Path,
+    *,
+    trust: bool = False,
+    model: Callable[..., nn.Module] | None = None,
+    revision: str | None = None,
+) -> Any:
     """The model in a folder of `save_pretrained` or of a run, or in a repository on the Hub.
+
+    Everything is checked: what config.json says, the names, shapes and kinds of the tensors,
+    that they are finite, and the hashes that a run keeps of its model.
+
+    Args:
+        trust: whether code may be run that is not wszoo's: the import of the class that the
+            model says it is of, see docs/trust.md.
+        model: the class itself, where it is one of your own.
+        revision: of the repository.
 
     Returns:
         A `Processor`, or a `TicketVAE` where that was saved.
 
     Raises:
-        ZooError: for a folder without a model, such as that of a run before its end.
+        ZooError: for a folder without a model, such as that of a run before its end, or a
+            damaged one.
+        ValueError: for a class of one's own that was neither given nor is trusted.
     """
-    folder = Path(path)
-    if folder.is_dir():
-        if (folder / MODEL / "config.json").is_file():
-            path = folder = folder / MODEL
-        file = folder / "config.json"
-    else:
-        file = Path(hf_hub_download(str(path), "config.json"))
-    config = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    if "spec" not in config:
-        raise ZooError(f"{path} holds no model; a run has one when it is finished")
-    kind = Processor if "name" in config else TicketVAE
-    # huggingface_hub says on stdout that it loads, where commands print results.
-    with redirect_stdout(StringIO()):
-        return kind.from_pretrained(path)
+    folder = saving.find(path, revision)
+    if (folder / MODEL / saving.CONFIG).exists():
+        saving.check_hashes(folder, MODEL)
+        folder = folder / MODEL
+    plain = saving.read_config(folder)
+    name = plain.get("name", "")
+    if own.is_own(name):
+        _own_class(name, trust, model)
+    file, weights = folder / saving.CONFIG, folder / saving.WEIGHTS
+    make = _recipe(plain, saving.read_spec(plain, file))
+    # Without memory first: a damaged file shall not ask for it without bounds.
+    wanted = None if own.is_own(name) else _built(partial(saving.shapes_of, make), file)
+    state = saving.read_state(weights, wanted)
+    found = _built(make, file)
+    if wanted is None:
+        saving.check_state(state, found.state_dict(), weights)
+    found.load_state_dict(state)
+    return found
+
+
+def _own_class(name: str, trust: bool, model: Callable[..., nn.Module] | None) -> None:
+    """Have a class of one's own found, if it was given or may be imported."""
+    if model is not None:
+        own.give(model, name)
+    elif trust:
+        own.allow(name)
+
+
+def _recipe(plain: Mapping[str, Any], spec: NetworkSpec) -> Callable[[], nn.Module]:
+    """What builds the model that a config.json describes."""
+    given = {key: value for key, value in plain.items() if key not in ("stats", "resolved")}
+    if "name" not in plain:
+        return partial(TicketVAE, **given)
+    if not plain.get("resolved"):
+        narrow, first = plain["narrow"], spec.layers[0]
+        inner = replace(spec, layers=(replace(first, inp=narrow), *spec.layers[1:]),
+                        coord_order=None) if narrow else spec  # fmt: skip
+        sizes = settled(plain["name"], inner, plain["out"], plain["sizes"] or {})
+        given["sizes"] = sizes
+    return partial(Processor, **given)
+
+
+def _built(make: Callable[[], Any], file: Path) -> Any:
+    """What is built, or a `ZooError` that names the file that says what to build."""
+    try:
+        return make()
+    except (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError) as error:
+        # That code may not be run is misuse, and no fault of the file.
+        if isinstance(error, own.NotGiven):
+            raise
+        line = schema.safe(" ".join(str(error).split()), 300)
+        raise ZooError(f"{schema.safe(file)}: the model cannot be built: {line}") from error

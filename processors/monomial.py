@@ -17,7 +17,7 @@ Source: Tran et al. 2024, Monomial-NFN, Sec. 5 and App. B and D; the last line a
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -30,11 +30,9 @@ from processors.encode import Normalise, drop_channel, lift
 from processors.linear import EquivariantLinear
 from processors.nfn import Features, LearnedStep, Lifting, PoolHead
 from processors.pointwise import Activation
+from processors.sizes import EDITING, KINDS, MONOMIAL_GROUPS
 from zoo import NetworkSpec, Weights
 
-MONOMIAL_GROUPS = ("mono-relu", "mono-sin")
-EDITING = ("editing", "equivariant")
-KINDS = ("classification", "generalisation", *EDITING)
 # Nonlinearities that commute with the group.
 _COMMUTING = {"mono-relu": ("relu", "identity"), "mono-sin": ("sin", "tanh", "identity")}
 
@@ -145,6 +143,16 @@ class _Sizes:
     head: int = 1000
     dropout: float = 0.0
 
+    def arguments(self) -> dict[str, Any]:
+        """What `MonomialNFN` is to be given for these sizes."""
+        return {
+            **asdict(self),
+            "channels": list(self.channels),
+            "activations": list(self.activations),
+            "base": self.base or "none",
+            "base_channels": list(self.base_channels) or None,
+        }
+
 
 _PUBLISHED = {
     ("generalisation", "mono-relu"): _Sizes((16, 16, 5), ("relu",) * 3, fourier=0, head=200),
@@ -187,7 +195,7 @@ class MonomialNFN(nn.Module):
             for sine networks and "generalisation" for others.
         channels, activations: of the monomial layers; for channels alone, activations
             are the table's first, and its last after the last layer.
-        base, base_channels: symmetry and channels of the NFN layers.
+        base, base_channels: symmetry and channels of the NFN layers; "none" for no layers.
         fourier, fourier_scale, max_freq, bands: see `nfn.Lifting`; "np" has positions.
         head, dropout: see `PoolHead`; whole channels of the NFN layers are dropped too.
         scale: first value of the learned scales.
@@ -247,7 +255,10 @@ class MonomialNFN(nn.Module):
             "dropout": dropout,
         }
         sizes = replace(sizes, **{key: value for key, value in given.items() if value is not None})
+        if sizes.base == "none":
+            sizes = replace(sizes, base=None)
         self.spec, self.out, self.group, self.kind = spec, out, group, kind
+        self.resolved = {**sizes.arguments(), "group": group, "kind": kind}
         self.normalise = Normalise(spec, stats, statistics, group)
         self.monomial = MonomialLayers(spec, group, sizes.channels, sizes.activations)
         chan = self.monomial.chan

@@ -27,10 +27,8 @@ from processors.encode import (
 from processors.linear import EquivariantLinear
 from processors.pointwise import Activation, ChannelDropout
 from processors.pool import InvariantPool
+from processors.sizes import POSITIONS, SYMMETRIES
 from zoo import NetworkSpec, Weights
-
-SYMMETRIES = ("np", "hnp", "pointwise")
-POSITIONS = ("sinusoidal", "learned", "none")
 
 
 class Lifting(nn.Sequential):
@@ -219,6 +217,7 @@ class NFN(nn.Module):
             },
         )
         self.spec, self.out, self.symmetry = spec, out, symmetry
+        self.resolved = {"channels": list(channels), **lifting}
         self.normalise = Normalise(spec, stats, statistics)
         self.lifting = Lifting(spec, 1, fourier, **lifting)
         self.features = Features(spec, symmetry, self.lifting.chan, channels, dropout)

@@ -1,53 +1,90 @@
 """What every task can be told; each field is a flag of `wszoo train TASK`.
 
-Apart from the tasks, so that the command line has its flags without loading torch.
+Apart from the tasks, so that the command line has its flags, and checks what it is given,
+without loading torch.
 """
 
 from dataclasses import dataclass
 
-from processors.settings import describe
+from processors.own import is_own
+from zoo.fields import check, described
 
 AUGMENTATIONS = ("move", "noise", "dropout", "permute", "sign", "phase", "scale")
+LOSSES = ("auto", "bce", "mse")
+EDITS = ("dilate", "contrast")
+
+
+def augmentations(text: str) -> tuple[str, ...]:
+    """The augmentations of a text: names with commas, "auto" or "none".
+
+    >>> augmentations("noise, dropout"), augmentations("none"), augmentations("auto")
+    (('noise', 'dropout'), (), ('auto',))
+
+    Raises:
+        ValueError: for a name that is neither known nor an import path.
+    """
+    names = () if text == "none" else tuple(name.strip() for name in text.split(","))
+    unknown = [n for n in names if n not in (*AUGMENTATIONS, "auto") and not is_own(n)]
+    if unknown:
+        raise ValueError(
+            f"unknown augmentation {unknown[0]!r}; known: auto, none, {', '.join(AUGMENTATIONS)}, "
+            "or package.module:function"
+        )
+    return names
 
 
 @dataclass(frozen=True)
 class Options:
-    """What every task can be told."""
+    """What every task can be told.
 
-    augment: str = describe(
+    Raises:
+        ValueError: for an unknown name, or a number out of its range.
+    """
+
+    augment: str = described(
         "auto",
-        f"Of {', '.join(AUGMENTATIONS)}, with commas; none; auto: as the model's paper, "
-        "else noise and dropout, and move for pictures.",
+        f"of {', '.join(AUGMENTATIONS)}, or package.module:function, with commas; none; auto: as "
+        "the model's paper, else noise and dropout, and move for pictures",
+        values=augmentations,
     )
-    noise: float = describe(0.1, "Of --augment noise, in deviations of each tensor's entries.")
-    drop: float = describe(0.01, "Of --augment dropout, probability that an entry becomes 0.")
+    noise: float = described(
+        0.1, "of --augment noise, in deviations of each tensor's entries", least=0, most=1e6
+    )
+    drop: float = described(
+        0.01, "of --augment dropout, probability that an entry becomes 0", least=0, below=1
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclass(frozen=True)
 class ClassifyOptions(Options):
     """What `classify` can be told."""
 
-    target: str | None = describe(None, "Column of the class, if there are several.")
+    target: str | None = described(None, "column of the class, if there are several")
 
 
 @dataclass(frozen=True)
 class RegressOptions(Options):
     """What `regress` can be told."""
 
-    target: str | None = describe(None, "Column of the number, if there are several.")
+    target: str | None = described(None, "column of the number, if there are several")
 
 
 @dataclass(frozen=True)
 class GeneralizeOptions(Options):
     """What `generalize` can be told."""
 
-    target: str | None = describe(None, "Column of the accuracy.  [default: test_accuracy]")
-    loss: str = describe("auto", "bce or mse; auto: mse for dws and its baselines on MLPs.")
-    rescale: float = describe(
-        0.0, "Evaluate also after scaling hidden ReLU neurons by U(1, 10^this)."
+    target: str | None = described(None, "column of the accuracy.  [default: test_accuracy]")
+    loss: str = described(
+        "auto", "bce or mse; auto: mse for dws and its baselines on MLPs", choices=LOSSES
     )
-    flip: bool = describe(
-        False, "Evaluate also after flipping signs of hidden tanh or sine neurons at random."
+    rescale: float = described(
+        0.0, "evaluate also after scaling hidden ReLU neurons by U(1, 10^this)", least=0, most=30
+    )
+    flip: bool = described(
+        False, "evaluate also after flipping signs of hidden tanh or sine neurons at random"
     )
 
 
@@ -55,16 +92,25 @@ class GeneralizeOptions(Options):
 class SslOptions(Options):
     """What `ssl` can be told."""
 
-    noise: float = describe(0.2, "Of --augment noise, in deviations of each tensor's entries.")
-    drop: float = describe(0.5, "Of --augment dropout, probability that an entry becomes 0.")
-    dimension: int = describe(16, "Of the representation.")
-    temperature: float = describe(0.1, "Of the NT-Xent loss.")
-    projection: int = describe(0, "Width of a perceptron between representation and loss; 0: none.")
-    views: int = describe(
-        0, "Augmented views whose mean represents a network in evaluation; 0: the network itself."
+    noise: float = described(
+        0.2, "of --augment noise, in deviations of each tensor's entries", least=0, most=1e6
     )
-    targets: str | None = describe(
-        None, "Real columns for the probe, with commas.  [default: all targets]"
+    drop: float = described(
+        0.5, "of --augment dropout, probability that an entry becomes 0", least=0, below=1
+    )
+    dimension: int = described(16, "length of the representation", least=1, most=1 << 16)
+    temperature: float = described(0.1, "of the NT-Xent loss", above=0, most=1e6)
+    projection: int = described(
+        0, "width of a perceptron between representation and loss; 0: none", least=0, most=1 << 20
+    )
+    views: int = described(
+        0,
+        "augmented views whose mean represents a network in evaluation; 0: the network itself",
+        least=0,
+        most=1 << 20,
+    )
+    targets: str | None = described(
+        None, "real columns for the probe, with commas.  [default: all targets]"
     )
 
 
@@ -72,31 +118,46 @@ class SslOptions(Options):
 class AdaptOptions(Options):
     """What `adapt` can be told."""
 
-    strength: float = describe(1.7, "Of the corruption; 0 leaves pictures as they are.")
-    variants: int = describe(
-        8, "Corrupted copies of every training picture, flipped anew whenever one is drawn."
+    strength: float = described(
+        1.7, "of the corruption; 0 leaves pictures as they are", least=0, most=1000
     )
-    images: int = describe(128, "Pictures a network in an update.")
-    eval_images: int = describe(400, "Pictures a network at most in an evaluation.")
+    variants: int = described(
+        8,
+        "corrupted copies of every training picture, flipped anew whenever one is drawn",
+        least=1,
+        most=10_000,
+    )
+    images: int = described(128, "pictures a network in an update", least=1, most=1 << 20)
+    eval_images: int = described(
+        400, "pictures a network at most in an evaluation", least=2, most=1 << 20
+    )
 
 
 @dataclass(frozen=True)
 class EditOptions(Options):
     """What `edit` can be told."""
 
-    augment: str = describe("auto", "As of other tasks, without move; auto: none.")
-    edit: str = describe("dilate", "dilate (3 x 3) or contrast (in colour only).")
-    points: int | None = describe(None, "Pixels of an update, drawn anew.  [default: all]")
+    augment: str = described(
+        "auto", "as of other tasks, without move; auto: none", values=augmentations
+    )
+    edit: str = described("dilate", "dilate (3 x 3) or contrast (in colour only)", choices=EDITS)
+    points: int | None = described(
+        None, "pixels of an update, drawn anew.  [default: all]", least=1, most=1 << 31
+    )
 
 
 @dataclass(frozen=True)
 class TicketsOptions(Options):
     """What `tickets` can be told."""
 
-    augment: str = describe("auto", "None fits this task.")
-    sparsity: float = describe(0.95, "Share of the entries that a mask removes.")
-    retrain_steps: int = describe(0, "Train with the masks for so many updates; 0: not at all.")
-    retrain_networks: int = describe(20, "Networks of the test split that are trained then.")
+    augment: str = described("auto", "none fits this task", values=augmentations)
+    sparsity: float = described(0.95, "share of the entries that a mask removes", above=0, below=1)
+    retrain_steps: int = described(
+        0, "train with the masks for so many updates; 0: not at all", least=0, most=10**9
+    )
+    retrain_networks: int = described(
+        20, "networks of the test split that are trained then", least=1, most=10**9
+    )
 
 
 # The names are those of `tasks.TASKS`.

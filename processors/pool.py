@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from processors import base
 from processors.base import Slot
+from processors.sizes import POOLS
 from zoo import NetworkSpec, Weights
-
-POOLS = ("mean", "sum", "max")
 
 
 def check_pool(pool: str) -> None:

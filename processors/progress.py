@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,13 @@ class Workplace:
         folder: keeps what is found, so that a later call goes on from it.
         main: whether this process writes there; of several the others only read.
         progress: told how far it is.
+        tell: called with a line where something damaged was set aside.
+        shared: what the main process has, on all.
     """
 
     seed: int
     folder: Path
     main: bool
     progress: Report | None
+    tell: Callable[[str], None]
+    shared: Callable[[Any], Any]

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from processors import runs
-from processors.files import read_json, write_records, write_text
+from processors.files import write_records, write_text
 from processors.published import Published, published_for, table_for
+from processors.records import check_config, check_summary
 from processors.tasks import figures
-from zoo import ZooError
+from zoo import ZooError, schema
 
 
 @dataclass(frozen=True)
@@ -86,13 +87,11 @@ def collect(folders: Iterable[str | Path]) -> list[tuple[Path | None, dict[str, 
         if path.is_file():
             found += [(None, record) for record in _kept(path)]
             continue
-        if not runs.is_run(path):
-            raise ZooError(f"{path} is no run: it has no {runs.CONFIG} that wszoo wrote")
-        config = read_json(path / runs.CONFIG)
-        found.append((path, {"config": config, "summary": read_json(path / runs.SUMMARY)}))
+        run = runs.finished(path)
+        run.verify()
+        found.append((path, {"config": run.config, "summary": run.summary}))
     once: dict[str, tuple[Path | None, dict[str, Any]]] = {}
     for folder, record in found:
-        runs.check_config(record["config"], folder or "a file of `wszoo report --keep`")
         # Wherever its zoo lay and whatever its folder was called.
         told = {k: v for k, v in record["config"].items() if k not in ("zoo", "command")}
         once.setdefault(json.dumps(told, sort_keys=True), (folder, record))
@@ -102,12 +101,16 @@ def collect(folders: Iterable[str | Path]) -> list[tuple[Path | None, dict[str, 
 def _kept(path: Path) -> list[dict[str, Any]]:
     """The records of a file that `keep` wrote."""
     records: Any = None
-    with contextlib.suppress(ValueError):
-        records = json.loads(path.read_bytes())
+    with contextlib.suppress(ZooError):
+        records = schema.read_json(path)
     if not isinstance(records, list) or not all(
         isinstance(record, dict) and record.keys() >= {"config", "summary"} for record in records
     ):
         raise ZooError(f"{path} is neither the folder of a run nor a file of `wszoo report --keep`")
+    for number, record in enumerate(records):
+        name = f"{schema.safe(path)}, record {number}"
+        config = check_config(record["config"], f"{name}: config")
+        check_summary(record["summary"], config, f"{name}: summary")
     return records
 
 

@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import zoo as zoos
-from processors import report
-from processors.train import Report, train
+from processors import report, tasks
+from processors.config import Request
+from processors.evaluation import find_device
+from processors.progress import Report
+from processors.train import fit_model
 
 SCALES = ("paper", "quick")
 # By validation, on the first seed (Navon et al. 2023, App. J).
@@ -257,7 +260,7 @@ def reproduce(
     Raises:
         ValueError: for an unknown experiment, scale or model.
     """
-    experiment = known(name)
+    experiment, tell = known(name), tell or (lambda _: None)
     if scale not in SCALES:
         raise ValueError(f"unknown scale {scale!r}; known: {', '.join(SCALES)}")
     missing = sorted(set(models) - {v.model for v in experiment.variants})
@@ -266,8 +269,9 @@ def reproduce(
             f"experiment {name!r} does not compare {missing[0]!r}, but "
             f"{', '.join(dict.fromkeys(v.model for v in experiment.variants))}"
         )
-    quick, tell = scale == "quick", tell or (lambda _: None)
-    folder = Path(out)
+    if not str(out):
+        raise ValueError("out must name a folder, got ''")
+    quick, folder = scale == "quick", Path(out)
     changes = {**experiment.recipe_changes, **(experiment.quick_recipe if quick else {})}
     recipe = zoos.recipe(experiment.recipe, experiment.source, experiment.command, **changes)
     count = limit if limit is not None else (experiment.limit if quick else None)
@@ -275,35 +279,64 @@ def reproduce(
     words = [experiment.source, experiment.recipe, *(f"{k}={v}" for k, v in changes.items())]
     words += [str(count)] if count is not None else []
     made = folder / "zoos" / "-".join(words)
+    # All of them before the first minute of work: what is wrong with one is said now.
+    find_device(device)
+    chosen = tuple(seeds) or ((0,) if quick else experiment.seeds)
+    planned = [
+        (variant, [_request(experiment, variant, scale, s, made, settings or {}) for s in chosen])
+        for variant in experiment.variants
+        if not models or variant.model in models
+    ]
     tell(f"{experiment.identity} {name}, {scale} scale: zoo {made}")
     on = "cuda" if device.startswith("cuda") else "cpu"
     zoos.build(
         recipe, experiment.source, made, data_root=data_root, limit=count, parquet=False,
         device=on, progress=fit_progress,
     )  # fmt: skip
-    chosen = tuple(seeds) or ((0,) if quick else experiment.seeds)
     folders: list[str | Path] = []
-    for variant in experiment.variants:
-        if models and variant.model not in models:
-            continue
-        changed: dict[str, Any] = {
-            **variant.settings,
-            **(experiment.quick if quick else {}),
-            **(settings or {}),
-        }
-        sizes = {**variant.sizes, **(experiment.quick_sizes if quick else {})}
-        rates = () if quick or "lr" in changed else experiment.rates
-        for number, seed in enumerate(chosen):
-            run = folder / "runs" / f"{name}-{scale}" / f"{variant.name}-{seed}"
+    for variant, requests in planned:
+        rate: dict[str, float] = {}
+        for request in requests:
+            run = folder / "runs" / f"{name}-{scale}" / f"{variant.name}-{request.seed}"
             tell(f"run {run}")
-            summary = train(
-                experiment.task, variant.model, made, run, settings=changed,
-                options={**experiment.options, **variant.options}, sizes=sizes, seed=seed,
-                lr_grid=rates if number == 0 else (), device=device, progress=progress,
+            summary = fit_model(
+                request.task, request.model, made, run,
+                settings={**request.settings, **rate}, options=request.options,
+                sizes=request.sizes, seed=request.seed, lr_grid=() if rate else request.lr_grid,
+                device=device, data_root=data_root, progress=progress, tell=tell,
             )  # fmt: skip
             # The rate is chosen on the first seed and kept for the others.
-            changed["lr"] = summary["lr"]
+            rate = {"lr": summary["lr"]}
             folders.append(run)
     path = folder / f"report-{name}-{scale}.md"
     report.write(folders, path)
     return path
+
+
+def _request(
+    experiment: Experiment,
+    variant: Variant,
+    scale: str,
+    seed: int,
+    zoo: Path,
+    settings: Mapping[str, Any],
+) -> Request:
+    """What is asked of one run, checked as far as it can be without the zoo.
+
+    Raises:
+        ValueError: for settings that cannot be.
+    """
+    quick = scale == "quick"
+    changed = {**variant.settings, **(experiment.quick if quick else {})}
+    # Whoever says how long means that alone.
+    if settings.keys() & {"epochs", "steps"}:
+        changed = {k: v for k, v in changed.items() if k not in ("epochs", "steps")}
+    changed |= settings
+    request = Request(
+        experiment.task, variant.model, str(zoo), changed,
+        {**experiment.options, **variant.options},
+        {**variant.sizes, **(experiment.quick_sizes if quick else {})},
+        seed, None, () if quick or "lr" in changed else experiment.rates,
+    )  # fmt: skip
+    tasks.known(request.task).check_model(request.model, request.sizes)
+    return request

@@ -11,12 +11,13 @@ shards by a thread, one batch ahead of the model.
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count, islice
+from pathlib import Path
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from processors.settings import SEEDS
+from processors.settings import SEEDS, steps_per_epoch
 from zoo import Moments, Weights, Zoo, normalisation, stopping, symmetry
 
 Batch: TypeAlias = tuple[Weights, dict[str, Tensor]]
@@ -34,6 +35,7 @@ class Rows:
     Attributes:
         zoo: the split.
         device: of the batches.
+        data_root: where the zoo's source lies, if a task has to open it; None for the default.
 
     Raises:
         ValueError: if `limit` is not positive.
@@ -45,6 +47,7 @@ class Rows:
         if limit is not None and limit < 1:
             raise ValueError(f"expected a limit of at least 1 network, got {limit}")
         self.zoo, self.device = zoo, torch.device(device)
+        self.data_root: str | Path | None = None
         self._count = self._total() if limit is None else min(limit, self._total())
         self._held: Batch | None = None
         self._element: symmetry.Element | None = None
@@ -124,15 +127,6 @@ class Rows:
                 found = ready.result()
                 ahead += [pool.submit(self.batch, rows) for rows in islice(pending, 1)]
                 yield found
-
-
-def steps_per_epoch(rows: int, batch: int) -> int:
-    """How many batches of about this size hold every row once.
-
-    >>> steps_per_epoch(1000, 32), steps_per_epoch(20, 32)
-    (31, 1)
-    """
-    return max(1, round(rows / batch))
 
 
 def mixed(seed: int, number: int) -> int:

@@ -4,51 +4,139 @@ config.json      everything that the run depends on, the zoo's hash included
 metrics.jsonl    one record a line: losses on the way, metrics of the validation split
 summary.json     the result, once there is one
 model/           the best weights on the validation split, for `processors.load`
-last/            the weights after the last update
+last/            the weights after the last update, and what a longer run goes on from
 checkpoint/      to go on from; gone once the run is finished
 figures/  README.md
 """
 
-import json
+import hashlib
+import os
 import re
 import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from processors import own, records, saving
 from processors.config import RunConfig
-from processors.files import read_json, write_json, write_text
+from processors.files import write_bytes, write_json, write_text
 from processors.models import MODEL, load
-from zoo import ZooError, locks
+from processors.records import CHECKPOINT, CONFIG, METRICS, STATE, SUMMARY
+from zoo import Zoo, ZooError, locks, schema
 
-CONFIG, METRICS, SUMMARY, CARD = "config.json", "metrics.jsonl", "summary.json", "README.md"
-LAST, CHECKPOINT, FIGURES = "last", "checkpoint", "figures"
+CARD, LAST, FIGURES = "README.md", "last", "figures"
+# What --overwrite takes the place of, until the new run has begun.
+_OLD = ".old"
 # Stands in a card until it is known where the model will lie.
 _HERE = "PATH or user/name"
+_CARD_BYTES = 16 << 20
 
 
-def check_config(config: Mapping[str, Any], where: str | Path) -> None:
-    """Raise `ZooError` for the configuration of a run by a wszoo that recorded less."""
-    lacking = [name for name in ("task_options", "model_sizes") if name not in config]
-    if lacking:
-        raise ZooError(
-            f"{where} holds a run of an older wszoo, without {', '.join(lacking)}; train it again"
-        )
+def zoo_sha256(zoo: Zoo) -> str:
+    """The hash of a zoo's index, which has the hash of every file."""
+    return hashlib.sha256((zoo.folder / "zoo.json").read_bytes()).hexdigest()
 
 
 def is_run(folder: Path) -> bool:
     """Whether a folder holds a run, finished or not."""
-    config = folder / CONFIG
-    if not config.is_file():
-        return False
     try:
-        plain = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        plain = schema.read_json(folder / CONFIG)
+    except (ZooError, OSError):
         return False
     return isinstance(plain, dict) and plain.get("wszoo") == "run"
+
+
+def _damage(folder: Path) -> str:
+    """What is wrong with a folder's configuration; nothing if it has none or can be read."""
+    path = folder / CONFIG
+    try:
+        if path.exists():
+            schema.read_json(path)
+    except ZooError as error:
+        return str(error)
+    return ""
+
+
+def _no_run(folder: Path) -> str:
+    """Why a folder is no run, to follow its name."""
+    damage = _damage(folder)
+    if damage:
+        return f"is no run that can be read: {damage}"
+    return f"is no run: it has no {CONFIG} that wszoo wrote"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run whose files say what they may say.
+
+    Attributes:
+        config, summary: of the run, checked.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    summary: dict[str, Any]
+
+    @property
+    def model(self) -> Path:
+        """Where its best model lies."""
+        return self.folder / MODEL
+
+    def verify(self) -> None:
+        """Hold the model against what the run keeps of it, or read it where that is nothing.
+
+        Raises:
+            ZooError: if a file is missing, damaged, cut or has numbers that are not finite.
+        """
+        saving.check_hashes(self.folder)
+        if "files" not in self.summary:
+            self.read_model()
+
+    def read_model(self) -> None:
+        """Read all of the model; of a class of one's own the tensors alone.
+
+        Raises:
+            ZooError: if it is damaged.
+        """
+        name = saving.read_config(self.model).get("name", "")
+        if own.is_own(name):
+            saving.read_state(self.model / saving.WEIGHTS, None)
+        else:
+            load(self.model)
+
+
+def finished(folder: Path) -> Finished:
+    """The finished run in a folder.
+
+    Raises:
+        ZooError: if it is no run, not finished, or its files say what they cannot.
+    """
+    if not is_run(folder):
+        raise ZooError(f"{folder} {_no_run(folder)}")
+    if not (folder / SUMMARY).exists():
+        raise ZooError(f"{folder} is not finished; run its command again")
+    config = records.read_config(folder)
+    found = Finished(folder, config, records.read_summary(folder, config))
+    for name in (saving.CONFIG, saving.WEIGHTS):
+        if not (found.model / name).exists():
+            raise ZooError(f"{found.model / name} is missing")
+    return found
+
+
+def load_model(folder: Path) -> Any:
+    """The best model of a finished run.
+
+    Raises:
+        ZooError: if it is no run, not finished, or damaged.
+    """
+    return load(finished(folder).folder)
+
+
+# ---- entering a folder
 
 
 @contextmanager
@@ -62,106 +150,106 @@ def one_writer(folder: Path) -> Iterator[None]:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; choose another --out")
     if _names(folder) and not is_run(folder):
-        raise ValueError(f"{folder} holds something that is not a run; choose another --out")
+        raise _foreign(folder)
     with locks.one_writer(folder, "trained"):
         yield
+
+
+def _foreign(folder: Path) -> ValueError:
+    damage = _damage(folder)
+    why = f" ({damage})" if damage else ""
+    return ValueError(f"{folder} holds something that is not a run{why}; choose another --out")
 
 
 def _names(folder: Path) -> set[str]:
     """What lies in a folder, less what a start that was cut leaves behind."""
     found = locks.names(folder) if folder.is_dir() else set()
-    return found - {f".{CONFIG}.new", f".{CONFIG}.tmp"}
+    return found - {_OLD, f".{CONFIG}.new", f".{CONFIG}.tmp"}
 
 
 def begin(folder: Path, config: RunConfig, overwrite: bool) -> None:
-    """Enter the folder of a run, a new one or one that is to go on.
+    """Enter the folder of a run: a new one, one that is to go on, or one that gets longer.
 
     Raises:
         ValueError: if it holds something else, or a run of another configuration; names
             what differs.
+        ZooError: if its configuration is damaged.
     """
+    _put_back(folder)
     if overwrite and is_run(folder):
-        # The configuration goes last: it says that the rest may go.
-        for path in sorted(folder.iterdir(), key=lambda path: path.name == CONFIG):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            elif not path.name.startswith(locks.LOCK_FILE):
-                path.unlink()
+        _put_aside(folder)
     if not _names(folder):
         write_json(folder / CONFIG, config.to_json())
+        _throw_away(folder / _OLD)
         return
     if not is_run(folder):
-        raise ValueError(f"{folder} holds something that is not a run; choose another --out")
-    if changed := config.differences(read_json(folder / CONFIG)):
-        raise ValueError(
-            f"{folder} holds another run: {'; '.join(changed)}; choose another --out, or "
-            "--overwrite"
-        )
+        raise _foreign(folder)
+    found = records.read_config(folder)
+    if not (changed := config.differences(found)):
+        return
+    if config.extends(found):
+        extend(folder, config)
+        return
+    why = config.why_not_longer(found)
+    raise ValueError(
+        f"{folder} holds another run: {'; '.join(changed)}; {why}choose another --out, or "
+        "--overwrite"
+    )
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The records of a run so far; a line that a kill cut short is left out."""
-    path = folder / METRICS
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            continue
-    return records
+def _put_aside(folder: Path) -> None:
+    """Move a run out of the way; its configuration goes last, and says how far this is."""
+    old = folder / _OLD
+    old.mkdir(exist_ok=True)
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == CONFIG):
+        if path.name != _OLD and not path.name.startswith(locks.LOCK_FILE):
+            os.replace(path, old / path.name)
 
 
-def stamp(folder: Path) -> tuple[int, int] | None:
-    """What changes when the run in a folder is begun, or begun anew; None if there is none."""
-    try:
-        found = (folder / CONFIG).stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns
+def _put_back(folder: Path) -> None:
+    """Undo what a kill has cut: the old run stands until the new one has a configuration."""
+    old = folder / _OLD
+    if not old.is_dir():
+        return
+    if (old / CONFIG).exists() and (folder / CONFIG).exists():
+        _throw_away(old)
+        return
+    for path in sorted(old.iterdir(), key=lambda path: path.name == CONFIG):
+        os.replace(path, folder / path.name)
+    old.rmdir()
 
 
-def how_to_go_on(folder: Path, before: tuple[int, int] | None, overwrite: bool) -> str:
-    """What a stopped training leaves, in a line that begins with what is to be done.
-
-    Args:
-        before: the `stamp` when the command began.
-        overwrite: whether it was to throw away what lay there.
-    """
-    same = "the same command"
-    if overwrite:
-        if stamp(folder) in (None, before):
-            return f"{same} begins again; nothing was begun in {folder} yet"
-        same += " without --overwrite"
-    if (folder / SUMMARY).is_file():
-        return f"the run in {folder} is finished"
-    if (folder / CHECKPOINT).is_dir() and any((folder / CHECKPOINT).glob("state.pt")):
-        return f"{same} goes on from the last checkpoint in {folder}"
-    if any((folder / CHECKPOINT).glob("*")) or any((folder / "grid").glob("*/*")):
-        return f"{same} goes on with what is kept in {folder}"
-    return f"{same} begins again, as there is no checkpoint in {folder} yet"
+def _throw_away(old: Path) -> None:
+    """Delete what was put aside; its configuration last, as it says that the rest may go."""
+    if not old.is_dir():
+        return
+    for path in sorted(old.iterdir(), key=lambda path: path.name == CONFIG):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    old.rmdir()
 
 
-def model_folder(folder: Path) -> Path:
-    """Where the best model of a finished run lies.
+def extend(folder: Path, config: RunConfig) -> None:
+    """Have a run go on for longer: what it ended with is what it goes on from.
 
     Raises:
-        ZooError: if it is no run, or not finished.
+        ZooError: if it is finished and kept nothing to go on from.
     """
-    if not is_run(folder):
-        raise ZooError(f"{folder} is no run: it has no {CONFIG} that wszoo wrote")
-    model = folder / MODEL
-    if not (folder / SUMMARY).is_file() or not (model / "model.safetensors").is_file():
-        raise ZooError(f"{folder} is not finished; run its command again")
-    return model
-
-
-def load_model(folder: Path) -> Any:
-    """The best model of a finished run.
-
-    Raises:
-        ZooError: if it is no run, or not finished.
-    """
-    return load(model_folder(folder))
+    if (folder / SUMMARY).exists():
+        finished(folder).verify()
+        state = folder / LAST / STATE
+        if not state.exists():
+            raise ZooError(
+                f"{folder} was finished by a wszoo that kept no optimiser: it cannot be made "
+                "longer; choose another --out, or --overwrite"
+            )
+        # Each step leaves a run that is finished, or one that goes on to the same end.
+        (folder / CHECKPOINT).mkdir(exist_ok=True)
+        write_bytes(folder / CHECKPOINT / STATE, state.read_bytes())
+        (folder / SUMMARY).unlink()
+    write_json(folder / CONFIG, config.to_json())
 
 
 def card(config: Mapping[str, Any], summary: Mapping[str, Any], figures: list[str]) -> str:
@@ -218,30 +306,68 @@ def published(folder: Path, repo_id: str) -> Iterator[Path]:
 
     `processors.load("user/name")` wants `config.json` and `model.safetensors` at the top,
     so the run's own configuration is called `run.json` there. Where the zoo and the run
-    lie on this machine is left out.
+    lie on this machine is left out, and so is whatever the run did not write. The run is
+    verified before.
 
     Raises:
-        ZooError: if it is no run, or not finished.
+        ZooError: if it is no run, not finished or damaged, or has links in place of files.
     """
-    model = model_folder(folder)
-    config, summary = read_json(folder / CONFIG), read_json(folder / SUMMARY)
-    names = _public_names(config)
+    run = finished(folder)
+    names = [f"{MODEL}/{saving.CONFIG}", f"{MODEL}/{saving.WEIGHTS}", CARD, METRICS]
+    names += [f"{FIGURES}/{path.name}" for path in sorted((folder / FIGURES).glob("*.png"))]
+    names = [name for name in names if name != METRICS or (folder / name).exists()]
+    for name in (CONFIG, SUMMARY, *names):
+        _check_plain(folder, name)
+    run.verify()
+    run.read_model()
+    _, wrong = records.read_metrics(folder)
+    if wrong:
+        raise ZooError(f"{wrong}; delete that line, or train the run again with --overwrite")
+    replaced = _public_names(run.config)
     with tempfile.TemporaryDirectory(prefix="wszoo-") as name:
         staged = Path(name) / folder.resolve().name
-        shutil.copytree(model, staged)
-        write_json(staged / "run.json", _renamed(config, names))
-        write_json(staged / SUMMARY, _renamed(summary, names))
-        text = (folder / CARD).read_text(encoding="utf-8").replace(_HERE, repo_id)
-        for old, new in names.items():
-            for left, right in ("``", '""'):
-                text = text.replace(f"{left}{old}{right}", f"{left}{new}{right}")
-        write_text(staged / CARD, text.replace(f"`{MODEL}/`", "`model.safetensors`"))
-        for part in (METRICS, FIGURES):
-            if (folder / part).is_file():
-                shutil.copy(folder / part, staged / part)
-            elif (folder / part).is_dir():
-                shutil.copytree(folder / part, staged / part)
+        for part in names:
+            target = staged / part.removeprefix(f"{MODEL}/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / part, target)
+        write_json(staged / "run.json", _renamed(run.config, replaced))
+        write_json(staged / SUMMARY, _renamed(_public_files(run.summary), replaced))
+        write_text(staged / CARD, _public_card(folder / CARD, repo_id, replaced))
         yield staged
+
+
+def _check_plain(folder: Path, name: str) -> None:
+    """ZooError unless a file of the run is a plain one, reached through plain folders."""
+    path = folder
+    for part in Path(name).parts:
+        path = path / part
+        if path.is_symlink():
+            raise ZooError(f"{path} is a link; only plain files are published: put the file there")
+    schema.open_plain(path).close()
+
+
+def _public_files(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """A summary with the names that its files have in the repository."""
+    if "files" not in summary:
+        return dict(summary)
+    ours = f"{MODEL}/"
+    files = {
+        name.removeprefix(ours): about
+        for name, about in summary["files"].items()
+        if name.startswith(ours)
+    }
+    return {**summary, "files": files}
+
+
+def _public_card(path: Path, repo_id: str, names: Mapping[str, str]) -> str:
+    try:
+        text = schema.read_plain(path, _CARD_BYTES).decode("utf-8").replace(_HERE, repo_id)
+    except UnicodeDecodeError as error:
+        raise ZooError(f"{path} is damaged: it is no text ({error.reason})") from None
+    for old, new in names.items():
+        for left, right in ("``", '""'):
+            text = text.replace(f"{left}{old}{right}", f"{left}{new}{right}")
+    return text.replace(f"`{MODEL}/`", "`model.safetensors`")
 
 
 def _public_names(config: Mapping[str, Any]) -> dict[str, str]:

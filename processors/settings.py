@@ -1,22 +1,30 @@
 """How a model is trained: the numbers of one run, apart from its task and its model.
 
-Every field is a flag of `wszoo train`; `describe` gives a field its line of help.
+Every field is a flag of `wszoo train`; what it is and which values it takes stands with it.
 """
 
-import math
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass
+
+from zoo.fields import check, described
 
 OPTIMISERS = ("adamw", "adam")
 SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("float32", "bf16")
+DEVICES = ("auto", "cpu", "cuda", "mps")
 # Seeds are from 0 to here.
 SEEDS = 1 << 32
+# Beyond it float32 has no room for what is computed from a rate.
+_MOST_RATE = 1e30
+_MOST_STEPS = 10**12
 
 
-def describe(default: Any, text: str) -> Any:
-    """A field of a frozen dataclass with its line of help."""
-    return field(default=default, metadata={"help": text})
+def steps_per_epoch(rows: int, batch: int) -> int:
+    """How many batches of about this size hold every row once.
+
+    >>> steps_per_epoch(1000, 32), steps_per_epoch(20, 32)
+    (31, 1)
+    """
+    return max(1, round(rows / batch))
 
 
 @dataclass(frozen=True)
@@ -27,51 +35,38 @@ class Settings:
         ValueError: for an unknown name, or a number out of its range.
     """
 
-    epochs: int | None = describe(100, "Passes over the training networks.")
-    steps: int | None = describe(None, "Updates; instead of --epochs.")
-    batch: int = describe(512, "Networks of an update, over all devices.")
-    lr: float = describe(1e-3, "Learning rate after the warm-up.")
-    optimiser: str = describe("adamw", f"{' or '.join(OPTIMISERS)}; adamw with amsgrad.")
-    weight_decay: float = describe(5e-4, "Decoupled for adamw, L2 in the gradient for adam.")
-    warmup: int = describe(0, "Updates in which the learning rate rises linearly.")
-    schedule: str = describe("constant", f"Learning rate afterwards: {' or '.join(SCHEDULES)}.")
-    clip: float | None = describe(None, "Largest norm of the gradient.")
-    accumulate: int = describe(1, "Parts that each batch is worked off in, to save memory.")
-    precision: str = describe("float32", f"{' or '.join(PRECISIONS)} (autocast).")
-    compile: bool = describe(False, "Use torch.compile.")
-    evaluations: int = describe(50, "Validations in a run, at most one an epoch.")
-    patience: int | None = describe(None, "Stop after so many validations without a better one.")
+    epochs: int | None = described(
+        100, "passes over the training networks", least=1, most=_MOST_STEPS
+    )
+    steps: int | None = described(None, "updates; instead of --epochs", least=1, most=_MOST_STEPS)
+    batch: int = described(512, "networks of an update, over all devices", least=1, most=1 << 31)
+    lr: float = described(1e-3, "learning rate after the warm-up", above=0, most=_MOST_RATE)
+    optimiser: str = described("adamw", "adamw (with amsgrad) or adam", choices=OPTIMISERS)
+    weight_decay: float = described(
+        5e-4, "decoupled for adamw, L2 in the gradient for adam", least=0, most=_MOST_RATE
+    )
+    warmup: int = described(
+        0, "updates in which the learning rate rises linearly", least=0, most=_MOST_STEPS
+    )
+    schedule: str = described("constant", "learning rate afterwards", choices=SCHEDULES)
+    clip: float | None = described(None, "largest norm of the gradient", above=0, most=_MOST_RATE)
+    accumulate: int = described(
+        1, "parts that each batch is worked off in, to save memory", least=1, most=1 << 31
+    )
+    precision: str = described("float32", "float32 or bf16 (autocast)", choices=PRECISIONS)
+    compile: bool = described(False, "use torch.compile")
+    evaluations: int = described(
+        50, "validations in a run, at most one an epoch", least=1, most=_MOST_STEPS
+    )
+    patience: int | None = described(
+        None, "stop after so many validations without a better one", least=1, most=_MOST_STEPS
+    )
 
     def __post_init__(self) -> None:
-        for name, known in (
-            ("optimiser", OPTIMISERS),
-            ("schedule", SCHEDULES),
-            ("precision", PRECISIONS),
-        ):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}"
-                )
+        check(self)
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("expected either epochs or steps")
-        for name in ("epochs", "steps", "batch", "accumulate", "evaluations", "patience"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        for name in ("lr", "clip"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name} must be a positive number, got {value}")
-        for name in ("warmup", "weight_decay"):
-            value = getattr(self, name)
-            if not 0 <= value < math.inf:
-                raise ValueError(f"{name} must not be negative, got {value}")
 
     def total(self, per_epoch: int) -> int:
         """Updates in all, of epochs of so many."""
         return self.steps if self.steps is not None else (self.epochs or 0) * per_epoch
-
-
-def texts(kind: type) -> dict[str, str]:
-    """The line of help of every field of a dataclass."""
-    return {each.name: each.metadata.get("help", "") for each in fields(kind)}

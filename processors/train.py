@@ -10,38 +10,36 @@ a CPU with the same number of threads).
 
 import atexit
 import contextlib
-import io
 import json
 import math
 import shutil
 import time
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import nn
 
 import zoo as zoos
-from processors import runs, tasks
-from processors.config import SPLITS, Request, RunConfig, zoo_sha256
+from processors import checkpoint, own, records, runs, saving, tasks
+from processors.config import SPLITS, Request, RunConfig
 from processors.evaluation import evaluate, find_device
-from processors.files import read_json, write_bytes, write_json, write_text
-from processors.models import MODELS, known_model
+from processors.files import set_aside, write_bytes, write_json, write_text
+from processors.models import name_of, preparation
+from processors.options import augmentations
 from processors.progress import Progress, Report, Workplace
-from processors.rows import batch_rows, mixed, orders, steps_per_epoch
-from processors.settings import Settings
+from processors.rows import batch_rows, mixed, orders
+from processors.settings import Settings, steps_per_epoch
 from processors.tasks import Task, figures
 from zoo import Weights, Zoo, ZooError, machine
 
 __all__ = ["Diverged", "Progress", "Report", "evaluate", "fit_model", "train"]
 # Between checkpoints; one more is made at every validation.
 CHECKPOINT_SECONDS = 60.0
-_STATE, _BEST = "state.pt", "best.safetensors"
 
 
 class Diverged(ZooError):
@@ -85,36 +83,48 @@ def _leave() -> None:
 
 
 def fit_model(
-    task: str,
-    model: str,
+    task: str | type[Task],
+    model: str | Callable[..., nn.Module],
     zoo: str | Path,
-    out: str | Path,
+    out: str | Path | None = None,
     *,
     settings: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
     sizes: Mapping[str, Any] | None = None,
+    augment: Callable[[Weights], Weights] | None = None,
     seed: int = 0,
     split_limit: str | None = None,
     lr_grid: Sequence[float] = (),
     device: str = "auto",
+    data_root: str | Path | None = None,
     log_with: str | None = None,
     overwrite: bool = False,
     progress: Report | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Train a model for a task on a zoo, or go on where a run was stopped.
 
+    The same command with more epochs or steps goes on with a run that is there, finished or
+    not, where its schedule is constant.
+
     Args:
-        task, model: in `tasks.TASKS` and `models.MODELS`.
+        task, model: in `tasks.TASKS` and `models.MODELS`, or classes of your own; a model's
+            is given those of spec, out and stats that it takes, and the sizes.
         zoo: a folder, or a repository on the Hub.
-        out: folder of the run.
+        out: folder of the run; `runs/TASK-MODEL-ZOO-SEED` by default.
         settings: changes of what the papers do, see `Settings`.
         options: of the task, see its `Options`.
         sizes: arguments of the model's class.
+        augment: a function of your own, networks to networks, instead of the task's
+            augmentations; with them where `options["augment"]` names it among others.
         split_limit: see `parse_limit`.
         lr_grid: learning rates that are tried for a tenth of the run each; the one with
             the best validation metric is taken.
         device: auto, cpu, cuda or mps.
+        data_root: folder of the sources, for tasks that need the pictures themselves.
         log_with: a tracker of accelerate, such as tensorboard or wandb.
+        overwrite: take the place of the run that is there, once this one has begun.
+        tell: called with a line where something damaged was set aside; a warning by default.
 
     Returns:
         What `summary.json` holds.
@@ -123,32 +133,58 @@ def fit_model(
         ValueError: for misuse, and zoos or models that do not fit.
         ZooError: if the zoo is damaged, the loss is no longer finite, or the disk is full.
     """
-    tasks.known(task)
-    known_model(model)
+    options = dict(options or {})
+    if augment is not None:
+        options.setdefault("augment", own.give(augment))
     request = Request(
-        task, model, str(zoo), settings or {}, options or {}, sizes or {}, seed, split_limit,
-        tuple(lr_grid),
+        tasks.name_of(task), name_of(model), str(zoo), settings or {}, options, sizes or {}, seed,
+        split_limit, tuple(lr_grid),
     )  # fmt: skip
+    folder = Path(out) if out is not None else request.default_out()
+    if str(out) == "":
+        raise ValueError("out must name the folder of the run, got ''")
+    where = find_device(device)
+    tasks.options_of(request.task, options)
+    tasks.known(request.task).check_model(request.model, request.sizes)
+    for name in augmentations(options.get("augment", "none")):
+        if own.is_own(name):
+            own.allow(name)
     machine.limit_torch()
-    made = _task(request, find_device(device))
-    config = _settled(request, made, Path(out))
-    accelerator = _accelerator(config.settings, device, log_with, config.out)
+    made = _task(request, where, data_root)
+    stats = _plain_stats(request.model, made)
+    config = _settled(request, made, stats, folder)
+    accelerator = _accelerator(config.settings, device, log_with, folder)
     _check_processes(config, accelerator.num_processes)
-    return _in_folder(_Job(made, config, accelerator, log_with, progress), overwrite)
+    job = _Job(made, config, accelerator, log_with, progress, tell or _warn, stats)
+    return _in_folder(job, overwrite)
 
 
 # The name that scripts of the first version know.
 train = fit_model
 
 
-def _task(request: Request, device: torch.device) -> Task:
+def _warn(line: str) -> None:
+    warnings.warn(line, RuntimeWarning, stacklevel=2)
+
+
+def _task(request: Request, device: torch.device, data_root: str | Path | None) -> Task:
     """The task on all splits of the zoo."""
     opened, kind = _open(request.zoo), tasks.known(request.task)
     data = {s: kind.rows(each, device, request.limits.get(s)) for s, each in opened.items()}
+    for rows in data.values():
+        rows.data_root = data_root
     return tasks.make(request.task, data, request.options, request.model)
 
 
-def _settled(request: Request, task: Task, out: Path) -> RunConfig:
+def _plain_stats(model: str, task: Task) -> Mapping[str, Any] | None:
+    """The zoo's statistics; None where the model's `prepare` will give those it is built with."""
+    if preparation(model) is not None:
+        return None
+    stats: Mapping[str, Any] = task.data["train"].zoo.stats()
+    return stats
+
+
+def _settled(request: Request, task: Task, stats: Mapping[str, Any] | None, out: Path) -> RunConfig:
     """Everything that the run depends on.
 
     Raises:
@@ -157,18 +193,18 @@ def _settled(request: Request, task: Task, out: Path) -> RunConfig:
     chosen = request.settled(task.settings(request.model))
     for lr in request.lr_grid:
         _tenth(replace(chosen, lr=lr))
-    _check_sizes(task, request.model, request.sizes)
+    _try_to_build(task, request.model, stats, request.sizes)
     index = task.data["train"].zoo.index
     return RunConfig(
         request,
         zoo_name=index.name,
-        zoo_sha256=zoo_sha256(task.data["train"].zoo),
+        zoo_sha256=runs.zoo_sha256(task.data["train"].zoo),
         recipe=index.recipe,
         source=index.source["name"],
         networks={split: len(rows) for split, rows in task.data.items()},
         settings=chosen,
         task_options=task.options,
-        model_sizes={**task.sizes(request.model), **request.sizes},
+        model_sizes={**task.fitting_sizes(request.model), **request.sizes},
         out=out,
     )
 
@@ -189,7 +225,8 @@ class _Job:
     """A run that is sound: what it is, and who works on it.
 
     Attributes:
-        stats: what the model is built with; of the zoo, or what its `prepare` has found.
+        tell: called with a line where something damaged was set aside.
+        stats: what the model is built with; None until its `prepare` has found them.
     """
 
     task: Task
@@ -197,7 +234,8 @@ class _Job:
     accelerator: Any
     log_with: str | None
     progress: Report | None
-    stats: Mapping[str, Any] = field(default_factory=dict)
+    tell: Callable[[str], None]
+    stats: Mapping[str, Any] | None
 
     @property
     def folder(self) -> Path:
@@ -208,6 +246,15 @@ class _Job:
         """Whether this process is the one that writes."""
         return bool(self.accelerator.is_main_process)
 
+    def shared(self, value: Any) -> Any:
+        """What the main process has, on all."""
+        if self.accelerator.num_processes == 1:
+            return value
+        from accelerate.utils import broadcast_object_list
+
+        (found,) = broadcast_object_list([value])
+        return found
+
 
 def _in_folder(job: _Job, overwrite: bool) -> dict[str, Any]:
     """The run in a folder of its own; that of a finished one is its summary."""
@@ -216,9 +263,8 @@ def _in_folder(job: _Job, overwrite: bool) -> dict[str, Any]:
         if job.main:
             runs.begin(folder, job.config, overwrite)
         job.accelerator.wait_for_everyone()
-        if (folder / runs.SUMMARY).is_file():
-            found: dict[str, Any] = read_json(folder / runs.SUMMARY)
-            return found
+        if (folder / records.SUMMARY).exists():
+            return _summary(folder)
         try:
             return _work(job)
         except torch.OutOfMemoryError as error:
@@ -227,9 +273,17 @@ def _in_folder(job: _Job, overwrite: bool) -> dict[str, Any]:
                 "try --accumulate 2, or a smaller --batch"
             ) from error
         except (OSError, SafetensorError) as error:
-            raise ZooError(
-                f"{folder}: {error}; the same command goes on from the last checkpoint"
-            ) from error
+            raise ZooError(f"{folder}: {error}; {records.how_to_go_on(folder)}") from error
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    """That of a finished run whose model is whole."""
+    try:
+        run = runs.finished(folder)
+        run.verify()
+    except ZooError as error:
+        raise ZooError(f"{error}; train the run again with --overwrite") from error
+    return run.summary
 
 
 def _open(zoo: str) -> dict[str, Zoo]:
@@ -252,22 +306,26 @@ def _open(zoo: str) -> dict[str, Zoo]:
     return opened
 
 
-def _check_sizes(task: Task, model: str, sizes: Mapping[str, Any]) -> None:
+def _try_to_build(
+    task: Task, model: str, stats: Mapping[str, Any] | None, sizes: Mapping[str, Any]
+) -> None:
     """ValueError unless the model can be built, before anything is written."""
     try:
         with torch.random.fork_rng(devices=[]):
-            task.module(model, None, dict(sizes))
-    except (TypeError, RuntimeError, ArithmeticError, LookupError) as error:
-        if not sizes:
+            task.module(model, stats, dict(sizes))
+    except (TypeError, RuntimeError, ArithmeticError, LookupError, AttributeError) as error:
+        if not sizes and not own.is_own(model):
             raise
         given = ", ".join(f"{name}={value!r}" for name, value in sizes.items())
         line = " ".join(str(error).split())
-        raise ValueError(f"{model} cannot be built with {given}: {line:.300}") from error
+        with_what = f" with {given}" if given else ""
+        raise ValueError(f"{model} cannot be built{with_what}: {line:.300}") from error
 
 
 def _work(job: _Job) -> dict[str, Any]:
     """Everything that takes time: preparation, trials of rates, the training itself."""
-    job = replace(job, stats=_prepared(job))
+    if job.stats is None:
+        job = replace(job, stats=_prepared(job))
     config, accelerator = job.config, job.accelerator
     tried = _tried(job)
     if tried:
@@ -285,15 +343,12 @@ def _work(job: _Job) -> dict[str, Any]:
 
 def _prepared(job: _Job) -> Mapping[str, Any]:
     """The statistics that the model is built with, after what its class does with the data."""
-    data, request = job.task.data, job.config.request
-    prepare = getattr(MODELS[request.model], "prepare", None)
-    if prepare is None:
-        stats: Mapping[str, Any] = data["train"].zoo.stats()
-        return stats
-    folder = job.folder / runs.CHECKPOINT
-    place = Workplace(request.seed, folder, job.main, job.progress)
-    found: Mapping[str, Any] = prepare(data, place)
-    return found
+    request, prepare = job.config.request, preparation(job.config.request.model)
+    assert prepare is not None
+    place = Workplace(
+        request.seed, job.folder / records.CHECKPOINT, job.main, job.progress, job.tell, job.shared
+    )
+    return prepare(job.task.data, place)
 
 
 def _tried(job: _Job) -> dict[float, float | None]:
@@ -351,6 +406,7 @@ class _Run:
         self.step, self.waited, self.seconds = 0, 0, 0.0
         self.best: float | None = None
         self.best_step = 0
+        self.best_weights: dict[str, torch.Tensor] | None = None
         self.last_loss: float | None = None
         # Of the updates since the last record.
         self.losses: list[torch.Tensor] = []
@@ -360,7 +416,6 @@ class _Run:
     def _save(self, optimiser: Any) -> None:
         if not self.main:
             return
-        path = self.folder / runs.CHECKPOINT / _STATE
         state = {
             "module": self.module.state_dict(),
             "optimiser": optimiser.state_dict(),
@@ -369,39 +424,67 @@ class _Run:
             "seconds": self.seconds,
             "best": self.best,
             "best_step": self.best_step,
+            # Those that are the module's stand there already.
+            "best_weights": None if self.best_step == self.step else self.best_weights,
             "losses": self.losses,
         }
-        # To a file, torch.save tells of a full disk in the words of its zip writer.
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write_bytes(path, buffer.getvalue())
+        checkpoint.write(self.folder / records.CHECKPOINT / records.STATE, state)
 
     def _resume(self, optimiser: Any) -> None:
-        path = self.folder / runs.CHECKPOINT / _STATE
-        if not path.is_file():
+        folder = self.folder / records.CHECKPOINT
+        if not self.job.shared((folder / records.STATE).exists()):
             if self.main:
-                (self.folder / runs.METRICS).unlink(missing_ok=True)
+                (self.folder / records.METRICS).unlink(missing_ok=True)
             return
-        state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
-        self.module.load_state_dict(state["module"])
-        optimiser.load_state_dict(state["optimiser"])
+        untouched = [
+            {name: value.clone() for name, value in self.module.state_dict().items()},
+            optimiser.state_dict(),
+        ]
+        wrong = None
+        try:
+            state = checkpoint.read_run(folder, self.module, self.accelerator.device)
+            self.module.load_state_dict(state["module"])
+            optimiser.load_state_dict(state["optimiser"])
+        except (ZooError, RuntimeError, ValueError, LookupError, TypeError) as error:
+            wrong = str(error)
+        # Where processes see one folder, all see the same; else none goes on alone.
+        if wrong := self.job.shared(wrong):
+            self.module.load_state_dict(untouched[0])
+            optimiser.load_state_dict(untouched[1])
+            self._begin_again(wrong)
+            return
         self.step, self.waited, self.seconds = state["step"], state["waited"], state["seconds"]
         self.best, self.best_step = state["best"], state["best_step"]
+        self.best_weights = state["best_weights"]
         self.losses = state.get("losses", [])
         if self.main:
-            # What was logged after the checkpoint will be logged again.
-            kept = [r for r in runs.read_metrics(self.folder) if r["step"] <= self.step]
-            self._rewrite(kept)
+            self._take_back()
 
-    def _rewrite(self, records: Sequence[Mapping[str, Any]]) -> None:
-        text = "".join(json.dumps(record) + "\n" for record in records)
-        write_text(self.folder / runs.METRICS, text)
+    def _begin_again(self, wrong: str) -> None:
+        """Set a damaged checkpoint aside; what was computed before is computed again."""
+        if not self.main:
+            return
+        aside = set_aside(self.folder / records.CHECKPOINT / records.STATE)
+        (self.folder / records.METRICS).unlink(missing_ok=True)
+        self.job.tell(f"{wrong}; it is now {aside}, and {self.label} begins again")
+
+    def _take_back(self) -> None:
+        """Leave out what was logged after the checkpoint: it will be logged again."""
+        found, wrong = records.read_metrics(self.folder)
+        if wrong:
+            aside = set_aside(self.folder / records.METRICS)
+            self.job.tell(f"{wrong}; the file is now {aside}, and its whole lines are kept")
+        self._rewrite([record for record in found if record["step"] <= self.step])
+
+    def _rewrite(self, kept: Sequence[Mapping[str, Any]]) -> None:
+        text = "".join(json.dumps(record) + "\n" for record in kept)
+        write_text(self.folder / records.METRICS, text)
 
     def _log(self, record: dict[str, Any]) -> None:
         if not self.main:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / runs.METRICS).open("a", encoding="utf-8") as file:
+        with (self.folder / records.METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         self.accelerator.log(_flat(record), step=record["step"])
 
@@ -538,15 +621,6 @@ class _Run:
             f"--lr than {self.settings.lr:g}, or --clip 1"
         )
 
-    def _shared(self, value: Any) -> Any:
-        """What the main process has, on all."""
-        if self.accelerator.num_processes == 1:
-            return value
-        from accelerate.utils import broadcast_object_list
-
-        (found,) = broadcast_object_list([value])
-        return found
-
     def _validate(self) -> None:
         """Measure the validation split, and keep the weights if they are the best so far."""
         metrics: dict[str, float] = {}
@@ -555,7 +629,7 @@ class _Run:
             metrics = self.task.evaluate(self.module, "validation")
             self.module.train()
         # The others' batch statistics are those of their own networks.
-        metrics = self._shared(metrics)
+        metrics = self.job.shared(metrics)
         value = metrics[self.task.metric]
         if not math.isfinite(value):
             raise self._diverged(f"validation {self.task.metric}")
@@ -564,31 +638,45 @@ class _Run:
         self.waited = 0 if better else self.waited + 1
         if better:
             self.best, self.best_step = value, self.step
-            if self.main:
-                path = self.folder / runs.CHECKPOINT / _BEST
-                _write_weights(self.module.state_dict(), path)
+            state = self.module.state_dict()
+            self.best_weights = {name: tensor.cpu().clone() for name, tensor in state.items()}
+            if any(x.is_floating_point() and not x.isfinite().all() for x in state.values()):
+                raise self._diverged("model")
         self._tell()
 
     def trial(self) -> float | None:
         """The best validation metric of this training; None if it diverged."""
-        path = self.folder / runs.SUMMARY
-        found = self._shared(read_json(path) if self.main and path.is_file() else None)
+        path = self.folder / records.SUMMARY
+        found = self.job.shared(self._tried_before() if self.main else None)
         if found is not None:
-            return found["best"]
+            (best,) = found
+            return best
         try:
             self.loop()
         except Diverged:
             self.best = None
         if self.main:
             write_json(path, {"best": self.best})
-            shutil.rmtree(self.folder / runs.CHECKPOINT, ignore_errors=True)
+            shutil.rmtree(self.folder / records.CHECKPOINT, ignore_errors=True)
         return self.best
+
+    def _tried_before(self) -> tuple[float | None] | None:
+        """What a finished trial came to."""
+        path = self.folder / records.SUMMARY
+        if not path.exists():
+            return None
+        try:
+            return (records.read_trial(path),)
+        except ZooError as error:
+            aside = set_aside(path)
+            self.job.tell(f"{error}; it is now {aside}, and {self.label} is tried again")
+            return None
 
     def finish(self, lr_grid: Mapping[str, float | None]) -> dict[str, Any]:
         """Train to the end, measure the best weights on the test split, and write it all."""
         self.loop()
         summary = self._conclude(lr_grid) if self.main else None
-        found: dict[str, Any] = self._shared(summary)
+        found: dict[str, Any] = self.job.shared(summary)
         return found
 
     def _conclude(self, lr_grid: Mapping[str, float | None]) -> dict[str, Any]:
@@ -597,10 +685,10 @@ class _Run:
         # Autocast was for training; what is saved is measured as `evaluate` will.
         self.accelerator.unwrap_model(self.module, keep_fp32_wrapper=False)
         last = {name: value.clone() for name, value in self.module.state_dict().items()}
-        best = folder / runs.CHECKPOINT / _BEST
-        self.module.load_state_dict(_read_weights(self.module, best))
+        assert self.best_weights is not None
+        self.module.load_state_dict(self.best_weights)
         self.module.eval()
-        found = {split: task.evaluate(self.module, split) for split in ("validation", "test")}
+        found = {split: self._measured(split) for split in ("validation", "test")}
         parameters = sum(p.numel() for p in self.module.parameters())
         summary = {
             "task": request.task,
@@ -624,27 +712,39 @@ class _Run:
             "parameters": parameters,
             "minutes": round(self.seconds / 60, 3),
         }
-        processor = task.processor(self.module)
-        if processor is not None:
-            processor.save_pretrained(folder / runs.MODEL)
+        self._write_models(last)
         task.figures(self.module, "test", folder / runs.FIGURES)
-        records = runs.read_metrics(folder)
-        figures.curves(records, task.metric, folder / runs.FIGURES / "curves.png")
-        _write_weights(last, folder / runs.LAST / "model.safetensors")
-        drawn = sorted(f"{runs.FIGURES}/{p.name}" for p in (folder / runs.FIGURES).glob("*.png"))
+        logged, _ = records.read_metrics(folder)
+        figures.curves(logged, task.metric, folder / runs.FIGURES / "curves.png")
         told = {**config.to_json(), "title": task.title}
+        drawn = sorted(f"{runs.FIGURES}/{p.name}" for p in (folder / runs.FIGURES).glob("*.png"))
         write_text(folder / runs.CARD, runs.card(told, summary, drawn))
-        write_json(folder / runs.SUMMARY, summary)
-        shutil.rmtree(folder / runs.CHECKPOINT, ignore_errors=True)
+        kept = [f"{runs.MODEL}/{name}" for name in (saving.CONFIG, saving.WEIGHTS)]
+        kept += [f"{runs.LAST}/{name}" for name in (saving.WEIGHTS, records.STATE)]
+        kept = [name for name in kept if (folder / name).exists()]
+        summary["files"] = saving.described(folder, kept)
+        write_json(folder / records.SUMMARY, summary)
+        shutil.rmtree(folder / records.CHECKPOINT, ignore_errors=True)
         return summary
 
+    def _measured(self, split: str) -> dict[str, float]:
+        """The finite metrics of a split; that of the task is among them."""
+        found = self.task.evaluate(self.module, split)
+        if not math.isfinite(found[self.task.metric]):
+            raise self._diverged(f"{split} {self.task.metric}")
+        return {name: value for name, value in found.items() if math.isfinite(value)}
 
-def _write_weights(state: Mapping[str, torch.Tensor], path: Path) -> None:
-    write_bytes(path, save({name: v.contiguous().cpu() for name, v in state.items()}))
-
-
-def _read_weights(module: nn.Module, path: Path) -> dict[str, Any]:
-    return load_file(path, device=str(next(module.parameters()).device))
+    def _write_models(self, last: Mapping[str, torch.Tensor]) -> None:
+        """The best weights as a model, the last ones, and what a longer run goes on from."""
+        processor = self.task.processor(self.module)
+        if processor is not None:
+            processor.save(self.folder / runs.MODEL)
+        ended = self.folder / runs.LAST
+        write_bytes(ended / saving.WEIGHTS, saving.packed(last))
+        state = self.folder / records.CHECKPOINT / records.STATE
+        # The learning rate of another schedule depends on the length.
+        if self.settings.schedule == "constant" and not self.job.config.request.lr_grid:
+            write_bytes(ended / records.STATE, state.read_bytes())
 
 
 def _seed(device: torch.device, number: int) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -16,10 +15,12 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from processors.encode import Normalise, drop_channel, lift
 from processors.linear import EquivariantLinear
 from processors.nfn import Features
+from processors.saving import Saved
+from processors.sizes import check_sizes
 from zoo import NetworkSpec, Weights
 
 
-class TicketVAE(nn.Module, PyTorchModelHubMixin, library_name="wszoo", tags=["weight-space"]):
+class TicketVAE(nn.Module, Saved, library_name="wszoo", tags=["weight-space"]):
     """Encoder and decoder of masks, each of NFN layers on the networks themselves.
 
     Args:
@@ -42,7 +43,9 @@ class TicketVAE(nn.Module, PyTorchModelHubMixin, library_name="wszoo", tags=["we
         stats: Mapping[str, Tensor] | None = None,
     ):
         super().__init__()
+        check_sizes({"chan": chan, "layers": layers, "latent": latent})
         self.spec, self.latent = NetworkSpec.from_json(spec), latent
+        self._sizes = {"symmetry": symmetry, "chan": chan, "layers": layers, "latent": latent}
         self.normalise = Normalise(self.spec, stats)
         hidden = [chan] * (layers - 1)
 
@@ -52,6 +55,10 @@ class TicketVAE(nn.Module, PyTorchModelHubMixin, library_name="wszoo", tags=["we
             return nn.Sequential(features, last)
 
         self.encoder, self.decoder = make(2, 2 * latent), make(1 + latent, 1)
+
+    def config(self) -> dict[str, Any]:
+        """What `config.json` holds."""
+        return {"spec": self.spec.to_json(), **self._sizes}
 
     def encode(
         self, weights: Weights, mask: Float[Tensor, "net param"]

@@ -15,10 +15,11 @@ from test_processors_train import environment, wait_for
 
 from cli.train import TASK_HELP, parse_grid, parse_sizes
 from processors import runs
-from processors.files import read_json
 from processors.options import OPTIONS
-from processors.settings import Settings, texts
+from processors.settings import Settings
 from processors.tasks import TASKS
+from zoo.fields import about
+from zoo.schema import read_json
 
 WSZOO = [sys.executable, "-c", "from cli.main import main; main()"]
 # Folder and zoo of a run, by task.
@@ -185,20 +186,20 @@ def test_a_zoo_without_a_split(others, tmp_path):
         ("train regress {waves} --model mlp --target x", 2, "no column 'x'; its columns: index"),
         ("train regress {digits} --model mlp --target label", 2, "'label' of digits is of kind"),
         ("train generalize {digits} --model mlp", 2, "needs the accuracy of classifiers"),
-        ("train generalize {trajectories} --model mlp --loss x", 2, "unknown loss 'x'; known"),
+        ("train generalize {trajectories} --model mlp --loss x", 2, "'--loss': must be one of"),
         ("train generalize {trajectories} --model mlp --augment move", 2, "'move' is for INRs"),
         ("train ssl {digits} --model mlp", 2, "ssl needs real targets"),
-        ("train classify {digits} --model mlp --augment mix", 2, "unknown augmentation 'mix'"),
+        ("train classify {digits} --model mlp --augment mix", 2, "'--augment': .*'mix'; known"),
         ("train classify {digits} --model mlp --set wdith=3", 2, "no argument 'wdith'; known: h"),
-        ("train classify {digits} --model mlp --set width", 2, "--set takes NAME=VALUE"),
-        ("train classify {digits} --model mlp --set width=ab", 2, "cannot be built with width="),
-        ("train classify {digits} --model mlp --lr-grid a,b", 2, "--lr-grid takes learning rates"),
+        ("train classify {digits} --model mlp --set width", 2, "'--set': takes NAME=VALUE"),
+        ("train classify {digits} --model mlp --set width=ab", 2, "width must be a number"),
+        ("train classify {digits} --model mlp --lr-grid a,b", 2, "'--lr-grid': takes learning r"),
         ("train classify {digits} --model mlp --epochs 3 --steps 3", 2, "either epochs or steps"),
-        ("train classify {digits} --model mlp --drop 2", 2, r"probability in \[0, 1\), got 2"),
+        ("train classify {digits} --model mlp --drop 2", 2, r"'--drop': must be in \[0, 1\)"),
         ("train classify {digits} --model mlp --batch many", 2, "'--batch': must be a whole"),
-        ("train classify {digits} --model mlp --precision int8", 2, "unknown precision 'int8'"),
+        ("train classify {digits} --model mlp --precision int8", 2, "'--precision': must be one"),
         ("train classify {digits} --model mlp --split-limit x", 2, "such as train=100,test=50"),
-        ("train classify {digits} --model mlp --device gpu", 2, "unknown device 'gpu'; known: a"),
+        ("train classify {digits} --model mlp --device gpu", 2, "'--device': 'gpu' is not one of"),
         ("train classify {digits} --model mlp --out {digits}", 2, "something that is not a run"),
         ("train classify {digits} --model mlp --out {unfinished}/config.json/x", 1,
          r"config\.json/x: Not a directory"),
@@ -206,7 +207,7 @@ def test_a_zoo_without_a_split(others, tmp_path):
         ("eval {run} {digits}", 2, "digits has no column 'frequency'; its columns: index"),
         ("eval {classify} {waves}", 2, "needs one column of classes"),
         ("eval {generalize} {trajectories} --option nois=1", 2, "has no option 'nois'"),
-        ("eval {generalize} {trajectories} --split x", 2, "unknown split 'x'"),
+        ("eval {generalize} {trajectories} --split x", 2, "'--split': 'x' is not one of"),
         ("eval {tmp} {digits}", 1, "is no run: it has no config.json"),
         ("eval {unfinished} {digits}", 1, "is not finished; run its command again"),
     ],
@@ -276,8 +277,8 @@ def test_a_write_that_fails_is_one_line_and_the_run_goes_on(waves_zoo, tmp_path)
     )  # fmt: skip
     assert child.returncode == 1, child.stderr
     (line,) = [line for line in child.stderr.splitlines() if line.strip()]
-    goes_on = "the same command goes on from the last checkpoint"
-    assert line == f"Error: {out}: [Errno 27] File too large; {goes_on}"
+    again = f"the same command begins again, as there is no checkpoint in {out} yet"
+    assert line == f"Error: {out}: [Errno 27] File too large; {again}"
     assert not list(out.rglob("*.new"))
     for folder in (out, tmp_path / "whole"):
         result = run("train", *words, folder)
@@ -289,8 +290,8 @@ def test_a_write_that_fails_is_one_line_and_the_run_goes_on(waves_zoo, tmp_path)
 def test_every_setting_and_option_has_a_flag_with_help():
     for task, kind in OPTIONS.items():
         shown = run("train", task, "--help").stdout
-        for name, text in {**texts(kind), **texts(Settings)}.items():
-            assert text
+        for name, each in {**about(kind), **about(Settings)}.items():
+            assert each.help
             assert f"--{name.replace('_', '-')}" in shown
         assert TASK_HELP[task].split()[0] in shown
 
@@ -305,7 +306,6 @@ def test_words_of_the_command_line():
     assert parse_sizes(["a=[1,2]", "b=x", "c=null", "d=1e-3"]) == {
         "a": [1, 2], "b": "x", "c": None, "d": 1e-3,
     }  # fmt: skip
-    assert parse_grid(None) == []
     assert parse_grid("1e-3, 5") == [1e-3, 5]
     with pytest.raises(ValueError, match="got '=3'"):
         parse_sizes(["=3"])

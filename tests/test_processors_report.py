@@ -1,34 +1,48 @@
 """Runs become rows by scale, and published numbers stand beside those they belong to."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from helpers import run
 
-from processors import published, report
+from processors import published, report, saving
+from processors.options import OPTIONS
 from processors.published import published_for, table_for
+from processors.settings import Settings
 from zoo import ZooError
+
+SETTINGS = asdict(Settings(epochs=500, batch=512))
 
 
 def config(**changes):
-    """What a run's config.json has that a report reads."""
-    return {
+    """What a run's config.json has; a report reads some of it, and the rest is checked."""
+    found = {
         "wszoo": "run",
         "task": "ssl",
         "model": "dws",
+        "zoo": "zoos/sine-ssl",
+        "zoo_name": "sine-ssl",
+        "zoo_sha256": "0" * 64,
         "recipe": {"name": "sine-ssl"},
         "source": "sine",
         "networks": {"train": 4000, "validation": 500, "test": 500},
-        "zoo_sha256": "0" * 64,
-        "settings": {"epochs": 500, "batch": 512, "lr": 0.001},
+        "settings": SETTINGS,
         "options": {},
-        "task_options": {"noise": 0.2},
         "sizes": {},
         "model_sizes": {"chan": 16},
         "seed": 0,
+        "split_limit": {},
+        "lr_grid": [],
+        "versions": {},
         "command": "wszoo train ssl zoos/sine-ssl --model dws",
-    } | changes
+        **changes,
+    }
+    told = changes.get("task_options", {"noise": 0.2})
+    found["settings"] = {**SETTINGS, **found["settings"]}
+    found["task_options"] = {**asdict(OPTIONS[found["task"]]()), **told}
+    return found
 
 
 def summary(mse: float, **changes):
@@ -40,20 +54,35 @@ def summary(mse: float, **changes):
         "networks": 4000,
         "seed": 0,
         "device": "cpu, 1 threads",
+        "devices": 1,
         "validation": {"mse": mse},
         "test": {"mse": mse, "mse_frequency": mse + 1},
         "metric": "mse",
         "higher": False,
+        "recipe": "sine-ssl",
+        "source": "sine",
+        "steps": 4000,
+        "best_step": 4000,
+        "batch": 512,
         "lr": 0.001,
+        "lr_grid": {},
         "parameters": 100,
         "minutes": 2.0,
     } | changes
 
 
 def write_run(folder: Path, config, summary) -> Path:
-    folder.mkdir(parents=True)
+    """A finished run whose model is known by its hash alone."""
+    (folder / "model").mkdir(parents=True)
+    for name in ("config.json", "model.safetensors"):
+        (folder / "model" / name).write_bytes(b"a model")
+    same = {key: config[key] for key in ("task", "model", "seed", "source")}
+    same["recipe"], same["networks"] = config["recipe"]["name"], config["networks"]["train"]
+    files = saving.described(folder, ["model/config.json", "model/model.safetensors"])
+    same["batch"], same["lr"] = config["settings"]["batch"], config["settings"]["lr"]
+    plain = {**summary, **same, "files": files}
     (folder / "config.json").write_text(json.dumps(config))
-    (folder / "summary.json").write_text(json.dumps(summary))
+    (folder / "summary.json").write_text(json.dumps(plain))
     return folder
 
 
@@ -94,10 +123,6 @@ def test_a_seed_counts_once_in_a_row(tmp_path):
         told = config(settings=settings, versions={"torch": str(number)})
         told["options"] = {"views": 2, "noise": 0.5}
         folders.append(write_run(tmp_path / f"more-{number}", told, summary(mse, lr=lr)))
-    for seed, folder in enumerate(folders[:3]):
-        (folder / "summary.json").write_text(
-            json.dumps(summary(1.0 + seed, seed=seed, lr=0.001 * (seed + 1)))
-        )
     (section,) = report.sections(report.collect(folders))
     rows = {tuple(row.values("mse")): {s["lr"] for s in row.summaries} for row in section.rows}
     assert rows == {(1.0,): {0.001}, (7.0,): {0.001}, (5.0, 2.0): {0.002}, (6.0,): {0.002},
@@ -127,10 +152,12 @@ def test_scales_are_never_mixed(tmp_path, changes):
 def test_a_run_that_recorded_less_is_named(tmp_path):
     old = {k: v for k, v in config().items() if k != "task_options"}
     folder = write_run(tmp_path / "old", old, summary(1.0))
-    with pytest.raises(ZooError, match="old holds a run of an older wszoo, without task_options"):
+    with pytest.raises(
+        ZooError, match=r"config\.json is of a run of an older wszoo, without task_options"
+    ):
         report.collect([folder])
     (tmp_path / "kept.json").write_text(json.dumps([{"config": old, "summary": summary(1.0)}]))
-    with pytest.raises(ZooError, match="--keep` holds a run of an older wszoo"):
+    with pytest.raises(ZooError, match="record 0: config is of a run of an older wszoo"):
         report.collect([tmp_path / "kept.json"])
 
 
@@ -144,7 +171,10 @@ def test_better_rows_come_first_among_those_of_a_scale(tmp_path):
                 task="classify", model=model, recipe={"name": "dws"}, source="mnist",
                 networks=networks | ({"train": 50} if model == "statnn" else {}),
             ),
-            summary(0.0, metric="accuracy", higher=True, test={"accuracy": value}),
+            summary(
+                0.0, metric="accuracy", higher=True, test={"accuracy": value},
+                validation={"accuracy": 0.0},
+            ),
         )
         for model, value in accuracies.items()
     ]  # fmt: skip

@@ -104,7 +104,7 @@ class Adapt(Task):
     Source: Navon et al. 2023, Sec. 7.2 and App. J (Table 3).
     """
 
-    name = "adapt"
+    name, takes = "adapt", AdaptOptions
     metric, higher, title = "accuracy", True, "accuracy on corrupted pictures"
     out = None
     options: AdaptOptions
@@ -117,11 +117,6 @@ class Adapt(Task):
                 f"adapt needs classifiers of two classes each (columns class_a and class_b), as "
                 f"`wszoo fit-classifiers` makes them; {self.zoo.folder.name} has none"
             )
-        if options.strength < 0:
-            raise ValueError(f"strength must not be negative, got {options.strength}")
-        for name, least in (("variants", 1), ("images", 1), ("eval_images", 2)):
-            if getattr(options, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(options, name)}")
         self._before: dict[str, Tensor] = {}
 
     def _auto(self) -> tuple[str, ...]:
@@ -147,7 +142,7 @@ class Adapt(Task):
             for other in [old for old in _BANKS if old[:-1] != key]:
                 del _BANKS[other]
             seeds = {"test": (0,), "validation": (1,)}.get(part, range(2, 2 + options.variants))
-            pictures = _pictures(self.zoo, part)
+            pictures = _pictures(self.zoo, part, self.data_root)
             _BANKS[*key, part] = Bank(*pictures, options.strength, seeds, part == "train")
         device = next(iter(self.data.values())).device
         return _BANKS[*key, part].to(device)
@@ -212,12 +207,12 @@ class Adapt(Task):
         )
 
 
-def _pictures(zoo: Zoo, part: str) -> tuple[Tensor, Tensor, int]:
+def _pictures(zoo: Zoo, part: str, data_root: str | Path | None) -> tuple[Tensor, Tensor, int]:
     """Pictures of a part of a zoo's source, their classes, and how many classes there are."""
     key = zoo.index.source["sha256"]
     if key not in _SOURCES:
         _SOURCES.clear()
-        _SOURCES[key] = _opened(zoo)
+        _SOURCES[key] = _opened(zoo, data_root)
     source = _SOURCES[key]
     items = split_items(source.train_items, len(source), "dws")[part]
     chosen = slice(items.start, items.stop)
@@ -225,9 +220,9 @@ def _pictures(zoo: Zoo, part: str) -> tuple[Tensor, Tensor, int]:
     return images, labels, len(source.class_names)
 
 
-def _opened(zoo: Zoo) -> Any:
+def _opened(zoo: Zoo, data_root: str | Path | None) -> Any:
     """The pictures that a zoo was fitted to, every class in every part."""
-    source = source_of(zoo.index)
+    source = source_of(zoo.index, data_root)
     if source.labels is None:
         raise ZooError(f"the source of {zoo.index.name} has no classes")
     for part, items in split_items(source.train_items, len(source), "dws").items():

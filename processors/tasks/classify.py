@@ -23,7 +23,7 @@ class Classify(Task):
     Source: Navon et al. 2023, Sec. 7.1 (Table 1); Zhou et al. 2023, Sec. 3.2 (Table 3).
     """
 
-    name = "classify"
+    name, takes = "classify", ClassifyOptions
     metric, higher, title = "accuracy", True, "accuracy"
     options: ClassifyOptions
     out: int

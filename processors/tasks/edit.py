@@ -63,7 +63,7 @@ class Edit(Task):
     Source: Zhou et al. 2023, Sec. 3.4 and App. D.4 (Table 6); Tran et al. 2024 (Table 4).
     """
 
-    name = "edit"
+    name, takes = "edit", EditOptions
     metric, higher, title = "mse", False, "MSE on pixels from -1 to 1"
     out = None
     options: EditOptions
@@ -76,8 +76,6 @@ class Edit(Task):
                 f"edit needs networks of pictures, as `wszoo fit-inrs mnist` makes them; {name} "
                 f"has networks of {self.spec.inp} inputs that are no coordinates of pixels"
             )
-        if options.edit not in EDITS:
-            raise ValueError(f"unknown edit {options.edit!r}; known: {', '.join(EDITS)}")
         if options.edit == "contrast" and self.spec.out != 3:
             raise ValueError(
                 f"edit contrast is for pictures in colour, as of cifar10; those of {name} have "
@@ -85,8 +83,6 @@ class Edit(Task):
             )
         if "move" in self.augment.names:
             raise ValueError("edit has no use for --augment move: the target would not move along")
-        if options.points is not None and options.points < 1:
-            raise ValueError(f"points must be at least 1, got {options.points}")
         # Fails now, not after the first batch, where a zoo came without its pictures.
         self.shape: tuple[int, int, int] = self._original(int(self.zoo[0].columns["index"])).shape
         self._points = torch.from_numpy(coordinates(self.spec, *self.shape[:2]))
@@ -106,7 +102,7 @@ class Edit(Task):
 
     def _original(self, number: int) -> Picture:
         row = replace(self.zoo[0], columns={"index": number})
-        found: Picture = original(row)
+        found: Picture = original(row, self.data_root)
         return found
 
     def targets(self, columns: Mapping[str, Tensor], split: str) -> Float[Tensor, "net point chan"]:

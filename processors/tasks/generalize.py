@@ -17,7 +17,6 @@ from zoo import Weights, symmetry
 
 # Of networks to others of the same function, with random numbers of the generator.
 Change: TypeAlias = Callable[[Weights, torch.Generator], Weights]
-LOSSES = ("auto", "bce", "mse")
 
 
 class Generalize(Task):
@@ -29,15 +28,13 @@ class Generalize(Task):
     App. K.1 (MSE); Tran et al. 2024, Sec. 5.1 (Table 2; rescaled and flipped networks).
     """
 
-    name = "generalize"
+    name, takes = "generalize", GeneralizeOptions
     out = 1
     options: GeneralizeOptions
 
     def __init__(self, data: Mapping[str, Rows], options: GeneralizeOptions) -> None:
         super().__init__(data, options)
         rows = next(iter(data.values()))
-        if options.loss not in LOSSES:
-            raise ValueError(f"unknown loss {options.loss!r}; known: {', '.join(LOSSES)}")
         needs = "the accuracy of classifiers, as zoos of trajectories have (`test_accuracy`)"
         named = options.target
         if named is None:

@@ -17,8 +17,17 @@ NFN = ("nfn-np", "nfn-hnp", "nfn-pt")
 READERS = ("graded", "probe")
 # Perceptrons and others whose width is solved for a number of parameters.
 BASELINES = ("mlp", "mlp-aug", "mlp-align", "inr2vec", "transformer")
+# Where StatNN's width is solved for as well, and is not its own 1,000.
+_ALL = (*BASELINES, "statnn")
 # With a scale of 3 the representation of waves by `nfn-np` is as good as a constant (MSE 7.6).
 _SMALL = {"fourier": 32, "fourier_scale": 0.2, "max_freq": 3.0, "bands": 3}
+
+
+def _solved(
+    model: str, params: int, among: tuple[str, ...] = BASELINES, **more: Any
+) -> dict[str, Any]:
+    """The published number of parameters, of models whose width is solved for; else nothing."""
+    return {"params": params, **more} if model in among else {}
 
 
 def _reader(model: str) -> Settings:
@@ -56,7 +65,7 @@ def inrs(model: str) -> Settings:
 
 def inr_sizes(model: str) -> dict[str, Any]:
     """4 x 32 for DWSNets, 550,000 parameters for baselines; NFN's own defaults."""
-    return {"params": 550_000} if model in BASELINES else {}
+    return _solved(model, 550_000)
 
 
 def waves(model: str) -> Settings:
@@ -74,9 +83,7 @@ def wave_sizes(model: str) -> dict[str, Any]:
         return {"channels": [8, 8, 8], "head": 32, "head_dropout": 0.0, **_SMALL}
     if model == "monomial":
         return {"channels": [16, 16, 1], "base_channels": [8, 8, 8], "fourier": 32, "head": 64}
-    if model in READERS:
-        return {}
-    return {"params": 15_000, "hidden": 2}
+    return _solved(model, 15_000, _ALL, hidden=2)
 
 
 def representations(model: str) -> Settings:
@@ -94,9 +101,7 @@ def representation_sizes(model: str) -> dict[str, Any]:
         return {"channels": [24, 24, 24], "head": 96, "head_dropout": 0.0, **_SMALL}
     if model == "monomial":
         return {"channels": [32, 32, 1], "base_channels": [32, 32, 32], "fourier": 32, "head": 96}
-    if model in READERS:
-        return {}
-    return {"params": 100_000}
+    return _solved(model, 100_000, _ALL)
 
 
 def classifiers(model: str, convolutional: bool) -> Settings:
@@ -114,9 +119,7 @@ def classifier_sizes(model: str, convolutional: bool) -> dict[str, Any]:
         return {"chan": 16, "layers": 5}
     if model in NFN:
         return {"channels": [16, 16, 5], "fourier": 0, "positions": "none", "head_dropout": 0.0}
-    if model in ("monomial", "statnn", *READERS):
-        return {}
-    return {"params": 1_000_000 if convolutional else 4_000_000}
+    return _solved(model, 1_000_000 if convolutional else 4_000_000)
 
 
 def adapters(model: str) -> Settings:
@@ -137,7 +140,7 @@ def adapter_sizes(model: str, inputs: int) -> dict[str, Any]:
         return {"channels": [32, 32, 32], **_SMALL, **narrow}
     if model == "monomial":
         return {"base_channels": [32, 32, 32], **narrow}
-    return {"params": 4_000_000}
+    return _solved(model, 4_000_000)
 
 
 def editors(model: str) -> Settings:
@@ -152,7 +155,7 @@ def editor_sizes(model: str) -> dict[str, Any]:
     """NFN's and Monomial-NFN's own; 550,000 parameters for DWSNets and baselines."""
     if model == "dws":
         return {"chan": 32, "layers": 5}
-    return {"params": 550_000} if model in BASELINES else {}
+    return _solved(model, 550_000)
 
 
 def tickets(model: str) -> Settings:

@@ -22,7 +22,7 @@ class Regress(Task):
     Source: Navon et al. 2023, Sec. 7.1 (Figure 3).
     """
 
-    name = "regress"
+    name, takes = "regress", RegressOptions
     metric, higher, title = "mse", False, "MSE"
     out = 1
     options: RegressOptions

@@ -59,7 +59,7 @@ class Ssl(Task):
     Source: Navon et al. 2023, Sec. 7.3 and App. J (Table 2).
     """
 
-    name = "ssl"
+    name, takes = "ssl", SslOptions
     probes = True
     metric, higher, title = "mse", False, "MSE of a linear probe"
     options: SslOptions

@@ -13,10 +13,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from processors import own
 from processors.encode import EntryDropout, GaussianNoise, MovePicture, RandomSymmetry
-from processors.models import Processor, load
+from processors.models import Processor, arguments, check_given, load
 from processors.models import build as build_model
-from processors.options import AUGMENTATIONS, Options
+from processors.options import Options, augmentations
 from processors.rows import Rows
 from processors.settings import Settings
 from processors.tasks import papers
@@ -34,13 +35,8 @@ class Augment(nn.Module):
 
     def __init__(self, spec: NetworkSpec, options: Options, auto: tuple[str, ...]) -> None:
         super().__init__()
-        names = _names(options.augment, auto)
-        unknown = set(names) - set(AUGMENTATIONS)
-        if unknown:
-            raise ValueError(
-                f"unknown augmentation {sorted(unknown)[0]!r}; known: auto, none, "
-                f"{', '.join(AUGMENTATIONS)}"
-            )
+        given = augmentations(options.augment)
+        names = tuple(x for name in given for x in (auto if name == "auto" else (name,)))
         if "move" in names and spec.coord_order is None:
             raise ValueError(
                 "augmentation 'move' is for INRs, these networks take no coordinates; leave it "
@@ -58,6 +54,7 @@ class Augment(nn.Module):
         chosen = tuple(kind for name, kind in kinds.items() if name in names)
         if chosen:
             parts.append(RandomSymmetry(spec, chosen))
+        parts += [_Own(name) for name in names if own.is_own(name)]
         self.parts = nn.ModuleList(parts)
 
     def forward(self, weights: Weights) -> Weights:
@@ -66,10 +63,16 @@ class Augment(nn.Module):
         return weights
 
 
-def _names(text: str, auto: tuple[str, ...]) -> tuple[str, ...]:
-    if text == "auto":
-        return auto
-    return () if text == "none" else tuple(name.strip() for name in text.split(","))
+class _Own(nn.Module):
+    """An augmentation of one's own, found when it is first used; in training mode only."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+    def forward(self, weights: Weights) -> Weights:
+        found: Weights = own.find(self.path)(weights) if self.training else weights
+        return found
 
 
 class Task(abc.ABC):
@@ -83,7 +86,9 @@ class Task(abc.ABC):
         out: length of the model's output; None for an editor.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str] = ""
+    # What it can be told.
+    takes: ClassVar[type[Options]] = Options
     # Whether `evaluate` fits something to the training split.
     probes: ClassVar[bool] = False
     metric: str
@@ -100,6 +105,7 @@ class Task(abc.ABC):
         self.data, self.options = data, options
         self.zoo = next(iter(data.values())).zoo
         self.spec: NetworkSpec = self.zoo.spec
+        self.data_root = next(iter(data.values())).data_root
         self.augment = Augment(self.spec, options, self._auto())
 
     @classmethod
@@ -117,13 +123,22 @@ class Task(abc.ABC):
         auto = papers.augmentation(self.name, model, self._auto())
         self.augment = Augment(self.spec, self.options, auto)
 
-    @abc.abstractmethod
     def settings(self, model: str) -> Settings:
-        """How the papers train this model for this task."""
+        """How the papers train this model for this task; DWSNets' settings by default."""
+        return Settings()
 
     def sizes(self, model: str) -> dict[str, Any]:
         """Arguments of the model's class that the papers take for this task."""
         return {}
+
+    @classmethod
+    def check_model(cls, model: str, sizes: Mapping[str, Any]) -> None:
+        """Refuse a model, or arguments of it, before the zoo is opened.
+
+        Raises:
+            ValueError: for what the model does not take.
+        """
+        check_given(model, sizes)
 
     def readout(self) -> dict[str, list[float]] | None:
         """The target's "mean" and "std", where outputs are in its units."""
@@ -141,8 +156,13 @@ class Task(abc.ABC):
             out=self.out,
             stats=stats,
             readout=self.readout(),
-            **{**self.sizes(model), **sizes},
+            **{**self.fitting_sizes(model), **sizes},
         )
+
+    def fitting_sizes(self, model: str) -> dict[str, Any]:
+        """Those of `sizes` that the model's class takes."""
+        takes = {*arguments(model), "narrow"}
+        return {name: value for name, value in self.sizes(model).items() if name in takes}
 
     def processor(self, module: nn.Module) -> Any:
         """The part of the trained module that is saved as `model/`, or None."""

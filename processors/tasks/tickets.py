@@ -20,11 +20,13 @@ from processors.models import load
 from processors.options import TicketsOptions
 from processors.rows import Batch, Rows
 from processors.settings import Settings
+from processors.sizes import check_sizes
 from processors.tasks import figures, papers
 from processors.tasks.task import Metrics, Task
 from processors.vae import TicketVAE, largest
 from zoo import Weights, Zoo, ZooError, forward, source_of, split_items
 
+SIZES = ("chan", "layers", "latent")
 SYMMETRIES = {"nfn-np": "np", "nfn-hnp": "hnp", "nfn-pt": "pointwise"}
 # Of the training of tickets, Adam's rate and pictures of an update; of its end, pictures.
 _LR, _BATCH, _TESTED = 1e-3, 128, 2000
@@ -81,17 +83,13 @@ class Tickets(Task):
     Source: Zhou et al. 2023, Sec. 3.3 and App. D.2 (Table 5).
     """
 
-    name = "tickets"
+    name, takes = "tickets", TicketsOptions
     metric, higher, title = "agreement", True, "share of a ticket that is found"
     out = None
     options: TicketsOptions
 
     def __init__(self, data: Mapping[str, Rows], options: TicketsOptions) -> None:
         super().__init__(data, options)
-        if not 0 < options.sparsity < 1:
-            raise ValueError(f"sparsity must be between 0 and 1, got {options.sparsity}")
-        if options.retrain_steps < 0 or options.retrain_networks < 1:
-            raise ValueError("retrain_steps must not be negative, nor retrain_networks below 1")
         if self.augment.names:
             raise ValueError("tickets has no use for --augment: the mask would not change along")
 
@@ -103,12 +101,22 @@ class Tickets(Task):
     def _auto(self) -> tuple[str, ...]:
         return ()
 
-    def settings(self, model: str) -> Settings:
-        """As published: 200 epochs."""
+    @classmethod
+    def check_model(cls, model: str, sizes: Mapping[str, Any]) -> None:
+        """Models are names of symmetries here, and sizes those of the autoencoder."""
         if model not in SYMMETRIES:
             raise ValueError(
                 f"tickets are predicted by NFN layers; known: {', '.join(SYMMETRIES)}, got {model}"
             )
+        if unknown := [name for name in sizes if name not in SIZES]:
+            raise ValueError(
+                f"the autoencoder of tickets has no argument {unknown[0]!r}; known: "
+                f"{', '.join(SIZES)}"
+            )
+        check_sizes(sizes)
+
+    def settings(self, model: str) -> Settings:
+        """As published: 200 epochs."""
         return papers.tickets(model)
 
     def module(self, model: str, stats: Mapping[str, Tensor] | None, sizes: dict[str, Any]) -> Any:
@@ -193,7 +201,7 @@ class Tickets(Task):
         --retrain-steps updates of Adam, 1e-3, on 128 pictures of the zoo's source, the same
         ones for all; accuracy on the first 2,000 of its test pictures.
         """
-        source = source_of(self.zoo.index)
+        source = source_of(self.zoo.index, self.data_root)
         if source.labels is None:
             raise ZooError(f"the source of {self.zoo.index.name} has no classes")
         parts = split_items(source.train_items, len(source), "dws")

@@ -1,0 +1,102 @@
+"""What a training goes on from: written whole with its own hash, read whole or not at all.
+
+`state.pt` holds everything: the model, the optimiser, the best weights so far, and how far
+the run is. Its last bytes are the sha256 of the rest. The first version (324dc88) wrote no
+hash, and the best weights beside it; what it wrote is read too.
+"""
+
+import hashlib
+import io
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from processors import saving
+from processors.files import write_bytes
+from processors.records import STATE
+from zoo import ZooError, schema
+
+# Beside it, of the first version.
+BEST = "best.safetensors"
+_MARK = re.compile(rb"\nwszoo-sha256:([0-9a-f]{64})")
+_MARK_BYTES = 78
+_NUMBERS = schema.Record(
+    {
+        "step": schema.Int(low=0),
+        "waited": schema.Int(low=0),
+        "seconds": schema.Real(low=0),
+        "best": schema.Maybe(schema.Real()),
+        "best_step": schema.Int(low=0),
+    },
+    others=schema.Json(),
+)
+
+
+def write(path: Path, state: Mapping[str, Any]) -> None:
+    """Write tensors and plain numbers, and their hash at the end."""
+    # To a file, torch.save tells of a full disk in the words of its zip writer.
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    content = buffer.getvalue()
+    mark = f"\nwszoo-sha256:{hashlib.sha256(content).hexdigest()}"
+    write_bytes(path, content + mark.encode())
+
+
+def read(path: Path, device: torch.device) -> dict[str, Any]:
+    """What `write` wrote, or the first version; tensors on the device.
+
+    Raises:
+        ZooError: if it is damaged.
+    """
+    name = schema.safe(path)
+    # As large as the model was: no bound would fit all.
+    with schema.open_plain(path) as file:
+        content = file.read()
+    mark = _MARK.fullmatch(content[-_MARK_BYTES:])
+    if mark:
+        content = content[:-_MARK_BYTES]
+        if hashlib.sha256(content).hexdigest().encode() != mark[1]:
+            raise ZooError(f"{name} is damaged: its sha256 is not that which was written")
+    try:
+        found = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    except Exception as error:  # zip, unpickler and storages each have their own
+        line = schema.safe(" ".join(str(error).split()), 200)
+        raise ZooError(f"{name} is damaged ({line})") from error
+    if not isinstance(found, dict):
+        raise ZooError(f"{name} is damaged: it holds no state of a training")
+    plain = {key: value for key, value in found.items() if key in _NUMBERS.fields}
+    schema.check(plain, _NUMBERS, name)
+    state: dict[str, Any] = found
+    return state
+
+
+def read_run(folder: Path, module: torch.nn.Module, device: torch.device) -> dict[str, Any]:
+    """The state of a run, which fits the module, with the best weights as "best_weights".
+
+    Raises:
+        ZooError: if it is damaged, or of another model.
+    """
+    path = folder / STATE
+    state, wanted = read(path, device), module.state_dict()
+    if state["best"] is not None and state.get("best_weights") is None:
+        if state["best_step"] == state["step"]:
+            state["best_weights"] = state.get("module")
+        else:
+            state["best_weights"] = saving.read_state(folder / BEST, wanted)
+    for part in ("module", "best_weights"):
+        tensors = state.get(part)
+        if part == "best_weights" and state["best"] is None:
+            continue
+        if not isinstance(tensors, Mapping) or not _is_state(tensors) or "optimiser" not in state:
+            raise ZooError(f"{schema.safe(path)} is damaged: it has no {part}")
+        saving.check_state(tensors, wanted, path)
+        saving.check_finite(tensors, path)
+    return state
+
+
+def _is_state(tensors: Mapping[str, Any]) -> bool:
+    return all(isinstance(tensor, Tensor) for tensor in tensors.values())
