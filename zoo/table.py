@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo import schema
-from zoo.errors import ZooError
+from zoo.errors import ZooError, safe_line
 from zoo.files import HEAD, instead
 from zoo.shards import HEADER_BYTES, Index, Shard, check_file, read_index, replacing, widen
 
@@ -173,7 +173,7 @@ def _check_header(
         if (entry.get("dtype"), entry.get("shape")) != expected:
             raise ZooError(
                 f"{path}: {name}: expected {expected[0]} {expected[1]}, got "
-                f"{schema.shown(entry.get('dtype'))} {schema.shown(entry.get('shape'))}"
+                f"{safe_line(entry.get('dtype'), 60)} {safe_line(entry.get('shape'), 200)}"
             )
         span = entry.get("data_offsets")
         length = dtype.itemsize * math.prod((rows, *shape))
