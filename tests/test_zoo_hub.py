@@ -856,3 +856,27 @@ def test_file_names_of_pictures_travel_along(hub, client, name, tmp_path):
     ran = client.run("pull", name, "--out", tmp_path / "out")
     assert ran.code == 0, ran.stderr
     assert zoo.open_zoo(tmp_path / "out", check_hashes=True).names == [f"{n}.png" for n in range(3)]
+
+
+def test_an_overwriting_pull_keeps_the_old_zoo_until_the_new_one_stands(
+    hub, client, tiny, grown, name, tmp_path
+):
+    client.run("push", tiny, name)
+    out = tmp_path / "out"
+    shutil.copytree(grown, out)
+    hub.fail("GET .*/data/", "cut", times=None)
+    ran = client.run("pull", name, "--out", out, "--overwrite")
+    hub.heal()
+    assert ran.code == 1
+    assert contents(out).items() >= contents(grown).items()
+    assert len(library.open_zoo(out, "train", check_hashes=True)) == 32
+    assert "holds another zoo" in client.run("pull", name, "--out", out).line
+    hub.seen.clear()
+    assert client.run("pull", name, "--out", out, "--overwrite").code == 0
+    assert contents(out) == contents(tiny)
+    assert not (out / ".build").exists()
+    # What the old zoo had, and what had arrived, did not come again.
+    assert not [s.path for s in hub.seen if s.method == "GET" and "/weights/" in s.path]
+    # One that is being made is none of ours.
+    (out / ".build" / "new" / ".build").mkdir(parents=True)
+    assert "is being made" in client.run("pull", name, "--out", out, "--overwrite").line

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from zoo import locks, shards, table
+from zoo import locks, shards, storage, succession, table
 from zoo.errors import ZooError
 from zoo.hub import client, trust
 from zoo.hub.client import Progress
@@ -40,7 +40,7 @@ def pull(
         out: a new or empty folder, an earlier pull, or the same zoo.
         split: None fetches all.
         revision: branch, tag or commit; None takes the main branch.
-        overwrite: replace another zoo in `out`.
+        overwrite: replace another zoo in `out`, which stays until this one stands.
         progress: called with bytes done and bytes in all.
 
     Raises:
@@ -67,28 +67,31 @@ def pull(
         if tree[INDEX_FILE].size > trust.INDEX_BYTES:
             raise ZooError(f"{repo_id}: {INDEX_FILE} has {tree[INDEX_FILE].size} bytes, no index")
         texts = _texts(repo_id, tree)
+        home = storage.Folder(folder)
         with shards.one_writer(folder), _staging(folder) as staging:
+            succession.settle(home)
             path = client.fetch(repo_id, INDEX_FILE, commit, most=trust.INDEX_BYTES, folder=staging)
             index = trust.read_index(repo_id, path)
             chosen = index.shards if split is None else tuple(table.shards_of(index, split))
             views = [shard.parquet for shard in chosen if shard.parquet]
             files: list[File] = [*chosen, *views, *index.extras]
             trust.check_against(repo_id, files, tree)
-            _make_room(folder, path, overwrite)
-            missing = [file for file in files if shards.check_file(folder, file, hashes=True)]
+            target = _target(home, path, overwrite)
+            missing = [file for file in files if not _is_there(home, target, file)]
             total = sum(file.bytes for file in files)
             done = total - sum(file.bytes for file in missing)
             report(done, total)
             for file, arrived in client.fetch_all(repo_id, missing, commit, staging):
                 _check(repo_id, staging, index, file)
-                _move(arrived, folder / file.file)
+                _move(arrived, target / file.file)
                 done += file.bytes
                 report(done, total)
             for name in texts:
                 text = client.fetch(repo_id, name, commit, most=trust.TEXT_BYTES, folder=staging)
-                _move(text, folder / name)
-            _remove_strays(folder, index)
-            _move(path, folder / INDEX_FILE)
+                _move(text, target / name)
+            _remove_strays(target, index)
+            _move(path, target / INDEX_FILE)
+            succession.settle(home)
     return index
 
 
@@ -140,7 +143,9 @@ def _refuse_foreign(folder: Path) -> None:
     if not folder.is_dir():
         return
     names = locks.names(folder)
-    if shards.BUILD_FOLDER in names:
+    # What an overwriting pull left lies beside the old zoo, and has no plan of a fit.
+    replacing = INDEX_FILE in names and not (folder / succession.NEW / shards.BUILD_FOLDER).exists()
+    if shards.BUILD_FOLDER in names and not replacing:
         raise ValueError(f"{folder} holds a zoo that is being made; choose another --out")
     if names and not names & {INDEX_FILE, PULL_FOLDER}:
         raise ValueError(
@@ -148,17 +153,32 @@ def _refuse_foreign(folder: Path) -> None:
         )
 
 
-def _make_room(folder: Path, index: Path, overwrite: bool) -> None:
-    """Refuse another zoo, or take its index away: from then on it is an unfinished pull."""
-    there = folder / INDEX_FILE
+def _target(home: storage.Folder, index: Path, overwrite: bool) -> Path:
+    """Where the files go: beside another zoo, which stands until the new one does.
+
+    Raises:
+        ValueError: if another zoo is there that is not to be replaced.
+    """
+    there = home.path / INDEX_FILE
     if not there.is_file() or there.read_bytes() == index.read_bytes():
-        return
+        return home.path
     if not overwrite:
         raise ValueError(
-            f"{folder} holds another zoo, or an older state of this one; choose another --out, "
+            f"{home} holds another zoo, or an older state of this one; choose another --out, "
             "or replace it with --overwrite"
         )
-    there.unlink()
+    return home.inside(succession.NEW).path
+
+
+def _is_there(home: storage.Folder, target: Path, file: File) -> bool:
+    """Whether a file has arrived before; the zoo that is replaced may have it too."""
+    if not shards.check_file(target, file, hashes=True):
+        return True
+    if target == home.path or shards.check_file(home.path, file, hashes=True):
+        return False
+    (target / file.file).parent.mkdir(parents=True, exist_ok=True)
+    home.copy(file.file, f"{succession.NEW}/{file.file}")
+    return True
 
 
 def _remove_strays(folder: Path, index: Index) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from zoo import shards, storage
+from zoo import shards, storage, succession
 from zoo.errors import ZooError
 from zoo.hub import arrival, client, publication, trust
 from zoo.hub.client import Progress
@@ -113,6 +113,8 @@ def push(
     # Nobody changes a folder that we may not write in ourselves.
     guard = shards.one_writer(folder) if os.access(lock, os.W_OK) else contextlib.nullcontext()
     with client.speaking(repo_id, kind, revision), guard:
+        if kind == "dataset" and not isinstance(guard, contextlib.nullcontext):
+            succession.settle(storage.Folder(folder))
         files = (
             publication.zoo_files(folder, repo_id)
             if kind == "dataset"
