@@ -1,9 +1,11 @@
 """What others wrote is read up to a bound, and what does not follow its rule is named."""
 
+import errno
 import json
 import os
 import socket
 import threading
+from unittest import mock
 
 import pytest
 
@@ -85,6 +87,27 @@ def test_a_file_is_read_up_to_its_bound(tmp_path):
     assert schema.read_json(path, limit=100) == "x" * 98
     with pytest.raises(ZooError, match=r"a\.json has 100 bytes; at most 99 are read$"):
         schema.read_json(path, limit=99)
+
+
+def test_a_bound_takes_no_memory(tmp_path):
+    (tmp_path / "a.json").write_text("[1]")
+    assert schema.read_plain(tmp_path / "a.json", limit=1 << 60) == b"[1]"
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    (tmp_path / "a.json").write_text("[1]")
+
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    opened = schema.open_plain(tmp_path / "a.json")
+    broken = mock.MagicMock(wraps=opened)
+    broken.__enter__.return_value = broken
+    broken.read.side_effect = fail
+    monkeypatch.setattr(schema, "open_plain", lambda path: broken)
+    with pytest.raises(ZooError, match=r"a\.json cannot be read: Input/output error$"):
+        schema.read_plain(tmp_path / "a.json")
+    opened.close()
 
 
 def test_a_sparse_file_of_a_terabyte_is_refused_by_its_size(tmp_path):

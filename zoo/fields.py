@@ -87,7 +87,7 @@ class About:
         try:
             found = [value] if self.values is None else self.values(value)
         except ValueError as error:
-            return f"cannot be read: {error}"
+            return f"cannot be read: {error!s:.300}"
         for each in found:
             word = kind is str and isinstance(each, str)
             problem = self._unlisted(each) if word else self._outside(each, kind)

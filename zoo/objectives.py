@@ -60,18 +60,14 @@ class Objective:
 
     unit_rows = 1
 
-    def __init__(self, recipe: Recipe, inputs: NDArray[np.float32], out: int):
+    def __init__(
+        self, recipe: Recipe, inputs: NDArray[np.float32], out: int, classes: tuple[str, ...] = ()
+    ):
         self.recipe = recipe
         self.adam = adam(recipe)
         self.inputs = inputs
         self.spec = recipe.spec(inputs.shape[1], out)
-        decibels = {"psnr_db": Column("quality", "real", unit="dB")}
-        self.columns = {
-            **(decibels if isinstance(recipe, ImageRecipe) else {}),
-            "mse": Column("quality", "real"),
-            "steps": Column("quality", "count"),
-            "stop": Column("quality", "count"),
-        }
+        self.columns = {name: Column(**each) for name, each in recipe.columns(classes).items()}
 
     def targets(self, raw: NDArray[np.generic]) -> NDArray[np.float32]:
         """`net point out` of the raw items `net ...`."""
@@ -107,9 +103,7 @@ class ImageObjective(Objective):
     def __init__(self, recipe: ImageRecipe, shape: tuple[int, int, int], classes: tuple[str, ...]):
         rows, columns, chan = shape
         grid = nets.coordinates(recipe.spec(2, chan), rows, columns)
-        super().__init__(recipe, grid, chan)
-        if classes:
-            self.columns = {"label": Column("target", "class", classes), **self.columns}
+        super().__init__(recipe, grid, chan, classes)
 
     def targets(self, raw: NDArray[np.generic]) -> NDArray[np.float32]:
         black, white = self.spec.pixel_range
@@ -122,11 +116,6 @@ class SineObjective(Objective):
 
     def __init__(self, recipe: SineRecipe):
         super().__init__(recipe, nets.line(recipe.spec(1, 1), recipe.points), 1)
-        waves = {
-            "amplitude": Column("target", "real"),
-            "frequency": Column("target", "real", unit="rad per unit"),
-        }
-        self.columns = {**waves, **self.columns}
 
     def targets(self, raw: NDArray[np.generic]) -> NDArray[np.float32]:
         wave = raw.astype(np.float64)

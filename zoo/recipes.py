@@ -5,9 +5,9 @@ is stored whole in the index, and a zoo is remade from it, the seed and the sour
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from zoo.fields import about, check, described, to_plain
 from zoo.schema import shown
@@ -50,6 +50,31 @@ def _settle_size(recipe: Any) -> None:
     object.__setattr__(recipe, "size", sides[0] if square else "x".join(map(str, sides)))
 
 
+# Of a zoo's rows by name, each as an index has it.
+Columns: TypeAlias = dict[str, dict[str, Any]]
+
+
+def _column(
+    role: str, kind: str, names: Sequence[str] | None = None, unit: str | None = None
+) -> dict[str, Any]:
+    known = None if names is None else tuple(names)
+    return {"role": role, "kind": kind, "names": known, "unit": unit}
+
+
+def _fitted() -> Columns:
+    """The quality of every INR."""
+    kinds = {"mse": "real", "steps": "count", "stop": "count"}
+    return {name: _column("quality", kind) for name, kind in kinds.items()}
+
+
+def _shape(source: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Rows, columns and channels of a source of pictures."""
+    shape = source.get("shape", ())
+    if len(shape) != 3:
+        raise ValueError(f"shape must be [rows, columns, channels], got {shown(shape)}")
+    return shape[0], shape[1], shape[2]
+
+
 @dataclass(frozen=True, kw_only=True)
 class SirenRecipe:
     """What recipes of all SIREN zoos share; use `ImageRecipe` or `SineRecipe`.
@@ -77,6 +102,27 @@ class SirenRecipe:
 
     def widths(self, inp: int, out: int) -> list[int]:
         return [inp, *[self.hidden] * (self.layers - 1), out]
+
+    def columns(self, classes: Sequence[str], storage: str = "float32") -> Columns:
+        """What the rows of such a zoo hold beside keys and tensors, as an index has it.
+
+        Args:
+            classes: of the source.
+            storage: type that the networks are kept in.
+        """
+        raise NotImplementedError
+
+    def facts(self) -> dict[str, Any]:
+        """What an index says of the source that follows from the recipe."""
+        raise NotImplementedError
+
+    def spec_of(self, source: Mapping[str, Any]) -> NetworkSpec:
+        """The network for a source as an index describes it.
+
+        Raises:
+            ValueError: if the source has no such shape or classes.
+        """
+        raise NotImplementedError
 
     def to_json(self) -> dict[str, Any]:
         """Plain data with the recipe's `kind`; `recipe_from_json` is the inverse."""
@@ -118,6 +164,16 @@ class ImageRecipe(SirenRecipe):
             pixel_range=(self.black, self.white),
         )
 
+    def columns(self, classes: Sequence[str], storage: str = "float32") -> Columns:
+        label = {"label": _column("target", "class", classes)} if classes else {}
+        return {**label, "psnr_db": _column("quality", "real", unit="dB"), **_fitted()}
+
+    def facts(self) -> dict[str, Any]:
+        return {"kind": "image", "size": self.size}
+
+    def spec_of(self, source: Mapping[str, Any]) -> NetworkSpec:
+        return self.spec(2, _shape(source)[2])
+
     @property
     def target_mse(self) -> float | None:
         """The error at `target_psnr_db`, with white - black as the peak."""
@@ -153,6 +209,19 @@ class SineRecipe(SirenRecipe):
             coord_order="x",
             coord_range=(-3.141592653589793, 3.141592653589793),
         )
+
+    def columns(self, classes: Sequence[str], storage: str = "float32") -> Columns:
+        return {
+            "amplitude": _column("target", "real"),
+            "frequency": _column("target", "real", unit="rad per unit"),
+            **_fitted(),
+        }
+
+    def facts(self) -> dict[str, Any]:
+        return {"kind": "sine", "points": self.points, "items": self.waves}
+
+    def spec_of(self, source: Mapping[str, Any]) -> NetworkSpec:
+        return self.spec(1, 1)
 
 
 def check_tones(black: float, white: float) -> None:
@@ -293,6 +362,41 @@ class TrainedRecipe:
             plain = NetworkSpec.mlp([inputs, *hidden, classes], activation=self.activation)
         return replace(plain, pixel_range=(self.black, self.white))
 
+    def columns(self, classes: Sequence[str], storage: str = "float32") -> Columns:
+        """What the rows of such a zoo hold beside keys and tensors, as an index has it.
+
+        Args:
+            classes: of the source.
+            storage: type that the networks are kept in.
+        """
+        found = self.own_columns(classes)
+        for name, listed in self.varied.items():
+            if name in ("optimiser", "init"):
+                found[name] = _column("target", "class", listed)
+            else:
+                found[name] = _column("target", "count" if name == "batch" else "real")
+        for name in ("train_loss", "test_loss", "test_accuracy"):
+            found[name] = _column("quality", "real")
+        if storage != "float32":
+            found["rounding"] = _column("quality", "real")
+        return found
+
+    def own_columns(self, classes: Sequence[str]) -> Columns:
+        """The first columns, in which classifiers and trajectories differ."""
+        raise NotImplementedError
+
+    def facts(self) -> dict[str, Any]:
+        """What an index says of the source that follows from the recipe."""
+        return {"kind": "image", "size": self.size}
+
+    def spec_of(self, source: Mapping[str, Any]) -> NetworkSpec:
+        """The network for a source as an index describes it.
+
+        Raises:
+            ValueError: if the source has no such shape or classes.
+        """
+        return self.spec(_shape(source), len(source.get("class_names", ())))
+
     @property
     def varied(self) -> dict[str, tuple[str, ...] | None]:
         """Fields that differ from network to network, with their values if those are listed."""
@@ -325,6 +429,9 @@ class ClassifierRecipe(TrainedRecipe):
     """Classifiers of two random classes each, kept at the end; split 80/10/10."""
 
     networks: int = described(5000, "number of classifiers", least=1, most=2**31 - 1)
+
+    def own_columns(self, classes: Sequence[str]) -> Columns:
+        return {name: _column("target", "class", classes) for name in ("class_a", "class_b")}
 
     @property
     def units(self) -> int:
@@ -368,6 +475,9 @@ class TrajectoryRecipe(TrainedRecipe):
         shares = (self.validation_share, self.test_share)
         if sum(shares) >= 1:
             raise ValueError(f"validation_share and test_share must leave some to train: {shares}")
+
+    def own_columns(self, classes: Sequence[str]) -> Columns:
+        return {"step": _column("key", "index"), "epoch": _column("key", "real")}
 
     @property
     def units(self) -> int:

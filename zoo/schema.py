@@ -85,14 +85,13 @@ def read_plain(path: Path, limit: int = JSON_BYTES) -> bytes:
     """
     with open_plain(path) as file:
         size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise ZooError(f"{safe(path)} has {size:,} bytes; at most {limit:,} are read")
         try:
-            # One byte more tells a file that grew meanwhile.
-            content = b"" if size > limit else file.read(limit + 1)
-        except OSError as error:  # of a bad disk, and of files that the system makes up
+            # Not what is added meanwhile; what the system makes up has no size, but content.
+            return file.read(size or 1)
+        except OSError as error:
             raise ZooError(f"{safe(path)} cannot be read: {error.strerror or error}") from error
-    if max(size, len(content)) > limit:
-        raise ZooError(f"{safe(path)} has {size:,} bytes; at most {limit:,} are read")
-    return content
 
 
 # ---- JSON

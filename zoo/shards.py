@@ -30,13 +30,7 @@ from zoo.errors import ZooError, safe_line
 from zoo.files import HEAD, instead
 from zoo.locks import LOCK_FILE as LOCK_FILE
 from zoo.locks import one_writer as one_writer
-from zoo.recipes import (
-    RECIPE_KINDS,
-    ImageRecipe,
-    SineRecipe,
-    recipe_format,
-    recipe_from_json,
-)
+from zoo.recipes import RECIPE_KINDS, recipe_format, recipe_from_json
 from zoo.schema import (
     NAME,
     SHA256,
@@ -409,23 +403,19 @@ def _contradictions(index: Index, splits: Mapping[str, int]) -> Iterator[str]:
 
 
 def _of_recipe(index: Index) -> Iterator[str]:
-    """The recipe gives the very network; the plan has all that such a recipe wants."""
+    """Network, columns and source are those of the recipe; the plan has what such a one wants."""
     kind, source = index.recipe["kind"], index.source
     if kind not in RECIPE_KINDS:
         return  # of an import, or made by others
     try:
         recipe = recipe_from_json(index.recipe)
     except ValueError as error:
-        yield f"recipe: {error}"
+        yield f"recipe: {schema.safe(error, 500)}"
         return
-    sine = isinstance(recipe, SineRecipe)
+    facts = recipe.facts()
     for part, given, wanted in (
         ("plan", index.plan, ("seed", "engine", "limit")),
-        (
-            "source",
-            source,
-            ("kind", "sha256", "items", *(("points",) if sine else ("size", "shape"))),
-        ),
+        ("source", source, ("sha256", "items", *facts)),
     ):
         for key in wanted:
             if key not in given:
@@ -433,34 +423,30 @@ def _of_recipe(index: Index) -> Iterator[str]:
                 return
     if source["sha256"] is None:
         yield "source.sha256: expected a sha256 of 64 hex digits, got null"
-    sizes: dict[str, Any]
-    if isinstance(recipe, SineRecipe):
-        sizes = {"size": None, "points": recipe.points, "items": recipe.waves}
-    else:
-        sizes = {"size": recipe.size}
-    for key, size in sizes.items():
-        if source.get(key) != size:
-            yield f"source.{key}: expected {shown(size)} as in the recipe, got {shown(source[key])}"
-    classes = source.get("class_names", [])
-    for name in ("label", "class_a", "class_b"):
-        if name in index.columns and list(index.columns[name].names or ()) != classes:
-            yield f"columns.{name}.names: expected those of source.class_names"
-    shape = source.get("shape", [])
-    if not sine and len(shape) != 3:
-        yield f"source.shape: expected [rows, columns, channels], got {shown(shape)}"
-        return
+    for key, value in facts.items():
+        if source[key] != value:
+            yield f"source.{key}: expected {shown(value)} by the recipe, got {shown(source[key])}"
     try:
-        if isinstance(recipe, SineRecipe):
-            spec = recipe.spec(1, 1)
-        elif isinstance(recipe, ImageRecipe):
-            spec = recipe.spec(2, shape[2])
-        else:
-            spec = recipe.spec((shape[0], shape[1], shape[2]), len(classes))
+        spec = recipe.spec_of(source)
     except ValueError as error:
-        yield f"source: with its shape and class_names the recipe gives no network ({error})"
+        yield f"source: its shape and class_names give no network ({schema.safe(error, 500)})"
         return
     if spec != index.spec:
         yield f"spec: is not the one that the recipe gives, {shown(spec.to_json())}"
+    dtype = index.plan.get("dtype", "float32")
+    others = {
+        name: Column(**column)
+        for name, column in recipe.columns(source.get("class_names", []), dtype).items()
+    }
+    expected = zoo_columns(spec, others, dtype)
+    for name in dict.fromkeys([*expected, *index.columns]):
+        if name not in index.columns:
+            yield f"columns.{name}: is missing, which recipe and source.class_names give"
+        elif name not in expected:
+            yield f"columns: recipe and source.class_names give no column {shown(name)}"
+        elif index.columns[name] != expected[name]:
+            place, got = f"columns.{name}", shown(vars(index.columns[name]))
+            yield f"{place}: is not that of recipe and source.class_names, but {got}"
 
 
 def _of_columns(index: Index) -> Iterator[str]:

@@ -103,7 +103,10 @@ class Classification:
             lacking = [n for n, part in zip(self.class_names, items, strict=True) if not len(part)]
             if lacking:
                 raise ValueError(f"{source.name} has no {what} pictures of class {lacking[0]!r}")
-        self.columns = self._columns()
+        self.columns = {
+            name: Column(**each)
+            for name, each in recipe.columns(source.class_names, storage).items()
+        }
         if isinstance(recipe, TrajectoryRecipe):
             self.unit_rows = len(self.steps(0, self.unit(0, 0)))
             if recipe.checkpoints == "random":
@@ -119,25 +122,6 @@ class Classification:
                     )
         else:
             self.unit_rows = 1
-
-    def _columns(self) -> dict[str, Column]:
-        found: dict[str, Column] = {}
-        if isinstance(self.recipe, TrajectoryRecipe):
-            found["step"] = Column("key", "index")
-            found["epoch"] = Column("key", "real")
-        else:
-            found["class_a"] = Column("target", "class", self.class_names)
-            found["class_b"] = Column("target", "class", self.class_names)
-        for name, listed in self.recipe.varied.items():
-            if name in ("optimiser", "init"):
-                found[name] = Column("target", "class", listed)
-            else:
-                found[name] = Column("target", "count" if name == "batch" else "real")
-        for name in ("train_loss", "test_loss", "test_accuracy"):
-            found[name] = Column("quality", "real")
-        if self.storage != "float32":
-            found["rounding"] = Column("quality", "real")
-        return found
 
     # -- what a unit is ------------------------------------------------------------------
 
