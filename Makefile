@@ -10,7 +10,9 @@ JOBS ?= 2
 demo: $(VENV)/ready
 	$(BIN)/wszoo fit-inrs digits --out zoos/digits-inrs
 	$(BIN)/wszoo show zoos/digits-inrs --out samples.png
-	@echo "The zoo is in zoos/digits-inrs, and samples.png shows some of it."
+	$(BIN)/wszoo train classify zoos/digits-inrs --model probe --out runs/digits-probe
+	@echo "The zoo is in zoos/digits-inrs, and samples.png shows some of it. A model that reads it"
+	@echo "is in runs/digits-probe; its figures/confusion.png shows what it takes for what."
 
 test: $(VENV)/ready
 	$(BIN)/python -m pytest -n $(JOBS)
