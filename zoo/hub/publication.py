@@ -62,9 +62,9 @@ def zoo_files(folder: Path, repo_id: str) -> list[Upload]:
         raise ZooError(f"{card} is missing; run the command that made the zoo again")
     small = files.pictures(folder) | _public_texts(folder, index, repo_id)
     for file in index.files:
+        files.plain_file(folder, file.file)
         if wrong := shards.check_file(folder, file, hashes=False):
             raise ZooError(f"{wrong}; {_MAKE_AGAIN}")
-        files.plain_file(folder, file.file)
     for file in index.files:
         if wrong := shards.check_file(folder, file, hashes=True):
             raise ZooError(f"{wrong}; {_MAKE_AGAIN}")
