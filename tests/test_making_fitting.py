@@ -287,11 +287,34 @@ def put(tensor: torch.Tensor, place: tuple[int, ...], value: float) -> torch.Ten
         (GRID, PICTURES, torch.zeros(6), r"expected labels \(7,\), got \(6,\)"),
         (GRID, PICTURES[:0], None, "at least one network and one point"),
         (GRID[:0], PICTURES[:, :0], None, "at least one network and one point"),
+        (GRID, PICTURES.to(torch.complex64), None, "targets: expected .* real .*, got complex64"),
+        (GRID.numpy().astype(object), PICTURES, None, "inputs: expected .* real .*, got object"),
+        ([*GRID.tolist()[:-1], [0.0]], PICTURES, None, "inputs: expected an array of real numb"),
+        (GRID, [["a"]], None, "targets: expected an array of real numbers, got <U1"),
+        (GRID, np.ma.masked_array(PICTURES), None, "targets: .* real numbers, got MaskedArray"),
+        (GRID, PICTURES.numpy().astype(float) * 1e300, None, "targets hold NaN or infinite"),
+        (GRID, PICTURES.to("meta"), None, "targets: expected an array of real numbers"),
+        (GRID, PICTURES, [float("nan")] * 7, "labels hold NaN or infinite values"),
     ],
 )
 def test_fit_refuses_what_it_cannot_use(inputs, targets, labels, message):
     with pytest.raises(ValueError, match=message):
         fit(inputs, targets, SHORT, labels)
+
+
+def test_fit_takes_arrays_and_lists_as_tensors():
+    labels = torch.arange(7)
+    expected = fit(GRID, PICTURES, SHORT, labels)
+    for change in (np.asarray, lambda tensor: tensor.tolist()):
+        found = fit(change(GRID), change(PICTURES), SHORT, change(labels))
+        assert torch.equal(found.weights.flatten(), expected.weights.flatten())
+        assert found.columns["label"].tolist() == list(range(7))
+
+
+def test_fit_refuses_devices_that_compute_nothing():
+    for device in ("meta", "meta:0", "nonsense"):
+        with pytest.raises(ValueError, match=f"device '{device}' c"):
+            fit(GRID, PICTURES, SHORT, device=device)
 
 
 @pytest.mark.parametrize("engine", ["cpu", "reference"])

@@ -7,7 +7,7 @@ networks.save("zoos/mine", labels=labels)
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -91,11 +91,36 @@ class Networks:
         return writer.index
 
 
+# Tensors, arrays, or lists of numbers.
+Numbers: TypeAlias = Tensor | NDArray[Any] | Sequence[Any]
+
+
+def numbers_of(given: Numbers, what: str) -> NDArray[Any]:
+    """Real numbers as an array, in the type that they came in.
+
+    Raises:
+        ValueError: for anything else: complex numbers, text, lists of unequal lengths, ...
+    """
+    try:
+        if isinstance(given, Tensor):
+            tensor = given.detach().cpu()
+            array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+        else:
+            array = np.asarray(given)
+    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+        line = " ".join(str(error).split())
+        raise ValueError(f"{what}: expected an array of real numbers ({line:.200})") from None
+    if array.dtype.kind not in "fiub" or isinstance(given, np.ma.MaskedArray):
+        got = type(given).__name__ if array.dtype.kind in "fiub" else array.dtype
+        raise ValueError(f"{what}: expected an array of real numbers, got {got}")
+    return array
+
+
 def fit(
-    inputs: Tensor,
-    targets: Tensor,
+    inputs: Numbers,
+    targets: Numbers,
     recipe: Recipe | str = "dws",
-    labels: Tensor | None = None,
+    labels: Numbers | None = None,
     *,
     seed: int = 0,
     engine: str = "auto",
@@ -106,6 +131,7 @@ def fit(
 
     Args:
         inputs: `point inp`; coordinates, in the order and range the networks shall take.
+            Tensors, arrays and lists are taken alike, here and below.
         targets: `net point out`.
         recipe: or its name; a picture recipe reports `psnr_db` with white - black as
             the peak.
@@ -114,7 +140,7 @@ def fit(
         threads: to compute with; None takes what `zoo.machine` says.
 
     Raises:
-        ValueError: if shapes do not fit, or a value is NaN or infinite.
+        ValueError: if shapes do not fit, or a value is no real number, NaN or infinite.
 
     >>> x = torch.linspace(-1, 1, 50)[:, None]
     >>> y = torch.stack([x**2, x**3])
@@ -124,23 +150,29 @@ def fit(
     """
     if threads is not None:
         machine.checked_threads(threads)
-    if inputs.ndim != 2 or targets.ndim != 3 or targets.shape[1] != inputs.shape[0]:
+    given, wanted = numbers_of(inputs, "inputs"), numbers_of(targets, "targets")
+    if given.ndim != 2 or wanted.ndim != 3 or wanted.shape[1] != given.shape[0]:
         raise ValueError(
             f"expected inputs (point, inp) and targets (net, point, out), got "
-            f"{tuple(inputs.shape)} and {tuple(targets.shape)}"
+            f"{given.shape} and {wanted.shape}"
         )
-    if not targets.numel() or not inputs.numel():
+    if not wanted.size or not given.size:
         raise ValueError(
-            f"expected at least one network and one point, got {len(targets)} networks and "
-            f"{len(inputs)} points"
+            f"expected at least one network and one point, got {len(wanted)} networks and "
+            f"{len(given)} points"
         )
-    if labels is not None and labels.shape != targets.shape[:1]:
-        raise ValueError(f"expected labels ({len(targets)},), got {tuple(labels.shape)}")
-    if not inputs.isfinite().all():
+    marks = None if labels is None else numbers_of(labels, "labels")
+    if marks is not None and marks.shape != wanted.shape[:1]:
+        raise ValueError(f"expected labels ({len(wanted)},), got {marks.shape}")
+    if marks is not None and not np.isfinite(marks).all():
+        raise ValueError("labels hold NaN or infinite values")
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
+        x, y = (np.ascontiguousarray(array, np.float32) for array in (given, wanted))
+    if not np.isfinite(x).all():
         raise ValueError("inputs hold NaN or infinite values; remove those points")
-    finite = targets.isfinite().flatten(1).all(dim=1)
+    finite = np.isfinite(y).all(axis=(1, 2))
     if not finite.all():
-        bad = (~finite).nonzero().flatten().tolist()
+        bad = np.flatnonzero(~finite)
         raise ValueError(
             f"targets hold NaN or infinite values for network {bad[0]} ({len(bad)} in all); "
             "replace or remove them"
@@ -150,12 +182,10 @@ def fit(
         named = named_recipe(recipe, source, "fit-inrs")
         assert isinstance(named, ImageRecipe | SineRecipe)
         recipe = named
-    x = np.ascontiguousarray(inputs.detach().cpu().numpy(), np.float32)
-    y = np.ascontiguousarray(targets.detach().cpu().numpy(), np.float32)
     goal = Objective(recipe, x, y.shape[2])
     runner = engines.load(engines.choose(engine, device, goal.spec), device, threads)
     rows = Rows(np.arange(len(y)), np.zeros(len(y), np.int64))
-    others = {} if labels is None else {"label": labels.detach().cpu().numpy()}
+    others = {} if marks is None else {"label": np.array(marks)}
     with stopping.noticed():
         fitted = fit_rows(goal, runner, seed, rows, y, others)
     tensors = {name: torch.from_numpy(array) for name, array in fitted.arrays.items()}

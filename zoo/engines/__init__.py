@@ -121,6 +121,7 @@ def choose(name: str, device: str, spec: NetworkSpec) -> str:
     """
     if name not in ("auto", *ENGINES):
         raise ValueError(f"unknown engine {name!r}; known: auto, {', '.join(ENGINES)}")
+    refuse_meta(device)
     on_gpu = device.partition(":")[0] == "cuda"
     if name == "auto":
         if device == "cpu" and is_siren(spec):
@@ -142,6 +143,12 @@ def choose(name: str, device: str, spec: NetworkSpec) -> str:
     if name == "cuda" and (problem := triton_problem()):
         raise ValueError(f"engine 'cuda' needs Triton: {problem}; use --engine reference")
     return name
+
+
+def refuse_meta(device: str) -> None:
+    """ValueError for the one device of torch that takes everything and computes nothing."""
+    if device.partition(":")[0] == "meta":
+        raise ValueError(f"device {device!r} computes nothing; use --device cpu or cuda")
 
 
 def load(name: str, device: str = "cpu", threads: int | None = None) -> Engine:

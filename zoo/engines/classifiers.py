@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from zoo import machine, nets, philox, stopping
+from zoo.engines import refuse_meta
 from zoo.shards import round_to
 from zoo.spec import NetworkSpec
 from zoo.weights import Weights
@@ -131,6 +132,7 @@ def choose(name: str, device: str) -> str:
     """
     if name not in ("auto", *ENGINES):
         raise ValueError(f"unknown engine {name!r}; known: auto, {', '.join(ENGINES)}")
+    refuse_meta(device)
     if name == "auto":
         return "cpu" if device == "cpu" else "torch"
     if name == "cpu" and device != "cpu":
