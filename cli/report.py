@@ -36,9 +36,9 @@ def report(runs: tuple[Path, ...], out: Path, keep: Path | None) -> None:
     unfinished = [run for run in runs if reports.unfinished(run)]
     for run in unfinished:
         say(f"{run} is not finished and left out", err=True)
-    runs = tuple(run for run in runs if run not in unfinished)
+    given, runs = runs, tuple(run for run in runs if run not in unfinished)
     if not runs:
-        raise ZooError("none of the runs is finished: there is nothing to report")
+        raise ZooError(f"none of {', '.join(map(str, given))} is finished: nothing to report")
     reports.write(runs, out)
     say(f"{out}")
     if keep is not None:

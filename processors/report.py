@@ -116,7 +116,7 @@ def _kept(path: Path) -> list[dict[str, Any]]:
 
 def unfinished(folder: Path) -> bool:
     """Whether it is a run that has not come to its end."""
-    return runs.is_run(folder) and not (folder / runs.SUMMARY).is_file()
+    return runs.is_run(folder) and not (folder / runs.SUMMARY).exists()
 
 
 def keep(folders: Sequence[str | Path], path: Path) -> None:

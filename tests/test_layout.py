@@ -63,6 +63,17 @@ ORDER = {
         "report",
         "main",
     ],
+    "processors": [
+        *("sizes", "own", "settings", "options", "records", "config"),
+        *("files", "progress", "saving", "first", "rows"),
+        *("base", "pool", "pointwise", "encode", "linear", "attention", "align", "matching"),
+        *("dws", "nfn", "monomial", "graded", "probe", "vae", "baselines", "models"),
+        *("checkpoint", "runs"),
+        *("tasks.figures", "tasks.papers", "tasks.corruptions", "tasks.task"),
+        *("tasks.classify", "tasks.regress", "tasks.generalize", "tasks.ssl"),
+        *("tasks.adapt", "tasks.edit", "tasks.tickets", "tasks"),
+        *("evaluation", "train", "published", "report", "reproduce"),
+    ],
 }
 # Packages that each one may use, itself aside.
 USES = {"zoo": set(), "processors": {"zoo"}, "cli": {"zoo", "processors"}}
@@ -78,7 +89,8 @@ SEEN = {
     "zoo.stopping",
 }
 # Where names are gathered or engines loaded by name: against the order, inside functions.
-LATE = {"zoo", "zoo.engines"}
+# A model's own `from_pretrained` loads any.
+LATE = {"zoo", "zoo.engines", "processors", "processors.saving"}
 
 
 def module_name(file: Path) -> str:

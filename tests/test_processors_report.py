@@ -259,7 +259,7 @@ def test_what_is_no_finished_run_is_left_out_and_named(tmp_path):
     assert "unfinished" not in (tmp_path / "report.md").read_text()
     result = run("report", unfinished, "--out", tmp_path / "none.md")
     assert result.exit_code == 1
-    assert "none of the runs is finished" in result.stderr.splitlines()[-1]
+    assert f"none of {unfinished} is finished" in result.stderr.splitlines()[-1]
     assert not (tmp_path / "none.md").exists()
     assert "does not exist" in run("report", tmp_path / "none").stderr
     with pytest.raises(ValueError, match="at least one run"):
