@@ -89,10 +89,10 @@ class Material:
         }
         return {
             "data": (len(z), *(t.numpy().tobytes() for t in (*weights.weights, *weights.biases)),
-                     *((name, t.numpy().tobytes()) for name, t in columns.items())),
+                     *((name, columns[name].numpy().tobytes()) for name in sorted(columns))),
             "spec": z.spec,
             "columns": {name: (role, kind) for name, (role, kind, _, _) in meaning.items()},
-            "text": [(names, unit) for _, _, names, unit in meaning.values()],
+            "text": {name: (names, unit) for name, (_, _, names, unit) in meaning.items()},
             "splits": z.index.splits,
             "names": z.names,
         }  # fmt: skip
@@ -182,7 +182,7 @@ class Material:
         allows = NOTHING
         if name in self.shards and places:
             header = 8 + struct.unpack("<Q", content[:8])[0]
-            allows = DATA if min(places) >= header else NOTHING
+            allows = DATA if max(places) >= header else NOTHING
         elif name == INDEX:
             allows = TEXT
         return Damage(f"bytes: {way}", f"{name}: {way} {places[:3]}", allows)
