@@ -58,9 +58,14 @@ _checked = {name for package in ("zoo", "processors") for name in _modules(packa
 install_import_hook(sorted(_checked - _UNCHECKED), f"{__name__}.check")
 
 
+# The tests share few cores. Here too, for fixtures that last longer than a test: sums depend
+# on the number of threads.
+torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def one_thread():
-    """The tests share few cores; engines that set torch's threads do not last."""
+    """Engines that set torch's threads do not last."""
     torch.set_num_threads(1)
 
 
