@@ -192,5 +192,5 @@ def test_other_zoos_and_models_are_refused(classifiers, tmp_path):
     assert "adapt needs classifiers of two classes each" in line_of(found, 2)
     with pytest.raises(ValueError, match="'statnn' cannot edit networks; known: dws"):
         train("adapt", "statnn", classifiers, tmp_path / "run")
-    with pytest.raises(ValueError, match="eval_images must be at least 2, got 1"):
+    with pytest.raises(ValueError, match="eval_images must be from 2 to 1,048,576, got 1"):
         task(classifiers, eval_images=1)

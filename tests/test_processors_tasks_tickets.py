@@ -149,4 +149,6 @@ def test_other_zoos_and_models_are_refused(runs, tmp_path):
     message = line_of(run("train", "tickets", tmp_path / "late", "--model", "nfn-np", *words), 2)
     assert "the runs of late begin at step 3: make the zoo with --checkpoints tenths" in message
     flags = ("--model", "nfn-np", "--sparsity", 1, *words)
-    assert "sparsity must be between 0 and 1" in line_of(run("train", "tickets", runs, *flags), 2)
+    assert "Invalid value for '--sparsity': must be in (0, 1), got 1.0" in line_of(
+        run("train", "tickets", runs, *flags), 2
+    )

