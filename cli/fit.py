@@ -78,8 +78,12 @@ def fit_trajectories(source: str, **values: Any) -> None:
 def _fit(command: str, source: str, **given: Any) -> None:
     """Run the recipe that the options of a command describe."""
     from zoo import recipes, sources
+    from zoo.sources.folders import folder_of
 
     source = sources.resolve(source)
+    if ":" in source:
+        # Before torch is loaded, and the rest of the words are looked at.
+        folder_of(source.partition(":")[2])
     tasks = _tasks(given)
     chosen = recipes.recipe(given["recipe"], source, command, **given_fields(given))
     folder, part = given["out"], given["part"]

@@ -139,7 +139,7 @@ def verify(path: str, **settings: Any) -> None:
 @zoo_place
 @revision
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("samples.png"), show_default=True,
+    "--out", type=options.FilePath(), default=Path("samples.png"), show_default=True,
     help="The picture, PNG.",
 )  # fmt: skip
 @options.split("Which rows.  [default: the last split]")

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from cli import progress
-from cli.options import data_root, threads
+from cli.options import FolderPath, data_root, source_address, threads
 from cli.output import say
 
 _OVERWRITE = click.option(
@@ -15,12 +15,7 @@ _OVERWRITE = click.option(
 _NO_PARQUET = click.option(
     "--no-parquet", is_flag=True, help="Leave out the view for load_dataset."
 )
-_OUT = click.option(
-    "--out", type=click.Path(path_type=Path), required=True, help="Folder of the new zoo."
-)
-_SOURCE = click.option(
-    "--source", help="What the source is opened by, such as imagefolder:PATH."
-)  # fmt: skip
+_OUT = click.option("--out", type=FolderPath(), required=True, help="Folder of the new zoo.")
 
 
 @click.command()
@@ -67,7 +62,7 @@ def concat(
 @click.command()
 @click.argument("zoo", type=click.Path(path_type=Path))
 @data_root
-@_SOURCE
+@source_address
 @threads
 def view(zoo: Path, data_root: Path | None, source: str | None) -> None:
     """Write the Parquet view of the zoo in the folder ZOO anew, and its card.
@@ -80,7 +75,7 @@ def view(zoo: Path, data_root: Path | None, source: str | None) -> None:
 @click.command()
 @click.argument("zoo", type=click.Path(path_type=Path))
 @data_root
-@_SOURCE
+@source_address
 @threads
 def card(zoo: Path, data_root: Path | None, source: str | None) -> None:
     """Write the data card of the zoo in the folder ZOO anew, from its shards."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from cli.options import Word
 from cli.output import say
 
 WIDTH = 100
@@ -85,7 +86,10 @@ def sources() -> None:
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--source", default="mnist", show_default=True, help="Some recipes differ by it.")
+@click.option(
+    "--source", type=Word("the name of a source"), default="mnist", show_default=True,
+    help="Some recipes differ by it.",
+)  # fmt: skip
 def recipes(name: str | None, source: str) -> None:
     """List the recipes, or the fields of the one called NAME."""
     from zoo.recipes import RECIPES, command_of, flag

@@ -41,6 +41,8 @@ class Value(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
         if self.optional and str(value).lower() == "none":
             return NONE
         found = value
+        if isinstance(value, str) and self.kind is str and not value.strip():
+            self.fail("it is empty", param, ctx)
         if isinstance(value, str) and self.kind is not str:
             try:
                 found = self.kind(value)
@@ -113,6 +115,23 @@ class FolderPath(click.ParamType):  # type: ignore[type-arg]
             self.fail("it is empty; name a folder", param, ctx)
         path = Path(value)
         inner = next(each for each in (path, *path.absolute().parents) if each.exists())
+        if not inner.is_dir():
+            self.fail(f"{str(inner)!r} is a file, not a folder", param, ctx)
+        return path
+
+
+class FilePath(click.ParamType):  # type: ignore[type-arg]
+    """A file that is to be written, in the place of one that is there."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if not isinstance(value, Path) and (not value or "\0" in value):
+            self.fail(f"must be the path of a file, got {value!r}", param, ctx)
+        path = Path(value)
+        if path.is_dir():
+            self.fail(f"{str(path)!r} is a folder; name a file in it", param, ctx)
+        inner = next(each for each in path.absolute().parents if each.exists())
         if not inner.is_dir():
             self.fail(f"{str(inner)!r} is a file, not a folder", param, ctx)
         return path
@@ -246,7 +265,7 @@ def data_root(command: Callable[..., Any]) -> Callable[..., Any]:
     """Where sources lie."""
     return click.option(
         "--data-root",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=FolderPath(),
         help="Folder of the sources; missing ones are downloaded there.  "
         "[default: $WSZOO_DATA, else ~/.cache/wszoo]",
     )(command)
@@ -300,10 +319,25 @@ def storage(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def _part(text: str) -> str:
+    from zoo.shards import part_of
+
+    part_of(text)
+    return text
+
+
+def _cluster(text: str) -> str:
+    if not re.fullmatch(r"local|auto|ray://\S+", text):
+        raise ValueError(f"unknown cluster {text!r}; expected local, auto or ray://HOST:PORT")
+    return text
+
+
 def fitting(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of every command that makes a zoo."""
     options: list[Decorator] = [
-        click.option("--recipe", help="Named recipe; see `wszoo recipes`."),
+        click.option(
+            "--recipe", type=Word("the name of a recipe"), help="Named recipe; see `wszoo recipes`."
+        ),
         click.option(
             "--out", type=PathOrUrl(),
             help="Folder of the zoo; with --cluster also a URL.  [default: zoos/NAME]",
@@ -326,6 +360,7 @@ def fitting(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--engine", default="auto", show_default=True,
+            type=Word("engine", known=("auto", "cpu", "cuda", "torch", "reference")),
             help="auto, cpu, cuda, reference; for classifiers cpu, torch, reference.",
         ),
         click.option(
@@ -337,11 +372,11 @@ def fitting(command: Callable[..., Any]) -> Callable[..., Any]:
         overwrite,
         click.option("--no-parquet", is_flag=True, help="Leave out the view for load_dataset."),
         click.option(
-            "--shards", "part", metavar="A-B/N",
+            "--shards", "part", metavar="A-B/N", type=Parsed(_part),
             help="Fit only parts A to B of N, from 0, of the list of shards; see `wszoo merge`.",
         ),
         click.option(
-            "--cluster", metavar="ADDRESS",
+            "--cluster", metavar="ADDRESS", type=Parsed(_cluster),
             help="Fit shards as Ray tasks: local (Ray on this machine), auto (the cluster it is "
             "in) or ray://HOST:PORT.",
         ),

@@ -7,7 +7,7 @@ import click
 
 from cli import progress
 from cli.listing import MODELS
-from cli.options import Parsed, Value, data_root, number, path, threads
+from cli.options import FilePath, FolderPath, Parsed, Value, data_root, number, threads
 from cli.output import say
 from cli.train import device, training
 from processors.settings import SEEDS, Settings
@@ -17,11 +17,11 @@ from zoo.fields import about
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
 @click.option(
-    "--out", type=path, default=Path("report.md"), show_default=True,
+    "--out", type=FilePath(), default=Path("report.md"), show_default=True,
     help="The report, Markdown; its figures go beside it.",
 )  # fmt: skip
 @click.option(
-    "--keep", type=path,
+    "--keep", type=FilePath(),
     help="Also keep what a report needs of the RUNS in this JSON file.",
 )  # fmt: skip
 def report(runs: tuple[Path, ...], out: Path, keep: Path | None) -> None:
@@ -83,7 +83,7 @@ def parse_models(text: str) -> list[str]:
     help="As published, or some minutes on a laptop.",
 )  # fmt: skip
 @click.option(
-    "--out", type=path, default=Path("reproduced"), show_default=True,
+    "--out", type=FolderPath(), default=Path("reproduced"), show_default=True,
     help="Folder of zoos, runs and report.",
 )  # fmt: skip
 @click.option(

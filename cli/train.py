@@ -11,7 +11,17 @@ import click
 
 from cli import progress
 from cli.listing import MODELS, TASKS
-from cli.options import Parsed, data_root, dataclass_options, given, number, path, threads
+from cli.options import (
+    FilePath,
+    FolderPath,
+    Parsed,
+    data_root,
+    dataclass_options,
+    given,
+    number,
+    path,
+    threads,
+)
 from cli.output import say
 from processors.config import SPLITS, Request, parse_limit
 from processors.options import OPTIONS
@@ -126,7 +136,7 @@ _COMMON: list[Callable[..., Any]] = [
         help=f"{', '.join(MODELS)}; or package.module:Class, one of your own.",
     ),
     click.option(
-        "--out", type=path, help="Folder of the run.  [default: runs/TASK-MODEL-ZOO-SEED]"
+        "--out", type=FolderPath(), help="Folder of the run.  [default: runs/TASK-MODEL-ZOO-SEED]"
     ),
     click.option(
         "--seed", type=number(least=0, most=SEEDS - 1), default=0, show_default=True,
@@ -202,6 +212,8 @@ def _make(task: str) -> click.Command:
         zoo: str, out: Path | None, sizes: dict[str, Any], lr_grid: list[float] | None,
         own_task: str | None, **values: Any,
     ) -> None:  # fmt: skip
+        if lr_grid and values["lr"] is not None:
+            raise ValueError("--lr and --lr-grid say the learning rate twice; leave one out")
         request = Request(
             own_task or task, values["model"], zoo, given(values, Settings),
             given(values, OPTIONS[task]), sizes, values["seed"], values["split_limit"],
@@ -264,7 +276,7 @@ for _task in OPTIONS:
     help="An option of the task, over the run's, such as rescale=2; repeatable.",
 )  # fmt: skip
 @click.option(
-    "--keep", type=path,
+    "--keep", type=FilePath(),
     help="Also keep the result in this JSON file: `wszoo report` gives it a row.",
 )  # fmt: skip
 @click.option(

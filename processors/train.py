@@ -64,7 +64,8 @@ def _accelerator(settings: Settings, device: str, log_with: str | None, out: Pat
                 project_dir=str(out),
             )
     except (ImportError, ValueError) as error:
-        raise ValueError(f"accelerate cannot do this: {error}") from error
+        what = f"log_with {log_with!r}: " if log_with is not None else ""
+        raise ValueError(f"{what}accelerate cannot do this: {error}") from error
     if log_with and not found.log_with:
         raise ValueError(
             f"tracker {log_with!r} is not installed here; install its package, or leave --log-with "

@@ -106,7 +106,8 @@ def test_misuse(tmp_path: Path):
         (("fit-classifiers", "digits", "--recipe", "x"), 2, "known: binary"),
         (("fit-trajectories", "sine"), 2, "is not for sine"),
         (("fit-trajectories", "digits", "--lr", "fast"), 2, "'--lr': cannot be read"),
-        (("fit-trajectories", "digits", "--engine", "jax"), 2, "known: auto, cpu, torch"),
+        (("fit-trajectories", "digits", "--engine", "jax"), 2, "known: auto, cpu,"),
+        (("fit-trajectories", "digits", "--engine", "cuda"), 2, "known: auto, cpu, torch"),
         (("fit-trajectories", "digits", "--device", "cuda:9"), 2, "cannot be used"),
         (("fit-trajectories", "digits", "--recipe", "small-cnn"), 2, "is too small for a kernel"),
     ):

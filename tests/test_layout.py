@@ -51,9 +51,9 @@ ORDER = {
     ],
     "cli": [
         "output",
-        "listing",
         "progress",
         "options",
+        "listing",
         "fit",
         "hub",
         "importing",

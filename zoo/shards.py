@@ -760,6 +760,25 @@ def read_stats(folder: Path, index: Index) -> dict[str, NDArray[np.float64]]:
     return found
 
 
+def part_of(text: str) -> tuple[int, int, int]:
+    """Which parts of the list of shards a text means, and of how many.
+
+    >>> part_of("0-99/1000"), part_of("7/10")
+    ((0, 99, 1000), (7, 7, 10))
+
+    Raises:
+        ValueError: if the text means nothing.
+    """
+    found = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?/(\d{1,9})", text)
+    first, last, of = (int(word or found[1]) for word in found.groups()) if found else (0, 0, 0)
+    if not first <= last < of:
+        raise ValueError(
+            "--shards: expected shards as FIRST-LAST/PARTS, counted from 0, such as 0-99/1000, "
+            f"got {text!r}"
+        )
+    return first, last, of
+
+
 def shard_file(split: str, number: int, total: int, parquet: bool = False) -> str:
     """The path of a shard inside the folder.
 

@@ -7,7 +7,6 @@ is a known number of rows that stay together.
 
 import json
 import platform
-import re
 import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -193,13 +192,7 @@ class Planned(Plan):
         Raises:
             ValueError: if the text means nothing, or there are fewer shards than parts.
         """
-        found = re.fullmatch(r"(\d+)(?:-(\d+))?/(\d+)", text)
-        first, last, of = (int(word or found[1]) for word in found.groups()) if found else (0, 0, 0)
-        if not first <= last < of:
-            raise ValueError(
-                "--shards: expected shards as FIRST-LAST/PARTS, counted from 0, such as 0-99/1000, "
-                f"got {text!r}"
-            )
+        first, last, of = shards.part_of(text)
         count = len(self.parts)
         if of > count:
             raise ValueError(

@@ -80,9 +80,13 @@ def resolve(name: str) -> str:
     Raises:
         ValueError: if there is no such source and no such folder.
     """
-    kind, colon, _ = name.partition(":")
+    kind, colon, address = name.partition(":")
     if (f"{kind}:PATH" if colon else kind) in SOURCES:
+        if colon and not address:
+            raise ValueError(f"{name} needs a path, as in {name}my/pictures")
         return name
+    if not name:
+        raise ValueError(unknown("source", name, SOURCES))
     path = Path(name).expanduser()
     if path.is_dir():
         return f"imagefolder:{name}"

@@ -26,6 +26,25 @@ PARTS = {
 }
 
 
+def folder_of(address: str) -> Path:
+    """The folder that an imagefolder:PATH names; costs no look at what is in it.
+
+    Raises:
+        ValueError: if there is no path.
+        ZooError: if there is no such folder.
+    """
+    if not address:
+        raise ValueError("imagefolder: needs a path, as in imagefolder:my/pictures")
+    root = Path(address).expanduser()
+    if not root.is_dir():
+        what = "is not a folder" if root.exists() else "does not exist"
+        raise ZooError(
+            f"imagefolder: {root} {what}; expected a folder of pictures, or with one folder per "
+            "class"
+        )
+    return root
+
+
 def open_folder(request: Request) -> ImageSource:
     """The pictures of PATH/train, then of PATH/val, then of PATH/test, or all of PATH.
 
@@ -40,15 +59,7 @@ def open_folder(request: Request) -> ImageSource:
         ValueError: if there is no path, or pictures differ in size and no size is given.
         ZooError: if the folder or a picture is missing, damaged, or holds no pictures.
     """
-    if not request.address:
-        raise ValueError("imagefolder: needs a path, as in imagefolder:my/pictures")
-    root = Path(request.address).expanduser()
-    if not root.is_dir():
-        what = "is not a folder" if root.exists() else "does not exist"
-        raise ZooError(
-            f"imagefolder: {root} {what}; expected a folder of pictures, or with one folder per "
-            "class"
-        )
+    root = folder_of(request.address)
     passed = Passed()
     gather = _Gatherer(root, passed, request.older)
     parts = _parts(root, request.older)
