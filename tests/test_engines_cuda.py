@@ -258,10 +258,10 @@ def test_the_next_plan_where_memory_is_short(monkeypatch):
 def test_a_zoo_of_another_machines_gpu_is_verified_by_quality(tmp_path, monkeypatch):
     """Built with the kernel, as on a GPU; refitted here, where the CPU's engine takes over."""
     from zoo import build
-    from zoo.making import builder
+    from zoo.making import chunks
 
     monkeypatch.setattr(engines, "choose", lambda name, device, spec: "cuda")
-    monkeypatch.setattr(builder, "processor", lambda device: "cuda NVIDIA H200")
+    monkeypatch.setattr(chunks, "processor", lambda device: "cuda NVIDIA H200")
     monkeypatch.setattr(CudaEngine, "__init__", lambda self, device: None)
     monkeypatch.setattr(CudaEngine, "device", torch.device(DEVICE), raising=False)
     monkeypatch.setattr(CudaEngine, "plan", None, raising=False)
@@ -280,10 +280,10 @@ def test_a_zoo_of_another_machines_gpu_is_verified_by_quality(tmp_path, monkeypa
 
 def test_every_gpu_gets_a_worker_of_its_own(tmp_path, monkeypatch):
     from zoo import build
-    from zoo.making import builder, workers
+    from zoo.making import chunks, workers
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    monkeypatch.setattr(builder, "processor", lambda device: "cuda NVIDIA H200")
+    monkeypatch.setattr(chunks, "processor", lambda device: "cuda NVIDIA H200")
     asked = []
 
     def run(prepare, arguments, tasks, count, threads, own):

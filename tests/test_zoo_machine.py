@@ -188,7 +188,7 @@ def test_nobody_is_told_what_is_so_anyway():
 COMPUTING = (
     ("fit-inrs", "digits"), ("fit-classifiers", "digits"), ("fit-trajectories", "digits"),
     ("merge", "part"), ("import", "dws", "path"), ("verify", "zoo"), ("show", "zoo"),
-    ("train", "classify", "zoo"), ("eval", "run", "zoo"), ("reproduce",),
+    ("train", "classify", "zoo", "--model", "dws"), ("eval", "run", "zoo"), ("reproduce",),
 )  # fmt: skip
 
 

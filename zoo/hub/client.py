@@ -58,16 +58,20 @@ def open_api() -> "HfApi":
 
 
 def files_of(api: "HfApi", repo_id: str, kind: str, commit: str) -> dict[str, Any]:
-    """Every file of a commit, by path; the client repeats these calls.
+    """Every file of a commit, by path.
 
     Raises:
         ZooError: if there are more than any zoo has.
     """
     from huggingface_hub import RepoFile
 
+    def listed() -> list[Any]:
+        tree = api.list_repo_tree(repo_id, repo_type=kind, revision=commit, recursive=True)
+        return list(itertools.islice(tree, bounds.LISTED_FILES + 1))
+
+    # The client repeats the pages after the first one, and the first one in some versions.
     with bounds.at_most(bounds.ANSWER_BYTES):
-        listed = api.list_repo_tree(repo_id, repo_type=kind, revision=commit, recursive=True)
-        entries = list(itertools.islice(listed, bounds.LISTED_FILES + 1))
+        entries = retrying(listed)
     if len(entries) > bounds.LISTED_FILES:
         raise ZooError(f"{repo_id} has more than {bounds.LISTED_FILES:,} files: it is no zoo")
     files = [entry for entry in entries if isinstance(entry, RepoFile)]
