@@ -68,16 +68,13 @@ class Commands(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        with _stoppable():
+        with _stoppable(), _one_line():
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> object:
         try:
-            with stopping.guarded(), _stoppable():
+            with stopping.guarded(), _stoppable(), _one_line():
                 return super().invoke(ctx)
-        except click.UsageError as error:
-            error.message = safe_line(error.message)  # type: ignore[misc]
-            raise
         except ZooError as error:
             raise Failure(str(error), 1) from error
         except ValueError as error:
@@ -102,6 +99,20 @@ def _stoppable() -> Iterator[None]:
         if stopping.asked():
             raise Stopped(stopping.line()) from error
         raise
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    """Have misuse that click finds said in one line, which ends with where the help is."""
+    try:
+        yield
+    except click.exceptions.NoArgsIsHelpError:
+        raise
+    except click.UsageError as error:
+        message = error.format_message()
+        if error.ctx is not None:
+            message = f"{message.removesuffix('.')} (see {error.ctx.command_path} --help)"
+        raise Failure(message, 2) from error
 
 
 class Failure(click.ClickException):
@@ -140,15 +151,20 @@ def main() -> None:
         sys.exit(machine.WINDOWS)
     prepare_streams()
     tell_notices()
-    with stopping.guarded():
-        try:
-            sys.exit(wszoo())
-        except SystemExit as ended:
-            if stopping.asked():
-                stopping.end(ended.code if isinstance(ended.code, int) else stopping.STOPPED)
-            raise
+    code = stopping.STOPPED
+    try:
+        with stopping.guarded():
+            try:
+                sys.exit(wszoo())
+            except SystemExit as ended:
+                if ended.code is None or isinstance(ended.code, int):
+                    code = ended.code or 0
+                if stopping.asked():
+                    stopping.end(code)
+                raise
+    finally:
+        stopping.settled(code)
 
 
-# For `accelerate launch -m cli.main`.
 if __name__ == "__main__":
     main()

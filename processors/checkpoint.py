@@ -24,6 +24,10 @@ from zoo import ZooError, schema
 BEST = "best.safetensors"
 _MARK = re.compile(rb"\nwszoo-sha256:([0-9a-f]{64})")
 _MARK_BYTES = 78
+# A state holds the model, the best one, and what an optimiser keeps of each number: two of
+# them with Adam's, and an optimiser of a user's own has room for more.
+_MODELS = 16
+_LEAST_BYTES = 64 << 20
 _NUMBERS = schema.Record(
     {
         "step": schema.Int(low=0),
@@ -46,16 +50,14 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
     write_bytes(path, content + mark.encode())
 
 
-def read(path: Path, device: torch.device) -> dict[str, Any]:
+def read(path: Path, device: torch.device, most: int) -> dict[str, Any]:
     """What `write` wrote, or the first version; tensors on the device.
 
     Raises:
-        ZooError: if it is damaged.
+        ZooError: if it is damaged, or larger than `most` bytes.
     """
     name = schema.safe(path)
-    # As large as the model was: no bound would fit all.
-    with schema.open_plain(path) as file:
-        content = file.read()
+    content = schema.read_plain(path, most)
     mark = _MARK.fullmatch(content[-_MARK_BYTES:])
     if mark:
         content = content[:-_MARK_BYTES]
@@ -81,7 +83,9 @@ def read_run(folder: Path, module: torch.nn.Module, device: torch.device) -> dic
         ZooError: if it is damaged, or of another model.
     """
     path = folder / STATE
-    state, wanted = read(path, device), module.state_dict()
+    wanted = module.state_dict()
+    size = sum(value.nbytes for value in wanted.values() if isinstance(value, Tensor))
+    state = read(path, device, _LEAST_BYTES + _MODELS * size)
     if state["best"] is not None and state.get("best_weights") is None:
         if state["best_step"] == state["step"]:
             state["best_weights"] = state.get("module")

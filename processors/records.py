@@ -153,6 +153,10 @@ def check_config(plain: Any, name: str) -> dict[str, Any]:
     kind = OPTIONS.get(plain["task"])
     if kind is not None:
         schema.check({"task_options": plain["task_options"]}, _options(kind), name)
+        try:
+            kind(**plain["task_options"])
+        except ValueError as error:
+            raise ZooError(f"{name}: task_options.{error}") from error
     found: dict[str, Any] = plain
     return found
 
@@ -191,6 +195,16 @@ def check_summary(plain: Any, config: Mapping[str, Any], name: str) -> dict[str,
         )
     found: dict[str, Any] = plain
     return found
+
+
+def check_plain(folder: Path, *names: str) -> None:
+    """ZooError if a folder of the run is a link: what is written would change files elsewhere."""
+    for name in names:
+        if (folder / name).is_symlink():
+            raise ZooError(
+                f"{schema.safe(folder / name)} is a link; put the folder itself in its place, or "
+                "the whole run elsewhere"
+            )
 
 
 def stamp(folder: Path) -> tuple[int, int] | None:

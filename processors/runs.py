@@ -27,6 +27,7 @@ from processors.files import write_bytes, write_json, write_text
 from processors.models import MODEL, load
 from processors.records import CHECKPOINT, CONFIG, METRICS, STATE, SUMMARY
 from zoo import Zoo, ZooError, locks, schema
+from zoo.files import PICTURE_BYTES
 
 CARD, LAST, FIGURES = "README.md", "last", "figures"
 # What --overwrite takes the place of, until the new run has begun.
@@ -185,6 +186,7 @@ def begin(folder: Path, config: RunConfig, overwrite: bool) -> None:
     if not is_run(folder):
         raise _foreign(folder)
     found = records.read_config(folder)
+    records.check_plain(folder, CHECKPOINT, MODEL, LAST, FIGURES, "grid")
     if not (changed := config.differences(found)):
         return
     if config.extends(found):
@@ -318,6 +320,10 @@ def published(folder: Path, repo_id: str) -> Iterator[Path]:
     names = [name for name in names if name != METRICS or (folder / name).exists()]
     for name in (CONFIG, SUMMARY, *names):
         _check_plain(folder, name)
+    pictures = [name for name in names if name.startswith(FIGURES)]
+    for name, most in ((CARD, _CARD_BYTES), *((name, PICTURE_BYTES) for name in pictures)):
+        if (size := (folder / name).stat().st_size) > most:
+            raise ZooError(f"{folder / name} has {size:,} bytes; at most {most:,} are published")
     run.verify()
     run.read_model()
     _, wrong = records.read_metrics(folder)

@@ -145,13 +145,15 @@ def read_state(path: Path, wanted: Mapping[str, Tensor] | None) -> dict[str, Ten
             or a number is not finite.
     """
     name = schema.safe(path)
-    _check_size(path)
     try:
+        _check_size(path)
         with safetensors.safe_open(path, framework="pt") as file:
             if wanted is not None:
                 there = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
                 check_state(there, wanted, path)
             found = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except ZooError:
+        raise
     except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:
         line = schema.safe(" ".join(str(error).split()), 200)
         raise ZooError(f"{name} is damaged ({line})") from error

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
 
 from hostile import answers, mutations
 from hostile.mutations import DATA, NOTHING, Damage, Elsewhere, Folder
@@ -159,3 +161,17 @@ def test_workers_outlive_their_cases():
     assert tally.cases == 20
     assert tally.outcomes == {"same": 17, "crash": 1, "hang": 1, "memory": 1}
     assert {number for cases in tally.faults.values() for number, _ in cases} == {3, 5, 7}
+
+
+def test_a_slice_of_the_damage_finds_no_fault(tmp_path):
+    """A small part of `make fuzz`, of another seed each day, so that CI goes on looking."""
+    seed = int(time.time() // 86_400)
+    counts = ["--zoos", "1500", "--imports", "1000", "--runs", "60", "--builds", "30"]
+    done = subprocess.run(
+        [sys.executable, "-m", "hostile.fuzz", "--seed", str(seed), *counts, "--workers", "1"],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        timeout=540,
+    )  # fmt: skip
+    assert done.returncode == 0, f"seed {seed}:\n{done.stdout}\n{done.stderr}"
+    for number, target in (("1,500", "zoos"), ("1,000", "imports"), ("60", "runs")):
+        assert f"{target}: {number} cases" in done.stdout

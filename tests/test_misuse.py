@@ -8,6 +8,7 @@ torch must not load it.
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -504,7 +505,7 @@ def problem(line: dict[str, Any], found: dict[str, Any]) -> str | None:
     errors = [text for text in found["stderr"].splitlines() if text.startswith("Error: ")]
     others = [
         text for text in found["stderr"].splitlines()
-        if text.strip() and not text.startswith(("Error: ", "Usage: ", "Try '"))
+        if text.strip() and not text.startswith("Error: ")
     ]  # fmt: skip
     if found["exception"]:
         return f"ends in {found['exception']}"
@@ -527,16 +528,23 @@ def test_misuse_is_one_line(line, outcomes):
     assert wrong is None, f"wszoo {' '.join(line['words'])}: {wrong}"
 
 
+def _children() -> float:
+    """Processor time of the processes that ended, in seconds."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
+
+
 def test_an_unknown_source_is_told_at_once():
     """No library that takes long to load is asked."""
     best = 9.9
     for _ in range(5):
-        began = time.perf_counter()
+        # Of processor time: what else runs on the machine is not the command's fault.
+        began = _children()
         done = subprocess.run(
             [sys.executable, "-c", "from cli.main import main; main()", "fit-inrs", "mnits"],
             capture_output=True, text=True, cwd=ROOT, check=False,
         )  # fmt: skip
-        best = min(best, time.perf_counter() - began)
+        best = min(best, _children() - began)
         assert done.returncode == 2
         assert "unknown source 'mnits'" in done.stderr
     assert best < 0.5

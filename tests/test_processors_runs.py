@@ -3,7 +3,9 @@
 import json
 import os
 import re
+import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +17,9 @@ from local_hub import TOKEN, Client, Hub
 
 import processors
 import zoo
-from processors import records, runs
+from processors import checkpoint, records, runs, saving
 from processors.files import write_json
+from processors.tasks import figures
 from zoo import ZooError
 from zoo.schema import read_json
 
@@ -161,6 +164,59 @@ def test_what_is_not_finished_is_not_published(hub, client, finished, tmp_path):
     assert ran.code == 1
     assert ran.line == f"Error: {half} is not finished; run its command again"
     assert ("model", "user/half") not in hub.repos
+
+
+def test_a_card_or_picture_of_any_size_is_not_read(finished, tmp_path):
+    for name in ("README.md", "figures/confusion.png"):
+        copy = tmp_path / name.replace("/", "-")
+        shutil.copytree(finished, copy)
+        os.truncate(copy / name, 1 << 40)
+        begun = time.monotonic()
+        with pytest.raises(ZooError, match=rf"{name} has 1,099,511,627,776 bytes; at most"):
+            runs.published(copy, "user/x").__enter__()
+        assert time.monotonic() - begun < 5
+
+
+def test_nothing_is_written_through_a_link(digits_zoo, finished, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("checkpoint", "last", "model", "figures"):
+        copy = tmp_path / name
+        shutil.copytree(finished, copy)
+        shutil.rmtree(copy / name, ignore_errors=True)
+        (copy / name).symlink_to(elsewhere)
+        (copy / "summary.json").unlink()
+        words = records.read_config(finished)["command"].split()
+        result = run(*words[1 : words.index("--out")], "--out", copy)
+        assert result.exit_code == 1, result.output
+        assert f"{name} is a link; put the folder itself in its place" in result.output
+        assert not list(elsewhere.iterdir())
+
+
+def test_what_the_system_makes_up_is_no_model(finished, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(finished, copy)
+    (copy / "model/model.safetensors").unlink()
+    (copy / "model/model.safetensors").symlink_to("/proc/self/mem")
+    with pytest.raises(ZooError, match=r"model\.safetensors"):
+        saving.read_state(copy / "model/model.safetensors", None)
+
+
+def test_a_state_is_at_most_so_many_models(tmp_path):
+    module = torch.nn.Linear(2, 1)
+    state = {"step": 1, "waited": 0, "seconds": 1.0, "best": None, "best_step": 0}
+    state |= {"module": module.state_dict(), "optimiser": {}}
+    checkpoint.write(tmp_path / records.STATE, state)
+    assert checkpoint.read_run(tmp_path, module, torch.device("cpu"))["step"] == 1
+    os.truncate(tmp_path / records.STATE, 1 << 40)
+    with pytest.raises(ZooError, match="has 1,099,511,627,776 bytes; at most 67,"):
+        checkpoint.read_run(tmp_path, module, torch.device("cpu"))
+
+
+def test_curves_need_not_have_the_metric(tmp_path):
+    logged = [{"step": 1, "loss": 1.0}, {"step": 1, "validation": {"other": 1.0}}]
+    figures.curves(logged, "mse", tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 1000
 
 
 def test_an_unfinished_run_has_no_model(finished, tmp_path):

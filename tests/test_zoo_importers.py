@@ -148,6 +148,11 @@ def test_dws_split_file(dws_mnist, tmp_path: Path):
     file.write_text(json.dumps(plain))
     with pytest.raises(ZooError, match="labelled 8 in the split file, 3 in its name"):
         import_zoo("dws", folder, tmp_path / "x", options=Options(splits=file))
+
+    plain["val"]["path"] = [""]
+    file.write_text(json.dumps(plain))
+    with pytest.raises(ZooError, match="the split file names , which is not there"):
+        import_zoo("dws", folder, tmp_path / "x", options=Options(splits=file))
     plain["val"] = {"path": ["mnist_png_training_3_22/checkpoints/model_final.pth"], "label": ["3"]}
     file.write_text(json.dumps(plain))
     with pytest.raises(ZooError, match=r"3_22.*is not there"):

@@ -67,6 +67,12 @@ def test_what_is_no_plain_file_is_never_waited_for(special, name, what):
     assert raised == [name]
 
 
+def test_a_link_to_itself_is_refused(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(ZooError, match="loop cannot be opened: Too many levels of symbolic links"):
+        schema.read_plain(tmp_path / "loop")
+
+
 def test_links_to_plain_files_will_do(tmp_path):
     (tmp_path / "blob").write_text('{"a": 1}')
     (tmp_path / "link").symlink_to("blob")

@@ -40,7 +40,8 @@ def open_plain(path: Path) -> BufferedReader:
     """A plain file, opened to be read; never waits for a pipe and never reads a device.
 
     Raises:
-        ZooError: if it is missing, or is something else, such as a folder or a FIFO.
+        ZooError: if it is missing, cannot be opened, or is something else, such as a folder
+            or a FIFO.
     """
     try:
         _refuse_special(path, path.stat().st_mode)
@@ -55,6 +56,8 @@ def open_plain(path: Path) -> BufferedReader:
         raise ZooError(f"{safe(path)} is missing: a part of its path is a file") from None
     except ValueError as error:  # a name with a null character
         raise ZooError(f"{safe(path)}: {error}") from None
+    except OSError as error:  # a link to itself, no permission
+        raise ZooError(f"{safe(path)} cannot be opened: {error.strerror or error}") from error
     try:
         _refuse_special(path, os.fstat(descriptor).st_mode)
         return os.fdopen(descriptor, "rb")

@@ -181,6 +181,12 @@ def _leave() -> NoReturn:
     os._exit(STOPPED)
 
 
+def settled(code: int) -> None:
+    """Have a signal from here on end the process with its exit code: all is done and said."""
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: os._exit(code))
+
+
 def end(code: int) -> NoReturn:
     """End a stopped process without waiting for the threads that still compute or send."""
     for stream in (sys.stdout, sys.stderr):

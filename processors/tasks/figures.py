@@ -90,7 +90,8 @@ def curves(records: Sequence[Mapping[str, Any]], metric: str, path: Path) -> Non
     """Training loss, and the validation metric, over updates."""
     figure, (left, right) = _axes(9, 3.5, 2)
     losses = [(r["step"], r["loss"]) for r in records if "loss" in r]
-    found = [(r["step"], r["validation"][metric]) for r in records if "validation" in r]
+    measured = [(r["step"], r["validation"]) for r in records if "validation" in r]
+    found = [(step, values[metric]) for step, values in measured if metric in values]
     if losses:
         left.plot(*zip(*losses, strict=True), linewidth=1)
     left.set_ylabel("training loss")

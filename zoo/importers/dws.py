@@ -253,7 +253,8 @@ def _take(
         found[split] = []
         for path, label in entries:
             end = PurePosixPath(path.replace("\\", "/")).parts[-parts:]
-            key = end[0] if parts == 3 else "/".join(end)
+            # A path that is empty names nothing.
+            key = "/".join(end[:1] if parts == 3 else end)
             if key not in named:
                 raise ZooError(
                     f"{files.path}: the split file names {safe(path, 100)}, which is not there"
