@@ -37,6 +37,7 @@ COMMANDS = {
     "eval": ("cli.train", "Measure a trained model on a zoo."),
     "report": ("cli.report", "Tables of results, published ones beside ours."),
     "reproduce": ("cli.report", "A paper's experiment: zoo, runs, report."),
+    "campaign": ("cli.campaign", "Run a list of these commands, with a ledger."),
     "push": ("cli.hub", "Send a zoo or a trained model to the Hugging Face Hub."),
     "pull": ("cli.hub", "Fetch a zoo from the Hugging Face Hub."),
 }

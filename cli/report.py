@@ -5,11 +5,11 @@ from typing import Any
 
 import click
 
-from cli import progress
+from cli import campaign
 from cli.listing import MODELS
 from cli.options import FilePath, FolderPath, Parsed, Value, data_root, number, threads
 from cli.output import say
-from cli.train import device, training
+from cli.train import device
 from processors.settings import SEEDS, Settings
 from zoo.fields import about
 
@@ -100,17 +100,8 @@ def parse_models(text: str) -> list[str]:
 @device
 @threads
 @data_root
-def reproduce(
-    experiment: str | None,
-    scale: str,
-    out: Path,
-    models: list[str] | None,
-    seeds: list[int] | None,
-    limit: int | None,
-    epochs: int | None,
-    device: str,
-    data_root: Path | None,
-) -> None:
+@click.option("--dry-run", is_flag=True, help="Only list the commands, and what is done already.")
+def reproduce(experiment: str | None, scale: str, out: Path, dry_run: bool, **changes: Any) -> None:
     """Make the zoo of a paper's EXPERIMENT, train on it, and report, in one go.
 
     Without EXPERIMENT it lists them. Run the same command again after a stop of any kind:
@@ -122,21 +113,13 @@ def reproduce(
         for name, each in papers.EXPERIMENTS.items():
             say(f"{name:<24} {each.identity:<3} {each.text}")
         return
+    epochs = changes.pop("epochs")
     settings: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
-
-    def how_to_go_on() -> str:
-        return f"the same command goes on with what is in {out}"
-
-    with training(f"{out}", how_to_go_on) as (meter, report):
-
-        def fitted(state: Any) -> None:
-            found = state.fitted == 0
-            meter.update(state.done, state.total, label="zoo", unit="net", found=found)
-
-        path = papers.reproduce(
-            experiment, scale, out,
-            models=models or (), seeds=seeds or (), limit=limit,
-            settings=settings, data_root=data_root, device=device, fit_progress=fitted,
-            progress=report, tell=progress.tell,
-        )  # fmt: skip
-    say(f"{path}")
+    chosen = {name: value for name, value in changes.items() if value is not None}
+    steps = papers.plan(experiment, scale, out, papers.Changes(**chosen, settings=settings))
+    campaign.check(steps)
+    if dry_run:
+        campaign.show(steps, out)
+        return
+    campaign.perform(steps, out)
+    say(f"{steps[-1].out}")

@@ -135,8 +135,12 @@ class Request:
 
     def command(self, out: Path) -> str:
         """The command line that asks for it."""
+        return shlex.join(["wszoo", *self.words(out)])
+
+    def words(self, out: Path) -> list[str]:
+        """The words of that command line after `wszoo`."""
         task = [self._command_of_own(), "--task", self.task] if is_own(self.task) else [self.task]
-        words = ["wszoo", "train", task[0], self.zoo, *task[1:], "--model", self.model]
+        words = ["train", task[0], self.zoo, *task[1:], "--model", self.model]
         for name, value in {**self.settings, **self.options}.items():
             if value is None or value is False:
                 continue
@@ -149,7 +153,7 @@ class Request:
         words += ["--split-limit", self.split_limit] if self.split_limit else []
         rates = ",".join(f"{lr:g}" for lr in self.lr_grid)
         words += ["--lr-grid", rates] if rates else []
-        return shlex.join([*words, "--out", str(out)])
+        return [*words, "--out", str(out)]
 
     def _command_of_own(self) -> str:
         """The command with the flags that one's own task takes."""

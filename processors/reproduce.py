@@ -1,23 +1,23 @@
-"""The papers' experiments from one name: zoo, then runs, then report.
+"""The papers' experiments from one name, as campaigns: zoo, then runs, then report.
 
-    reproduce("sine-ssl", "quick", "reproduced")
+    steps = plan("sine-ssl", "quick", "reproduced")
+    campaign.perform(steps, "reproduced")
 
-makes `reproduced/zoos/...`, `reproduced/runs/...` and `reproduced/report.md`. "paper" is
-the published scale, "quick" some minutes on a laptop, whose numbers are not comparable.
-What is there already is kept, so a stopped reproduction goes on where it was.
+makes `reproduced/zoos/...`, `reproduced/runs/...` and `reproduced/report-sine-ssl-quick.md`.
+"paper" is the published scale, "quick" some minutes on a laptop, whose numbers are not
+comparable.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import zoo as zoos
-from processors import report, tasks
+from processors import tasks
+from processors.campaign import RUNS, Step
 from processors.config import Request
 from processors.evaluation import find_device
-from processors.progress import Report
-from processors.train import fit_model
 
 SCALES = ("paper", "quick")
 # By validation, on the first seed (Navon et al. 2023, App. J).
@@ -228,42 +228,51 @@ def known(name: str) -> Experiment:
     return EXPERIMENTS[name]
 
 
-def reproduce(
-    name: str,
-    scale: str,
-    out: str | Path,
-    *,
-    models: Sequence[str] = (),
-    seeds: Sequence[int] = (),
-    limit: int | None = None,
-    settings: Mapping[str, Any] | None = None,
-    data_root: str | Path | None = None,
-    device: str = "auto",
-    fit_progress: Callable[[zoos.Progress], None] | None = None,
-    progress: Report | None = None,
-    tell: Callable[[str], None] | None = None,
-) -> Path:
-    """Run an experiment from the zoo to the report, or go on with it.
+@dataclass(frozen=True)
+class Changes:
+    """What is otherwise than an experiment's scale says.
 
-    Args:
-        scale: "paper" or "quick".
-        out: folder of zoos, runs and report.
+    Attributes:
         models: only these of the experiment's.
         seeds: instead of the scale's.
         limit: networks, or runs, of the zoo; instead of the scale's.
         settings: over the scale's, see `Settings`.
-        tell: called with a line as each part begins.
+        device, data_root: of all commands.
+    """
 
-    Returns:
-        The report's path.
+    models: Sequence[str] = ()
+    seeds: Sequence[int] = ()
+    limit: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    device: str = "auto"
+    data_root: str | Path | None = None
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The options of a training that say where it finds what it needs."""
+        device = ("--device", self.device) if self.device != "auto" else ()
+        root = ("--data-root", str(self.data_root)) if self.data_root is not None else ()
+        return *device, *root
+
+
+def plan(
+    name: str, scale: str, out: str | Path, changes: Changes = Changes()
+) -> list[Step]:  # fmt: skip
+    """The commands of an experiment: its zoo, its trainings, its report.
+
+    All of them are checked as far as they can be before the zoo is there.
+
+    Args:
+        scale: "paper" or "quick".
+        out: folder of zoos, runs and report.
 
     Raises:
-        ValueError: for an unknown experiment, scale or model.
+        ValueError: for an unknown experiment, scale or model, or settings that cannot be.
     """
-    experiment, tell = known(name), tell or (lambda _: None)
+    experiment = known(name)
     if scale not in SCALES:
         raise ValueError(f"unknown scale {scale!r}; known: {', '.join(SCALES)}")
-    missing = sorted(set(models) - {v.model for v in experiment.variants})
+    missing = sorted(set(changes.models) - {v.model for v in experiment.variants})
     if missing:
         raise ValueError(
             f"experiment {name!r} does not compare {missing[0]!r}, but "
@@ -271,52 +280,62 @@ def reproduce(
         )
     if not str(out):
         raise ValueError("out must name a folder, got ''")
-    quick, folder = scale == "quick", Path(out)
-    changes = {**experiment.recipe_changes, **(experiment.quick_recipe if quick else {})}
-    recipe = zoos.recipe(experiment.recipe, experiment.source, experiment.command, **changes)
-    count = limit if limit is not None else (experiment.limit if quick else None)
-    # Experiments on the same networks share them.
-    words = [experiment.source, experiment.recipe, *(f"{k}={v}" for k, v in changes.items())]
-    words += [str(count)] if count is not None else []
-    made = folder / "zoos" / "-".join(words)
-    # All of them before the first minute of work: what is wrong with one is said now.
-    find_device(device)
-    chosen = tuple(seeds) or ((0,) if quick else experiment.seeds)
-    planned = [
-        (variant, [_request(experiment, variant, scale, s, made, settings or {}) for s in chosen])
-        for variant in experiment.variants
-        if not models or variant.model in models
-    ]
-    tell(f"{experiment.identity} {name}, {scale} scale: zoo {made}")
-    on = "cuda" if device.startswith("cuda") else "cpu"
-    zoos.build(
-        recipe, experiment.source, made, data_root=data_root, limit=count, parquet=False,
-        device=on, progress=fit_progress,
-    )  # fmt: skip
-    folders: list[str | Path] = []
-    for variant, requests in planned:
-        rate: dict[str, float] = {}
-        for request in requests:
-            run = folder / "runs" / f"{name}-{scale}" / f"{variant.name}-{request.seed}"
-            tell(f"run {run}")
-            summary = fit_model(
-                request.task, request.model, made, run,
-                settings={**request.settings, **rate}, options=request.options,
-                sizes=request.sizes, seed=request.seed, lr_grid=() if rate else request.lr_grid,
-                device=device, data_root=data_root, progress=progress, tell=tell,
-            )  # fmt: skip
+    find_device(changes.device)
+    folder, quick = Path(out), scale == "quick"
+    fit, made = _fit(experiment, quick, folder / "zoos", changes)
+    seeds = tuple(changes.seeds) or ((0,) if quick else experiment.seeds)
+    steps = [fit]
+    for variant in experiment.variants:
+        if changes.models and variant.model not in changes.models:
+            continue
+        home = folder / "runs" / f"{name}-{scale}"
+        first = home / f"{variant.name}-{seeds[0]}"
+        for seed in seeds:
+            request = _request(experiment, variant, quick, seed, made, changes.settings)
+            run = home / f"{variant.name}-{seed}"
             # The rate is chosen on the first seed and kept for the others.
-            rate = {"lr": summary["lr"]}
-            folders.append(run)
-    path = folder / f"report-{name}-{scale}.md"
-    report.write(folders, path)
-    return path
+            rate = request.lr_grid and seed != seeds[0]
+            steps.append(_training(request, run, f"{{lr:{first}}}" if rate else "", changes))
+    report = str(folder / f"report-{name}-{scale}.md")
+    return [*steps, Step(("report", RUNS, "--out", report))]
+
+
+def _fit(experiment: Experiment, quick: bool, folder: Path, changes: Changes) -> tuple[Step, Path]:
+    """The command that makes the zoo, and where that lies.
+
+    Raises:
+        ValueError: for a recipe that cannot be.
+    """
+    recipe = {**experiment.recipe_changes, **(experiment.quick_recipe if quick else {})}
+    zoos.recipe(experiment.recipe, experiment.source, experiment.command, **recipe)
+    count = changes.limit
+    if count is None and quick:
+        count = experiment.limit
+    # Experiments on the same networks share them.
+    name = [experiment.source, experiment.recipe, *(f"{k}={v}" for k, v in recipe.items())]
+    made = folder / "-".join([*name, *([str(count)] if count is not None else [])])
+    words = [experiment.command, experiment.source, "--recipe", experiment.recipe]
+    for field_name, value in recipe.items():
+        words += [f"--{field_name.replace('_', '-')}", str(value)]
+    words += ["--limit", str(count)] if count is not None else []
+    words += ["--device", "cuda"] if changes.device.startswith("cuda") else []
+    words += ["--data-root", str(changes.data_root)] if changes.data_root is not None else []
+    return Step((*words, "--no-parquet", "--out", str(made))), made
+
+
+def _training(request: Request, run: Path, rate: str, changes: Changes) -> Step:
+    """The command of a run, with a rate that another one chose where that is given."""
+    words = request.words(run)
+    if rate:
+        at = words.index("--lr-grid")
+        words[at : at + 2] = ["--lr", rate]
+    return Step((*words, *changes.words))
 
 
 def _request(
     experiment: Experiment,
     variant: Variant,
-    scale: str,
+    quick: bool,
     seed: int,
     zoo: Path,
     settings: Mapping[str, Any],
@@ -326,7 +345,6 @@ def _request(
     Raises:
         ValueError: for settings that cannot be.
     """
-    quick = scale == "quick"
     changed = {**variant.settings, **(experiment.quick if quick else {})}
     # Whoever says how long means that alone.
     if settings.keys() & {"epochs", "steps"}:

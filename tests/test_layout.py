@@ -60,6 +60,7 @@ ORDER = {
         "joining",
         "inspect",
         "train",
+        "campaign",
         "report",
         "main",
     ],
@@ -72,7 +73,7 @@ ORDER = {
         *("tasks.figures", "tasks.papers", "tasks.corruptions", "tasks.task"),
         *("tasks.classify", "tasks.regress", "tasks.generalize", "tasks.ssl"),
         *("tasks.adapt", "tasks.edit", "tasks.tickets", "tasks"),
-        *("evaluation", "train", "published", "report", "reproduce"),
+        *("evaluation", "train", "published", "report", "ledger", "campaign", "reproduce"),
     ],
 }
 # Packages that each one may use, itself aside.

@@ -134,6 +134,7 @@ PARAMETERS: dict[str, str] = {
     "eval.run": "run", "eval.split": "split", "options": "options", "keep": "report",
     "report.runs": "run", "report.keep": "report", "experiment": "word", "scale": "word",
     "models": "models", "seeds": "seeds", "reproduce.limit": "some", "reproduce.epochs": "count",
+    "campaign.file": "file",
     # the Hub
     "repo_id": "repository", "message": "text", "pull.split": "split",
 }  # fmt: skip
@@ -167,6 +168,7 @@ BASE: dict[str, dict[str, str | None]] = {
     "report": {"runs": "{run}", "out": "made.md"},
     "reproduce": {"experiment": "sine-regression", "limit": "20", "out": "made",
                   "models": "statnn", "epochs": "1", "seeds": "0"},
+    "campaign": {"file": "{list}", "out": "made", "dry_run": None},
     "push": {"path": "{zoo}", "repo_id": "user/name", "dry_run": None},
     "pull": {"repo_id": "user/name", "out": "made"},
 }  # fmt: skip
@@ -440,6 +442,7 @@ def outcomes(request, tmp_path_factory) -> dict[str, dict[str, Any]]:
     with tarfile.open(ROOT / "tests" / "fixtures" / "324dc88.tar.xz") as tar:
         tar.extractall(stored, filter="data")
     (home / "file").write_text("a file")
+    (home / "list").write_text('{"steps": ["sources"]}')
     (home / "empty").mkdir()
     nets = home / "nets"
     nets.mkdir()
@@ -453,7 +456,7 @@ def outcomes(request, tmp_path_factory) -> dict[str, dict[str, Any]]:
         )
     shutil.copytree(stored / "pictures-dws", home / "copy")
     places = {
-        "missing": "missing", "file": "file", "empty": "empty", "nets": "nets",
+        "missing": "missing", "file": "file", "list": "list", "empty": "empty", "nets": "nets",
         "zoo": "stored/pictures-dws", "copy": "copy", "waves": "stored/waves-ssl",
         "classifiers": "stored/classifiers", "runs": "stored/trajectories-tenths",
         "run": "stored/regress", "part-0": "stored/part-0", "part-1": "stored/part-1",

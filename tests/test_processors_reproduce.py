@@ -9,7 +9,7 @@ import zoo
 from processors import MODELS
 from processors.models import build
 from processors.options import OPTIONS
-from processors.reproduce import EXPERIMENTS, reproduce
+from processors.reproduce import EXPERIMENTS, Changes, plan
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -34,6 +34,9 @@ def test_an_experiment_names_what_exists(name):
 
 def test_a_reproduction_goes_from_zoo_to_report_and_on_from_what_is_there(tmp_path):
     words = ("reproduce", "sine-regression", "--out", tmp_path, "--limit", 30, "--epochs", 1)
+    listed = run(*words, "--models", "statnn", "--dry-run")
+    assert [line.split()[3] for line in listed.stdout.splitlines()[:2]] == ["fit-inrs", "train"]
+    assert not (tmp_path / "ledger.jsonl").exists()
     first = run(*words, "--models", "statnn")
     assert first.exit_code == 0, first.output
     path = tmp_path / "report-sine-regression-quick.md"
@@ -44,12 +47,17 @@ def test_a_reproduction_goes_from_zoo_to_report_and_on_from_what_is_there(tmp_pa
     before = (found / "summary.json").stat().st_mtime_ns
     index = next((tmp_path / "zoos").iterdir()) / "zoo.json"
     made = index.stat().st_mtime_ns
-    second = run(*words, "--models", "statnn,mlp", "--seeds", "0,1")
+    second = run(*words, "--models", "statnn,mlp")
     assert second.exit_code == 0, second.output
     assert (found / "summary.json").stat().st_mtime_ns == before
     assert index.stat().st_mtime_ns == made
-    names = {each.name for each in found.parent.iterdir()}
-    assert names == {"statnn-0", "statnn-1", "mlp-0", "mlp-1"}
+    assert {each.name for each in found.parent.iterdir()} == {"statnn-0", "mlp-0"}
+    assert "| mlp target=frequency |" in path.read_text()
+    lines = (tmp_path / "ledger.jsonl").read_text().splitlines()
+    assert [json.loads(line)["command"].split()[1] for line in lines] == [
+        *("fit-inrs", "train", "report", "train", "report")
+    ]
+    assert json.loads(lines[1])["result"]["test"]["mse"] > 0
     config = json.loads((found / "config.json").read_text())
     assert config["command"].startswith("wszoo train regress ")
     assert "--target frequency" in config["command"]
@@ -61,8 +69,22 @@ def test_wrong_names_are_one_line_that_lists_the_known(tmp_path):
     assert "does not compare 'statnn', but dws," in line_of(run(*words, "--models", "statnn"), 2)
     assert "whole numbers" in line_of(run(*words, "--seeds", "a"), 2)
     with pytest.raises(ValueError, match="unknown scale 'large'; known: paper, quick"):
-        reproduce("sine-ssl", "large", tmp_path)
-    assert not (tmp_path / "zoos").exists()
+        plan("sine-ssl", "large", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_rate_of_the_first_seed_is_kept_for_the_others(tmp_path):
+    steps = plan("sine-ssl", "paper", tmp_path, Changes(models=("dws",), device="cpu"))
+    commands = [step.words for step in steps]
+    assert [words[0] for words in commands] == ["fit-inrs", "train", "train", "train", "report"]
+    assert "--limit" not in commands[0]
+    assert "--lr-grid" in commands[1]
+    for words in commands[2:4]:
+        assert f"{{lr:{steps[1].out}}}" in words
+        assert "--lr-grid" not in words
+        assert words[-2:] == ("--device", "cpu")
+    given = plan("sine-ssl", "paper", tmp_path, Changes(models=("dws",), settings={"lr": 0.1}))
+    assert all("--lr" in step.words for step in given[1:4])
 
 
 def test_without_a_name_the_experiments_are_listed():
