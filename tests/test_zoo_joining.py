@@ -62,6 +62,29 @@ def test_halves_put_together_are_the_whole(digits, tmp_path):
     assert torch.equal(after.stats()["entry.std.weight_0"], before.stats()["entry.std.weight_0"])
 
 
+def test_views_of_opened_zoos_are_written_too(digits, tmp_path):
+    z = zoo.open_zoo(digits / "a", "train")
+    view = z[z.table["label"] == 3][:4]
+    index = zoo.select(view, None, tmp_path / "threes")
+    made = zoo.open_zoo(tmp_path / "threes", "train", check_hashes=True)
+    assert index.splits["train"] == index.rows == len(view) > 0
+    assert made.column("index").tolist() == view.column("index").tolist()
+    assert torch.equal(
+        made.batch(range(len(made)))[0].flatten(), view.batch(range(len(view)))[0].flatten()
+    )
+    again = zoo.select(z, "label == 3", tmp_path / "again")
+    assert again.rows == (z.table["label"] == 3).sum()
+    both = zoo.concat([z[:3], z[5:7]], tmp_path / "both")
+    assert zoo.open_zoo(tmp_path / "both").column("index").tolist() == [
+        *z.column("index")[[0, 1, 2, 5, 6]]
+    ]
+    assert both.rows == 5
+    with pytest.raises(ValueError, match="both have index"):
+        zoo.concat([z[:3], z[2:4]], tmp_path / "twice")
+    with pytest.raises(ValueError, match=r"no network of .* is chosen"):
+        zoo.select(z[:0], None, tmp_path / "none")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -1,5 +1,6 @@
 """Weights keep PyTorch's order through every change of form."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -152,6 +153,8 @@ def test_choosing_networks():
     assert torch.equal(weights[1:4].flatten(), flat[1:4])
     assert torch.equal(weights[[4, 0]].flatten(), flat[[4, 0]])
     assert torch.equal(weights[flat[:, 0] > 0].flatten(), flat[flat[:, 0] > 0])
+    assert torch.equal(weights[(flat[:, 0] > 0).numpy()].flatten(), flat[flat[:, 0] > 0])
+    assert torch.equal(weights[np.int64(2)].flatten(), flat[2:3])
     for outside in (5, -6):
         with pytest.raises(IndexError, match=f"network {outside} of 5"):
             weights[outside]

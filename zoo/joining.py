@@ -2,6 +2,7 @@
 
     zoo.select("zoos/mnist-inrs", "psnr_db > 25 and label in (3, 8)", "zoos/good")
     zoo.concat(["zoos/a", "zoos/b"], "zoos/both")
+    zoo.select(z[:100], None, "zoos/hundred")             # a view of an opened zoo
 
 Rows keep their keys, values and splits. The results open, verify by their hashes, train and
 push; no recipe made them, so they cannot be fitted again.
@@ -28,13 +29,19 @@ ORIGIN = "origin"
 
 
 def select(
-    path: str | Path, where: str, out: str | Path, *, parquet: bool = True, overwrite: bool = False
+    path: str | Path | Zoo,
+    where: str | None,
+    out: str | Path,
+    *,
+    parquet: bool = True,
+    overwrite: bool = False,
 ) -> Index:
     """Make a zoo in the folder `out` of the rows of a zoo that meet a condition.
 
     Args:
-        path: a folder, or a zoo on the Hub or at a URL.
-        where: see `zoo.where`.
+        path: a folder, a zoo on the Hub or at a URL; or an opened one, or a view of it, of whose
+            split alone the new zoo is.
+        where: see `zoo.where`; None for all rows.
 
     Raises:
         ValueError: if the condition cannot be read, no row meets it, or `out` is not free.
@@ -42,18 +49,20 @@ def select(
     """
     opened = _splits(path)
     index = _index(opened)
-    condition = Condition(where, index.columns)
-    chosen = {split: np.flatnonzero(condition(_columns(each))) for split, each in opened.items()}
+    chosen = {split: np.arange(len(each)) for split, each in opened.items()}
+    if where is not None:
+        condition = Condition(where, index.columns)
+        chosen = {split: np.flatnonzero(condition(each.table)) for split, each in opened.items()}
     if not sum(len(rows) for rows in chosen.values()):
-        raise ValueError(f"no network of {path} meets {where!r}")
-    words = ["wszoo", "select", str(path), "--where", where, "--out", Path(out).name]
+        meets = f"meets {where!r}" if where is not None else "is chosen"
+        raise ValueError(f"no network of {_name(path)} {meets}")
     writer = Writer(
         out,
         index.spec,
         _others(index),
         source=index.source,
-        facts={"name": "select", "where": where, "of": index.name},
-        command=shlex.join(words),
+        facts={"name": "select", **({"where": where} if where else {}), "of": index.name},
+        command=_command(path, where, out),
         parquet=parquet,
         dtype=index.plan.get("dtype", "float32"),
         overwrite=overwrite,
@@ -67,7 +76,7 @@ def select(
 
 
 def concat(
-    paths: Sequence[str | Path],
+    paths: Sequence[str | Path | Zoo],
     out: str | Path,
     *,
     equal_keys: bool = False,
@@ -79,7 +88,8 @@ def concat(
     The column `origin` says which zoo a row comes from.
 
     Args:
-        paths: folders, or zoos on the Hub or at URLs, all of one spec and alike in columns.
+        paths: folders, zoos on the Hub or at URLs, or opened ones and views, of whose split
+            alone rows are taken; all of one spec and alike in columns.
         equal_keys: take rows that have the same index and view in several of them.
 
     Raises:
@@ -91,22 +101,24 @@ def concat(
         raise ValueError("expected at least two zoos to put together")
     opened = [_splits(path) for path in paths]
     indices = [_index(splits) for splits in opened]
-    names = _names(paths, indices)
-    for path, index in zip(paths[1:], indices[1:], strict=True):
-        _refuse_other(paths[0], indices[0], path, index)
+    names, named = _names(indices), [_name(path) for path in paths]
+    for name, index in zip(named[1:], indices[1:], strict=True):
+        _refuse_other(named[0], indices[0], name, index)
     if not equal_keys:
-        _refuse_equal(paths, opened)
+        _refuse_equal(named, opened)
     first = indices[0]
     one = all(index.source["sha256"] == first.source["sha256"] for index in indices)
     source = first.source if one and first.source["sha256"] else _several(indices)
-    words = ["wszoo", "concat", *map(str, paths), "--out", Path(out).name]
+    words = ["wszoo", "concat", *named, "--out", Path(out).name]
+    words += ["--equal-keys"] if equal_keys else []
+    views = any(isinstance(path, Zoo) for path in paths)
     writer = Writer(
         out,
         first.spec,
         {**_others(first), ORIGIN: Column("key", "class", names)},
         source=source,
         facts={"name": "concat", "of": [index.name for index in indices]},
-        command=shlex.join([*words, *(["--equal-keys"] if equal_keys else [])]),
+        command="" if views else shlex.join(words),
         parquet=parquet,
         dtype=first.plan.get("dtype", "float32"),
         overwrite=overwrite,
@@ -128,8 +140,21 @@ def _made(writer: Writer) -> Index:
     return writer.index
 
 
-def _splits(path: str | Path) -> dict[str, Zoo]:
-    """All splits of a zoo, wherever it lies."""
+def _name(path: str | Path | Zoo) -> str:
+    return str(path.folder if isinstance(path, Zoo) else path)
+
+
+def _command(path: str | Path | Zoo, where: str | None, out: str | Path) -> str:
+    """The command line that makes the same; none does of a view, or without a condition."""
+    if isinstance(path, Zoo) or where is None:
+        return ""
+    return shlex.join(["wszoo", "select", str(path), "--where", where, "--out", Path(out).name])
+
+
+def _splits(path: str | Path | Zoo) -> dict[str, Zoo]:
+    """All splits of a zoo, wherever it lies; the rows of one that is opened."""
+    if isinstance(path, Zoo):
+        return {path.split: path}
     opened, wrong = {}, None
     for split in shards.SPLITS:
         try:
@@ -143,11 +168,6 @@ def _splits(path: str | Path) -> dict[str, Zoo]:
 
 def _index(opened: Mapping[str, Zoo]) -> Index:
     return next(iter(opened.values())).index
-
-
-def _columns(opened: Zoo) -> Mapping[str, NDArray[Any]]:
-    plain = [name for name, column in opened.columns.items() if column.kind != "tensor"]
-    return {name: opened.column(name) for name in plain}
 
 
 def _others(index: Index) -> dict[str, Column]:
@@ -166,7 +186,7 @@ def _parts(rows: NDArray[np.int64], index: Index) -> Iterator[NDArray[np.int64]]
         yield rows[start : start + step]
 
 
-def _names(paths: Sequence[str | Path], indices: Sequence[Index]) -> tuple[str, ...]:
+def _names(indices: Sequence[Index]) -> tuple[str, ...]:
     """A name of its own for each zoo."""
     names = [index.name for index in indices]
     if len(set(names)) < len(names):
@@ -174,7 +194,7 @@ def _names(paths: Sequence[str | Path], indices: Sequence[Index]) -> tuple[str, 
     return tuple(names)
 
 
-def _refuse_other(one: object, first: Index, path: object, index: Index) -> None:
+def _refuse_other(one: str, first: Index, path: str, index: Index) -> None:
     """ValueError for zoos whose rows do not go together, naming what differs."""
     if index.spec != first.spec:
         raise ValueError(f"{path} and {one} hold networks of different specs")
@@ -186,7 +206,7 @@ def _refuse_other(one: object, first: Index, path: object, index: Index) -> None
             raise ValueError(f"{path} and {one} differ in column {name!r}")
 
 
-def _refuse_equal(paths: Sequence[str | Path], opened: Sequence[Mapping[str, Zoo]]) -> None:
+def _refuse_equal(paths: Sequence[str], opened: Sequence[Mapping[str, Zoo]]) -> None:
     """ValueError for a row that two of the zoos have."""
     seen: dict[tuple[int, ...], int] = {}
     for number, splits in enumerate(opened):

@@ -6,16 +6,19 @@ rows it asks for, and worker processes open the folder again instead of receivin
     networks = zoo.open_zoo("mnist-inrs", split="train")
     for weights, columns in DataLoader(networks, batch_size=64, collate_fn=zoo.collate):
         loss = task(model(weights), columns["label"])
+
+A part of the rows is a view, `networks[:5]`, `networks[networks.table["psnr_db"] > 25]` or
+`networks.select("psnr_db > 25")`: a zoo that knows its row numbers, and reads as lazily.
 """
 
 import math
 import operator
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, SupportsIndex, TypeAlias
+from typing import Any, SupportsIndex, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -29,8 +32,10 @@ from zoo.errors import ZooError
 from zoo.shards import Column, File, Index, check_file, read_index, read_stats, widen
 from zoo.spec import NetworkSpec
 from zoo.weights import Weights
+from zoo.where import Condition
 
 Batch: TypeAlias = tuple[Weights, dict[str, Tensor]]
+Chosen: TypeAlias = slice | Sequence[Any] | NDArray[Any] | Tensor
 
 
 def open_zoo(path: str | Path, split: str = "train", check_hashes: bool = False) -> "Zoo":
@@ -132,13 +137,50 @@ class Row:
         return nets.to_module(self.spec, self.weights)
 
 
+class Table(Mapping[str, NDArray[Any]]):
+    """The columns of a zoo that are one number a row, by name; each is read when it is asked for.
+
+    >>> networks.table["psnr_db"].mean()                        # doctest: +SKIP
+    25.7
+    """
+
+    def __init__(self, zoo: "Zoo", names: Sequence[str]):
+        self._zoo, self._names = zoo, tuple(names)
+        self._read: dict[str, NDArray[Any]] = {}
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        if name not in self._names:
+            raise KeyError(f"no column {name!r}; there are {', '.join(self._names)}")
+        if name not in self._read:
+            values = self._zoo.column(name)
+            # It is kept, and so is nobody's to change.
+            values.setflags(write=False)
+            self._read[name] = values
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __repr__(self) -> str:
+        return f"Table of {len(self._zoo):,} rows: {', '.join(self._names)}"
+
+
 class Zoo(Dataset[Row]):
-    """The networks of one split; `zoo.open_zoo` makes it.
+    """The networks of one split, or some of them; `zoo.open_zoo` makes it.
 
     >>> networks = zoo.open_zoo("mnist-inrs")                   # doctest: +SKIP
     >>> networks[0].label, networks[0].render().shape           # doctest: +SKIP
     (5, torch.Size([28, 28, 1]))
     >>> weights, columns = networks.batch([3, 1, 2])            # doctest: +SKIP
+    >>> sharp = networks[networks.table["psnr_db"] > 25]        # doctest: +SKIP
+    >>> len(networks[:5]), len(sharp), len(sharp.select("label in (3, 8)"))  # doctest: +SKIP
+    (5, 31020, 6120)
+
+    A view, such as `networks[:5]`, shares the files and reads nothing until it is asked; index
+    and statistics are those of the whole zoo. `zoo.select(view, None, folder)` writes it.
 
     Attributes:
         folder: where it lies, absolute.
@@ -157,6 +199,8 @@ class Zoo(Dataset[Row]):
         self._shards = [table.map_shard(folder, index, shard) for shard in shards]
         # Row numbers at which shards begin, and after the last the number of rows.
         self._starts = np.cumsum([0, *(shard.rows for shard in shards)])
+        # Of a view: which rows of the split it has, in its order.
+        self._rows: NDArray[np.int64] | None = None
         shapes = table.row_shapes(index)
         self._numbers = [name for name, shape in shapes.items() if not shape]
         self._large = [
@@ -166,29 +210,94 @@ class Zoo(Dataset[Row]):
         ]
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return int(self._starts[-1]) if self._rows is None else len(self._rows)
 
     def __repr__(self) -> str:
         numbers = ", ".join(
             f"{name} ({len(names)} classes)" if (names := self.columns[name].names) else name
             for name in self._numbers
         )
+        of = "" if self._rows is None else f" of {int(self._starts[-1]):,}"
         return (
-            f"Zoo({str(self.folder)!r}, split={self.split!r}): {len(self):,} networks "
+            f"Zoo({str(self.folder)!r}, split={self.split!r}): {len(self):,}{of} networks "
             f"{_architecture(self.spec)}; columns {numbers}"
         )
 
-    def __getitem__(self, index: SupportsIndex) -> Row:
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+
+    @overload
+    def __getitem__(self, index: Chosen) -> "Zoo": ...
+
+    def __getitem__(self, index: Any) -> "Row | Zoo":
+        """One network by an integer; a view by a slice, a mask or row numbers.
+
+        Raises:
+            IndexError: for a row that is not there, or a mask of another length.
+            TypeError: for anything else.
+        """
+        if isinstance(index, slice):
+            return self._view(np.arange(len(self))[index])
+        if np.ndim(index) > 0:
+            return self._view(self._numbered(index))
         try:
             number = operator.index(index)
         except TypeError:
             raise TypeError(
-                f"a row is chosen by one integer, got {index!r}; for several see Zoo.batch"
+                "a row is chosen by one integer, a view by a slice, a mask or row numbers; got "
+                f"{index!r}"
             ) from None
         weights, columns = self.batch([number])
         plain = {name: values.item() for name, values in columns.items()}
         file = self._names.get(int(plain.get("index", -1)))
         return Row(weights, plain, self.spec, self._source, file)
+
+    def select(self, where: str) -> "Zoo":
+        """A view of the rows that meet a condition, such as "psnr_db > 25 and label in (3, 8)".
+
+        Args:
+            where: columns, numbers, class names in quotes, comparisons, in, not in, and, or,
+                not and brackets; it is parsed and never evaluated as code.
+
+        Raises:
+            ValueError: if it cannot be read, or names what is no column.
+        """
+        return self._view(np.flatnonzero(Condition(where, self.columns)(self.table)))
+
+    @cached_property
+    def table(self) -> Table:
+        """The columns that are one number a row, as NumPy arrays by name."""
+        return Table(self, self._numbers)
+
+    def _view(self, rows: NDArray[np.int64]) -> "Zoo":
+        view = Zoo.__new__(Zoo)
+        view.__dict__.update(self.__dict__)
+        # Of these rows alone.
+        view.__dict__.pop("table", None)
+        view._rows = rows if self._rows is None else self._rows[rows]
+        return view
+
+    def _numbered(self, chosen: Sequence[Any] | NDArray[Any] | Tensor) -> NDArray[np.int64]:
+        """Row numbers from 0, of a mask or of such as may count from the end.
+
+        Raises:
+            IndexError: for a row that is not there, or a mask of another length.
+            TypeError: for anything but one axis of integers or truth values.
+        """
+        rows = np.asarray(chosen.cpu() if isinstance(chosen, Tensor) else chosen)
+        if rows.dtype == bool and rows.ndim == 1:
+            if len(rows) != len(self):
+                raise IndexError(f"a mask of {len(rows)} values for {len(self)} rows")
+            return np.flatnonzero(rows)
+        if rows.size == 0:
+            rows = np.zeros(0, np.int64)
+        if rows.ndim != 1 or rows.dtype.kind not in "iu":
+            raise TypeError(f"expected a list of row numbers, got {rows.dtype} {rows.shape}")
+        rows = rows.astype(np.int64)
+        outside = rows[(rows < -len(self)) | (rows >= len(self))]
+        if outside.size:
+            raise IndexError(f"row {outside[0]} of {len(self)} in {self.folder}, {self.split}")
+        return np.where(rows < 0, rows + len(self), rows)
 
     def __iter__(self) -> Iterator[Row]:
         return (self[number] for number in range(len(self)))
@@ -202,20 +311,17 @@ class Zoo(Dataset[Row]):
             IndexError: for a row that is not there.
             TypeError: for anything but one axis of integers.
         """
-        rows = np.asarray(indices)
-        if rows.size == 0:
-            rows = np.zeros(0, np.int64)
-        if rows.ndim != 1 or rows.dtype.kind not in "iu":
-            raise TypeError(f"expected a list of row numbers, got {rows.dtype} {rows.shape}")
-        rows = rows.astype(np.int64)
-        outside = rows[(rows < -len(self)) | (rows >= len(self))]
-        if outside.size:
-            raise IndexError(f"row {outside[0]} of {len(self)} in {self.folder}, {self.split}")
-        named = self._gather(np.where(rows < 0, rows + len(self), rows))
+        rows = self._numbered(indices)
+        named = self._gather(rows if self._rows is None else self._rows[rows], self._stored)
         weights = Weights.from_tensors({name: named[name] for name in self.spec.tensors})
         return weights, {name: named[name] for name in self._numbers}
 
-    def _gather(self, rows: NDArray[np.int64]) -> dict[str, Tensor]:
+    @property
+    def _stored(self) -> Sequence[str]:
+        return list(self._shards[0])
+
+    def _gather(self, rows: NDArray[np.int64], names: Sequence[str]) -> dict[str, Tensor]:
+        """Tensors and numbers of these rows of the split, by name."""
         where = np.searchsorted(self._starts, rows, side="right") - 1
         # (shard, its rows that are wanted, their places in the batch)
         parts = [
@@ -225,9 +331,11 @@ class Zoo(Dataset[Row]):
         ]
         for shard, chosen, _ in parts:
             for name in self._large:
-                table.announce(shard[name], chosen)
+                if name in names:
+                    table.announce(shard[name], chosen)
         gathered = {}
-        for name, first in self._shards[0].items():
+        for name in names:
+            first = self._shards[0][name]
             fresh = np.empty((len(rows), *first.shape[1:]), first.dtype)
             for shard, chosen, places in parts:
                 fresh[places] = shard[name][chosen]
@@ -239,13 +347,16 @@ class Zoo(Dataset[Row]):
         return self.batch(indices)
 
     def column(self, name: str) -> NDArray[Any]:
-        """One column of the whole split, `row ...`, copied into memory.
+        """One column of all rows, `row ...`, copied into memory.
 
         Raises:
             ValueError: for an unknown column; lists those there are.
         """
         if name not in self.columns:
             raise ValueError(f"unknown column {name!r}; known: {', '.join(self.columns)}")
+        if self._rows is not None:
+            values: NDArray[Any] = self._gather(self._rows, [name])[name].numpy()
+            return values
         return np.concatenate([widen(shard[name]) for shard in self._shards])
 
     @property
@@ -306,13 +417,15 @@ class Zoo(Dataset[Row]):
 
     def as_hf_dataset(self) -> Any:
         """The same rows as a `datasets.Dataset`, nothing copied; see `table.hf_dataset`."""
-        return table.hf_dataset(self.folder, self.index, self.split)
+        whole = table.hf_dataset(self.folder, self.index, self.split)
+        return whole if self._rows is None else whole.select(self._rows)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "split": self.split}
+        return {"folder": self.folder, "split": self.split, "rows": self._rows}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(open_zoo(state["folder"], state["split"]).__dict__)
+        self._rows = state["rows"]
 
 
 def collate(batch: Batch) -> Batch:

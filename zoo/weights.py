@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
+from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -92,9 +94,13 @@ class Weights:
         """The number of networks."""
         return self.weights[0].shape[0]
 
-    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> "Weights":
-        """The chosen networks; an integer keeps the net axis, of length 1."""
-        if isinstance(index, int):
+    def __getitem__(self, index: Any) -> "Weights":
+        """The networks of an integer, a slice, a list of numbers or a mask, NumPy's or torch's.
+
+        An integer keeps the net axis, of length 1.
+        """
+        if isinstance(index, Integral) and not isinstance(index, bool):
+            index = int(index)
             if not -len(self) <= index < len(self):
                 raise IndexError(f"network {index} of {len(self)}")
             index = slice(index, index + 1 or None)
