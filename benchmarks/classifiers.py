@@ -22,8 +22,8 @@ import zoo
 from zoo import nets
 from zoo.engines import available_cores
 from zoo.engines.classifiers import CompiledEngine, Data, Run
+from zoo.kinds.training import initial_weights
 from zoo.making.plan import cpu_kind
-from zoo.training import initial_weights
 
 SPEC = zoo.NetworkSpec
 # Name: network, picture, batch, updates of a timing.

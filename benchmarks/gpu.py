@@ -311,7 +311,7 @@ def variants(setting: Setting) -> None:
     """Precisions, tiles, warps, register limits: speed, then PSNR of whole fits on pictures."""
     source, named = pictures(setting, "mnist")
     recipe = zoo.recipe("dws", "mnist", steps=setting.size(STEPS, STEPS, 2))
-    from zoo.objectives import ImageObjective
+    from zoo.kinds.objectives import ImageObjective
 
     goal = ImageObjective(recipe, source.shape, source.class_names)
     count = setting.size(1056, 264, 2)
@@ -353,7 +353,7 @@ def mnist(setting: Setting) -> None:
     """All of MNIST: the kernel alone, then a whole zoo."""
     source, named = pictures(setting, "mnist")
     recipe = zoo.recipe("dws", "mnist", steps=setting.size(STEPS, STEPS, 2))
-    from zoo.objectives import ImageObjective
+    from zoo.kinds.objectives import ImageObjective
 
     goal = ImageObjective(recipe, source.shape, source.class_names)
     count = min(setting.size(70_000, 10_000, 2), len(source))

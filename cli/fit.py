@@ -158,12 +158,11 @@ class _Meter:
         self.shown: Any = None
 
     def update(self, state: "Progress") -> None:
+        from zoo.recipes import MEASURES
+
         self.last = state
-        words = []
-        if state.psnr_db is not None:
-            words.append(f"{state.psnr_db:.2f} dB")
-        if state.accuracy is not None:
-            words.append(f"accuracy {state.accuracy:.3f}")
+        found = [each for each in MEASURES if each.column in state.means]
+        words = [each.short.format(state.means[each.column]) for each in found[:1]]
         words += self.nodes()
         self.shown.update(state.done, state.total, words=", ".join(words), found=state.fitted == 0)
 
@@ -191,7 +190,7 @@ def _of_nodes(state: "Progress", seconds: float) -> list[str]:
 
 def _report(folder: Path | str, index: "Index") -> None:
     """What was made, on stdout."""
-    from zoo.objectives import shortfall
+    from zoo.kinds import shortfall
 
     splits = ", ".join(f"{name} {rows:,}" for name, rows in index.splits.items())
     say(f"{folder}: {index.rows:,} networks ({splits})")
@@ -199,12 +198,8 @@ def _report(folder: Path | str, index: "Index") -> None:
         say(line)
     if passed := index.source.get("passed_over"):
         say("left out: " + ", ".join(f"{count:,} {reason}" for reason, count in passed.items()))
-    for column, text in (("psnr_db", "PSNR {:.2f} dB"), ("test_accuracy", "test accuracy {:.4f}")):
-        means = [part[column]["mean"] for part in index.quality.values() if column in part]
-        if means:
-            rows = list(index.splits.values())
-            mean = sum(m * n for m, n in zip(means, rows, strict=True)) / sum(rows)
-            say(f"mean {text.format(mean)}")
+    if index.told:
+        say(index.told)
     for line in shortfall(index):
         say(line)
     if index.excluded:

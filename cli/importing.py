@@ -216,6 +216,7 @@ def import_(
     """
     from zoo.importers import import_zoo, rehearse
     from zoo.importers.published import Options
+    from zoo.kinds import look_of
     from zoo.making.progress import Progress
 
     options = Options(column=column or None, **chosen)
@@ -251,13 +252,9 @@ def import_(
             warn=progress.tell,
         )
     _tell(index.source)
-    if check_against or data_root or index.source["kind"] == "sine":
-        means = index.quality.items()
-        for name, words in (("psnr_db", "mean PSNR {:.2f} dB"), ("mse", "mean error {:.3g}")):
-            if name in index.columns:
-                total = sum(q[name]["mean"] * index.splits[split] for split, q in means)
-                say(f"held against the originals: {words.format(total / index.rows)}")
-                break
+    held = check_against or data_root or look_of(index).by_formula
+    if held and index.told:
+        say(f"held against the originals: {index.told}")
     if "accuracy_checked" in index.source:
         say(
             f"evaluated again: {index.source['accuracy_checked']}, pixels given as "

@@ -56,6 +56,8 @@ def info(path: str, revision: str | None) -> None:
 
 
 def _describe(index: "Index") -> None:
+    from zoo.recipes import TOLD
+
     widths = "-".join(str(width) for width in index.spec.widths)
     recipe = dict(index.recipe)
     rows: list[tuple[str, str]] = [
@@ -78,7 +80,7 @@ def _describe(index: "Index") -> None:
         words = [
             f"{column} {found[column]['mean']:.4g} ({found[column]['min']:.4g}.."
             f"{found[column]['max']:.4g})"
-            for column in ("psnr_db", "mse", "steps", "test_accuracy", "test_loss")
+            for column in TOLD
             if column in found
         ]
         say(f"  {split:<10} {count:>9,}  {'  '.join(words)}")

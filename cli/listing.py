@@ -108,7 +108,7 @@ def recipes(name: str | None, source: str) -> None:
     for line in table([(f"{name}:", _first_line(make.__doc__))]):
         say(line)
     say(f"  wszoo {command_of(name)}")
-    chosen = make("sine" if name.startswith("sine-") else source)
+    chosen = make(source)
     for field in fields(chosen):
         if field.name != "name":
             value = getattr(chosen, field.name)

@@ -297,8 +297,8 @@ def move_picture(
     Raises:
         ValueError: if the inputs are not coordinates, or a line is to be turned.
     """
-    plane = spec.coord_order in ("xy", "ij")
-    if spec.coord_order is None or spec.inp != (2 if plane else 1):
+    plane = len(spec.axes) == 2
+    if not spec.axes or spec.inp != len(spec.axes):
         raise ValueError(f"only networks of coordinates can be moved, these take {spec.inp} inputs")
     first = weights.weights[0]
     angle, enlarge = (torch.as_tensor(v).to(first).expand(len(first)) for v in (degrees, zoom))
@@ -307,7 +307,7 @@ def move_picture(
     offset = torch.as_tensor(shift).to(first).expand(len(first), spec.inp)
     if plane:
         angle = torch.deg2rad(angle)
-        if spec.coord_order == "ij":
+        if spec.axes[0] == "row":
             # (row, column): the plane is seen from behind, and shifts are (down, right).
             angle, offset = -angle, offset.flip(1)
         cos, sin = angle.cos(), angle.sin()

@@ -18,9 +18,9 @@ from zoo.engines.classifiers import (
     Run,
     random_words,
 )
+from zoo.kinds.training import initial_weights
 from zoo.shards import round_to
 from zoo.spec import NetworkSpec
-from zoo.training import initial_weights
 
 MLP = (NetworkSpec.mlp([50, 24, 18, 5], "relu"), (5, 5, 2))
 DEEP = (NetworkSpec.mlp([36, 16, 16, 16, 3], "tanh"), (6, 6, 1))

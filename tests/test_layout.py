@@ -35,10 +35,10 @@ ORDER = {
         *("engines", "engines.compiling", "engines.tiles", "engines.cpu", "engines.reference"),
         "engines.cuda",
         *("engines.dense", "engines.classifiers"),
-        *("objectives", "stats", "figures", "cards", "writing"),
-        *("making", "making.workers", "making.fitting"),
-        *("training", "kinds.base", "kinds.regression", "kinds.pictures", "kinds.waves"),
-        *("kinds.trained", "kinds", "compare"),
+        *("figures", "making", "making.workers", "making.fitting"),
+        *("kinds.checks", "kinds.looks", "kinds.base", "kinds.objectives", "kinds.training"),
+        *("kinds.regression", "kinds.pictures", "kinds.waves", "kinds.trained", "kinds"),
+        *("stats", "cards", "writing", "compare"),
         *("making.progress", "making.plan", "making.growth", "making.site"),
         "making.merging",
         *("making.chunks", "making.cluster", "making.builder"),
@@ -167,7 +167,7 @@ def test_every_module_has_its_place(package):
         ("zoo.spec", "from zoo import Weights"),
         ("zoo.spec", "import processors"),
         ("zoo", "from cli import main"),
-        ("zoo.engines.cpu", "from zoo.objectives import adam"),
+        ("zoo.engines.cpu", "from zoo.kinds.objectives import adam"),
         ("processors.base", "from zoo.nets import forward"),
         ("processors.base", "from zoo import nets"),
         ("processors.base", "import cli.main"),
@@ -188,16 +188,12 @@ def test_the_check_lets_right_ways_pass():
     )
 
 
-# Modules that still tell kinds of zoo apart by the type of a recipe; none may be added.
-TOLD_APART = {"zoo.objectives", "zoo.own", "zoo.shards", "zoo.training", "zoo.verification"}
-
-
 def test_kinds_of_zoo_are_told_apart_in_their_room():
     pattern = re.compile(r"isinstance\([^)]*\w(Recipe|Source)\b")
     assert pattern.search("isinstance(recipe, ImageRecipe | SineRecipe)")
     homes = ("zoo.kinds", "zoo.sources", "zoo.recipes")
     found = {name for name, text in all_modules().items() if pattern.search(text)}
-    assert {name for name in found if not name.startswith(homes)} <= TOLD_APART
+    assert {name for name in found if not name.startswith(homes)} == set()
 
 
 def test_names_of_zoo_are_only_written_out_for_type_checkers():

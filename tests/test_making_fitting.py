@@ -6,8 +6,8 @@ import torch
 
 from zoo import engines, nets, shards
 from zoo.engines import Adam, Fit, reference
-from zoo.making.fitting import ATTEMPTS, Rows, fit_rows, split_params
-from zoo.objectives import Objective
+from zoo.kinds.objectives import Objective, fit_rows
+from zoo.making.fitting import ATTEMPTS, Rows, split_params
 from zoo.own import fit
 from zoo.recipes import Recipe, recipe
 from zoo.spec import NetworkSpec

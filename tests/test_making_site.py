@@ -23,7 +23,7 @@ from zoo.engines.cpu import CpuEngine
 from zoo.errors import ZooError
 from zoo.making import plan
 from zoo.making.builder import build
-from zoo.making.chunks import fitter_of
+from zoo.making.chunks import Fitter
 from zoo.making.merging import merge
 from zoo.making.plan import Settings, plan_zoo, processor
 from zoo.making.site import Site, slot_of, unfinished, write
@@ -476,7 +476,7 @@ def test_tasks_that_contradict_are_not_taken(digits, quick, made, tmp_path):
     """What a task left is looked at as records are, and only where it lies."""
     out = tmp_path / "zoo"
     planned = plan_zoo(quick, digits, "zoo", Settings(**SETTINGS))
-    engine = fitter_of(planned.goal)(planned.goal, 0, "cpu", 1, "cpu")
+    engine = Fitter(planned.goal, 0, "cpu", 1, "cpu")
 
     def task(number: int, edit: Edit) -> None:
         key = ("train", number)

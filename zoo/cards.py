@@ -20,52 +20,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.fields import about
-from zoo.figures import Samples, accuracy_figure, quality_histogram, sample_grid, wave_grid
-from zoo.recipes import RECIPE_KINDS
+from zoo.figures import Samples, quality_histogram, sample_grid, wave_grid
+from zoo.kinds import look_of, split_rule
+from zoo.recipes import MEANINGS, MEASURES, REMARKS, recipe_class
 from zoo.shards import SPLITS, STATS_FILE, Index, replacing
-from zoo.sources import SPLIT_RULES, split_items, split_rule
+from zoo.sources import SPLIT_RULES, split_items
 from zoo.spec import Layer, NetworkSpec
 
 if TYPE_CHECKING:
     from huggingface_hub import DatasetCardData
 
 CARD_FILE = "README.md"
-# Columns that quality is drawn against.
-DRAWN_COLUMNS = ("index", "step", "class_a", "class_b")
 FIGURE_FOLDER = "figures"
 
 # Licences under which what is made of a work may be published under MIT.
 _FREE = ("mit", "cc0-1.0", "unlicense", "pddl", "0bsd")
-
-_COLUMNS = {
-    "index": "position in the source: its own training items first, then its test items",
-    "view": "which initialisation of that item; 0 is the first",
-    "label": "class of the item",
-    "amplitude": "a of the wave a sin(b x)",
-    "frequency": "b of the wave a sin(b x), in radians per unit of x",
-    "psnr_db": "PSNR of the stored network, the pixel range as peak, outputs not clipped",
-    "mse": "mean squared error of the stored network's outputs",
-    "steps": "updates that were made",
-    "stop": "why fitting ended: 0 all steps done, 1 target reached",
-    "train_loss": "loss of the stored network on its training items",
-    "test_loss": "loss of the stored network on its test items",
-    "test_accuracy": "right answers on the test items, as a fraction",
-    "step": "updates made before the network was kept",
-    "epoch": "the same in passes over the run's training items",
-    "class_a": "lower class of the pair",
-    "class_b": "higher class of the pair",
-    "lr": "learning rate",
-    "weight_decay": "L2 term in the gradient",
-    "optimiser": "of the training",
-    "batch": "items of a minibatch",
-    "init": "scheme of the initial weights",
-    "init_scale": "factor on the initial weights",
-    "init_std": "standard deviation of the scheme normal",
-    "fraction": "part of the training items that was seen",
-    "dropout": "chance that a feature was dropped",
-    "rounding": "root of the mean squared rounding error of the parameters, over that of the "
-    "parameters",
-}
 
 _WSZOO = """\
 @software{wszoo,
@@ -133,34 +102,27 @@ def write_card(
     """Write `figures/*.png`, then `README.md`, each whole or not at all.
 
     Args:
-        quality: per split and quality column the values of all rows. The first of
-            psnr_db, mse, test_accuracy that is there is drawn; the accuracy also over
-            `step`, or by pair of `class_a` and `class_b`, if these are there.
+        quality: per split and column the values of all rows: of quality, and of what the
+            kind draws. The first of `recipes.MEASURES` that is there is drawn, and the
+            figure of the kind.
         samples: drawn as pictures, or as waves if they have `x`; None draws none.
     """
     figures = {}
-    for column, label, log in (
-        ("psnr_db", "PSNR [dB]", False),
-        ("mse", "mean squared error", True),
-        ("test_accuracy", "test accuracy", False),
-    ):
+    for measure in MEASURES:
+        column = measure.column
         values = {split: named[column] for split, named in quality.items() if column in named}
         if any(len(value) for value in values.values()):
             file = f"{FIGURE_FOLDER}/{column}.png"
-            quality_histogram(folder / file, values, label, log=log)
-            what = label.partition(" [")[0]
+            quality_histogram(folder / file, values, measure.label, log=measure.log)
+            what = measure.label.partition(" [")[0]
             figures[file] = f"{what[0].upper()}{what[1:]} of the networks of each split"
             break
-    if any({"step", "class_a"} & set(named) for named in quality.values()):
-        trajectories = any("step" in named for named in quality.values())
-        name, caption = (
-            ("steps", "Test accuracy over the steps of the runs: median, and range of 80 %")
-            if trajectories
-            else ("pairs", "Mean test accuracy of the classifiers of each pair of classes")
-        )
-        file = f"{FIGURE_FOLDER}/accuracy_{name}.png"
-        accuracy_figure(folder / file, quality, index.columns, histogram=False)
-        figures[file] = caption
+    look = look_of(index)
+    drawn = {split: named for split, named in quality.items() if named}
+    if look.drawn and drawn and all(set(look.drawn) <= named.keys() for named in drawn.values()):
+        file = f"{FIGURE_FOLDER}/{look.figure_name}.png"
+        look.figure(folder / file, drawn, index.columns, histogram=False)
+        figures[file] = look.caption
     if samples is not None and len(samples.captions):
         file = f"{FIGURE_FOLDER}/samples.png"
         if samples.x is None:
@@ -290,7 +252,7 @@ def _size_category(rows: int) -> str:
 
 def _tags(index: Index) -> list[str]:
     tags = ["weight-space-learning", "model-zoo", "neural-network-weights"]
-    if index.spec.coord_order is not None:
+    if index.spec.axes:
         tags.append("implicit-neural-representation")
     if any(layer.activation == "sin" for layer in index.spec.layers):
         tags.append("siren")
@@ -308,22 +270,13 @@ def _introduction(index: Index) -> str:
     kind = "convolutional networks" if spec.layers[0].kind == "conv" else "multilayer perceptrons"
     if any(layer.activation == "sin" for layer in spec.layers):
         kind = "sine networks (SIREN)"
-    what = {
-        "xy": "Each one is a picture: it maps a pixel's coordinates to its colour.",
-        "ij": "Each one is a picture: it maps a pixel's coordinates to its colour.",
-        "x": "Each one is a wave: it maps x to a value.",
-        None: "",
-    }[spec.coord_order]
-    done = "imported from" if index.recipe.get("kind") == "import" else "fitted to"
-    if "step" in index.columns:
-        done = "kept on the way while they were trained to classify"
-    elif "class_a" in index.columns:
-        done, what = "trained to tell two classes apart, of", "Each one has seen a random pair."
+    look = look_of(index)
+    done = look.done or ("imported from" if index.imported else "fitted to")
     url = index.source.get("url")
     source = f"[{_plain(_title(index))}]({url})" if url else _plain(_title(index))
     return (
         f"{index.rows:,} {kind} {widths} with {spec.param_count:,} parameters each, {done} "
-        f"{source}. {what}".strip()
+        f"{source}. {look.what}".strip()
         + " The networks themselves are the data: use them to learn from weights."
     )
 
@@ -367,9 +320,9 @@ def _datasets_example(index: Index, split: str) -> str:
 
 def _zoo_example(index: Index, split: str) -> str:
     lines = ["import zoo", "", f'rows = zoo.open_zoo({_quoted(index.name)}, split="{split}")']
-    if index.spec.coord_order in ("xy", "ij"):
+    if len(index.spec.axes) == 2:
         lines.append("image = rows[0].render()  # row, column, channel; black 0, white 1")
-    elif index.spec.coord_order == "x":
+    elif index.spec.axes:
         lines.append("wave = rows[0].render()  # point, 1")
     else:
         lines.append("network = rows[0].to_module()  # a torch.nn.Module, conventions included")
@@ -392,16 +345,15 @@ def _tensor_example(index: Index) -> str:
         f"shard = load_file({_quoted(f'{index.name}/{index.shards[0].file}')})",
         "net = {name: tensor[0] for name, tensor in shard.items()}  # the first row",
     ]
-    if spec.coord_order in ("xy", "ij"):
-        order = "column, row" if spec.coord_order == "xy" else "row, column"
-        name = order.partition(",")[0]
+    if len(spec.axes) == 2:
         lines += [
             f"row = torch.linspace({first}, {last}, {shape[0]})",
             f"column = torch.linspace({first}, {last}, {shape[1]})",
             'row, column = torch.meshgrid(row, column, indexing="ij")',
-            f"h = torch.stack([{order}], dim=-1)  # the first input is the {name}",
+            f"h = torch.stack([{', '.join(spec.axes)}], dim=-1)  "
+            f"# the first input is the {spec.axes[0]}",
         ]
-    elif spec.coord_order == "x":
+    elif spec.axes:
         points = int(index.source.get("points") or index.recipe.get("points") or 1_000)
         lines.append(f"h = torch.linspace({first}, {last}, {points})[:, None]")
     elif spec.layers[0].kind == "conv":
@@ -410,7 +362,7 @@ def _tensor_example(index: Index) -> str:
         lines.append(f"h = torch.zeros(1, {spec.inp})  # your inputs")
     lines += _layers_code(spec)
     offset = f" + {spec.output_offset}" if spec.output_offset else ""
-    if spec.coord_order in ("xy", "ij"):
+    if len(spec.axes) == 2:
         black, white = (float(end) for end in spec.pixel_range)
         scaled = "out" if (black, white) == (0, 1) else f"((out - {black}) / {white - black})"
         lines.append(f"out = h{offset}")
@@ -451,15 +403,12 @@ def _layer_code(layer: Layer, weight: str, bias: str) -> str:
 
 
 def _row(index: Index) -> str:
-    rows = []
+    rows, look = [], look_of(index)
+    meanings = {**MEANINGS, **look.meanings}
     for name, column in index.columns.items():
         shape = list(index.spec.tensors.get(name, ()))
         kind = column.storage or ("float32" if column.dtype is np.float32 else "int64")
-        meaning = _COLUMNS.get(name, "")
-        if name == "index" and {"step", "class_a"} & set(index.columns):
-            meaning = f"number of the {'run' if 'step' in index.columns else 'classifier'}"
-        elif name == "view" and {"step", "class_a"} & set(index.columns):
-            meaning = "always 0"
+        meaning = meanings.get(name, "")
         if column.role == "weight":
             meaning = f"weights of layer {name.rpartition('_')[2]}, {_axes(len(shape))}"
         elif column.role == "bias":
@@ -477,14 +426,11 @@ def _row(index: Index) -> str:
     if any(shard.parquet for shard in index.shards):
         text += " `data/*.parquet` holds the same rows in the same order."
         text += " There the values are float32." if reduced else ""
-    if "step" in index.columns:
-        text += (
-            " Rows of equal `index` are one training run, in step order; a run lies wholly in one "
-            "split and one file."
-        )
+    text += f" {look.rows_words}" if look.rows_words else ""
     if reduced:
         bits, error = {"float16": (11, "4.9e-4"), "bfloat16": (8, "3.9e-3")}[reduced]
-        found = [part["rounding"] for part in index.quality.values() if "rounding" in part]
+        measured = index.quality.values()
+        found = [part[look.rounding] for part in measured if look.rounding in part]
         text += (
             f"\n\nThe weights are kept as {reduced}: rounded to {bits} significant bits, a "
             f"relative error of at most {error} in every normal number"
@@ -531,8 +477,8 @@ def _conventions(spec: NetworkSpec) -> str:
         if spec.output_offset
         else "Nothing is added to its output."
     )
-    if spec.coord_order in ("xy", "ij"):
-        one, two = ("column", "row") if spec.coord_order == "xy" else ("row", "column")
+    if len(spec.axes) == 2:
+        one, two = spec.axes
         black, white = (_number(value) for value in spec.pixel_range)
         points.append(
             f"The first input is the {one}, the second is the {two}. Rows count downwards, "
@@ -545,7 +491,7 @@ def _conventions(spec: NetworkSpec) -> str:
         points.append(f"An output of {black} is black, {white} is white.")
         if spec.out == 3:
             points.append("The three outputs are red, green, blue.")
-    elif spec.coord_order == "x":
+    elif spec.axes:
         points.append(f"The one input is x. It runs from {first} to {end}, ends included.")
     return (
         "\n".join(f"- {point}" for point in points)
@@ -557,24 +503,8 @@ def _conventions(spec: NetworkSpec) -> str:
 
 def _inputs(index: Index) -> str:
     """How pictures enter a classifier."""
-    if not {"step", "class_a"} & set(index.columns):
-        return ""
-    black, white = (_number(value) for value in index.spec.pixel_range)
-    order = (
-        "[channel, row, column]"
-        if index.spec.layers[0].kind == "conv"
-        else "flattened in the order channel, row, column (as a torch image)"
-    )
-    what = (
-        "The outputs are logits of the source's classes, also of those that a classifier was not "
-        "trained on."
-        if "class_a" in index.columns
-        else "The outputs are logits of the source's classes."
-    )
-    return (
-        f"\n\nThe input is a picture {order}: {black} is black and {white} is white, linear in the "
-        f"bytes. {what}"
-    )
+    words = look_of(index).inputs(index.spec)
+    return f"\n\n{words}" if words else ""
 
 
 def _formula(spec: NetworkSpec) -> str:
@@ -616,7 +546,7 @@ def _splits(index: Index) -> str:
     text = _table(["split", "rows", "source items", "shards"], rows)
     if items:
         text += (
-            f"\n\nThe source was cut by rule `{_split_rule(index)}` of `zoo.sources.split_items`; "
+            f"\n\nThe source was cut by rule `{split_rule(index)}` of `zoo.sources.split_items`; "
             "both ends of the items are included."
         )
     if index.source.get("validation_items"):
@@ -633,7 +563,7 @@ def _splits(index: Index) -> str:
 
 def _split_ranges(index: Index) -> dict[str, range]:
     """Items of the source that each split was cut from; empty if the index does not say."""
-    total, rule = index.source.get("items"), _split_rule(index)
+    total, rule = index.source.get("items"), split_rule(index)
     if not total or rule not in SPLIT_RULES:
         return {}
     left_out = Counter(row.split for row in index.excluded)
@@ -644,13 +574,6 @@ def _split_ranges(index: Index) -> dict[str, range]:
         copies = int(index.recipe.get("views") or 1) if split == "train" else 1
         ranges[split] = ranges[split][: ceil((rows + left_out[split]) / copies)]
     return ranges
-
-
-def _split_rule(index: Index) -> str:
-    """The rule of `zoo.sources` by which `zoo.making.plan` cut the source."""
-    if index.recipe.get("kind") == "sine":
-        return "80-10-10"
-    return split_rule(str(index.recipe.get("split", "")), str(index.source.get("name")))
 
 
 def _reading(index: Index) -> str:
@@ -676,8 +599,9 @@ def _quality(index: Index, figures: Mapping[str, str]) -> str:
     if rows:
         header = ["split", "column", "unit", "mean", "std", "min", "max"]
         parts += ["Measured on the stored weights.", _table(header, rows)]
-        if any("stop" in summaries for summaries in index.quality.values()):
-            parts.append("The mean of `stop` is the share of networks that reached the target.")
+        for column, words in REMARKS.items():
+            if any(column in summaries for summaries in index.quality.values()):
+                parts.append(words)
     parts.append(_excluded(index))
     for file, caption in figures.items():
         parts.append(f"![{_plain(caption)}]({file})\n\n{_plain(caption)}.")
@@ -717,7 +641,7 @@ def _making(index: Index) -> str:
         rows.append(["CPU", _plain(cpus), "same engine and CPU give the same bytes"])
     rows += [[_plain(name), _plain(version), "version"] for name, version in index.packages.items()]
     parts += [_table(["made with", "value", "meaning"], rows)]
-    kind = RECIPE_KINDS.get(str(index.recipe.get("kind")))
+    kind = recipe_class(index.recipe)
     meanings = {"kind": "what is fitted", "name": "name of the recipe"}
     meanings |= {name: each.words for name, each in about(kind).items()} if kind else {}
     recipe = [

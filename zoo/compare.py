@@ -1,22 +1,21 @@
 """Sets networks beside what they were fitted to, for cards, `show` and `verify`."""
 
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo import machine, nets
+from zoo import machine
 from zoo.errors import ZooError
-from zoo.figures import accuracy_figure, sample_grid, wave_grid
+from zoo.figures import sample_grid, wave_grid
 from zoo.hub.arrival import Found, files_of, find
-from zoo.kinds import kind_of, objective, open_source
+from zoo.kinds import kind_of, look_like, objective, open_source
 from zoo.reader import Batch, Row, Zoo, open_zoo
 from zoo.recipes import recipe_from_json
 from zoo.shards import Index, check_file
-from zoo.sources import ImageSource, SineSource, load_images
+from zoo.sources import ImageSource, SineSource
 from zoo.table import shards_of
 
 
@@ -59,19 +58,11 @@ def source_of(
 
 
 def _refuse_imported(index: Index) -> None:
-    if index.recipe.get("kind") == "import":
+    if index.imported:
         raise ZooError(
             f"{index.name} was imported, not fitted by a recipe; zoo.original(row) opens the "
             "picture of a row, and the card shows some"
         )
-
-
-@lru_cache(maxsize=2)
-def _images(
-    name: str, size: int | str | None, fit: str, data_root: str | None, expect: str
-) -> ImageSource:
-    root = Path(data_root) if data_root else None
-    return load_images(name, root, size, fit=fit, expect=expect)
 
 
 def original(
@@ -90,23 +81,8 @@ def original(
     Raises:
         ZooError: if the source cannot be opened or has changed.
     """
-    about = row.source
-    if "step" in row.columns or "class_a" in row.columns:
-        raise ValueError("a classifier is not made from one picture: it has no original")
-    if about["kind"] == "sine":
-        x = nets.line(row.spec, about["points"]).astype(np.float64)
-        return (row.amplitude * np.sin(row.frequency * x)).astype(np.float32)
-    if not about["sha256"]:
-        raise ZooError(
-            f"{about['name']} was imported without its originals; import it again with "
-            "--check-against"
-        )
-    name = source or about.get("address") or about["name"]
-    root, fit = str(data_root) if data_root else None, about.get("fit", "crop")
-    found = _images(name, about["size"], fit, root, about["sha256"])
-    if found.sha256 != about["sha256"]:
-        raise ZooError(f"source {found.name} is not what this row was fitted to: it has changed")
-    return found.images[int(row.columns["index"])]
+    root = Path(data_root) if data_root else None
+    return look_like(row.columns, row.spec).original(row, root, source)
 
 
 def _random_rows(found: Found, split: str, count: int, seed: int) -> Batch:
@@ -164,11 +140,11 @@ def draw(
     _refuse_imported(index)
     split = split or list(index.splits)[-1]
     recipe = recipe_from_json(index.recipe)
-    if not kind_of(recipe).signals:
+    kind = kind_of(recipe)
+    if kind.drawn:
         networks = open_zoo(found_zoo.bring(files_of(index, split)), split)
-        wanted = ("index", "step", "class_a", "class_b", "test_accuracy")
-        found = {name: networks.column(name) for name in wanted if name in networks.columns}
-        accuracy_figure(Path(out), {networks.split: found}, index.columns)
+        found = {name: networks.column(name) for name in kind.drawn}
+        kind.figure(Path(out), {networks.split: found}, index.columns)
         return
     opened = source_of(index, data_root, source)
     goal = objective(recipe, opened)
@@ -176,7 +152,7 @@ def draw(
     arrays = {name: tensor.numpy() for name, tensor in columns.items()}
     for name, tensor in weights.tensors().items():
         arrays[name] = tensor.numpy()
-    shown = kind_of(recipe).samples(goal, opened, arrays)
+    shown = kind.samples(goal, opened, arrays)
     assert shown is not None
     if shown.x is None:
         sample_grid(Path(out), shown.originals, shown.reconstructions, shown.captions)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from zoo.shards import Column, replacing
+from zoo.shards import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -98,35 +98,20 @@ def _draw_histogram(axes: Any, values: Mapping[str, ArrayLike], label: str, log:
     _tidy(axes)
 
 
-def accuracy_figure(
+def accuracy_over_steps(
     path: Path,
-    values: Mapping[str, Mapping[str, NDArray[Any]]],
-    columns: Mapping[str, Column],
+    values: Mapping[str, tuple[NDArray[Any], NDArray[Any], NDArray[Any]]],
     histogram: bool = True,
 ) -> None:
-    """Draw the accuracy of classifiers, by pair of classes or over the steps of runs.
+    """Draw median and middle 80 % of the accuracy at each step (or in 40 ranges of steps).
 
     Args:
-        values: per split `test_accuracy`, and `step`, or `class_a` and `class_b`.
-        columns: of the index, for the names of the classes.
+        values: per split the run, the step and the accuracy of every network.
         histogram: also draw how the accuracy is spread.
     """
-    figure = _figure(13 if histogram else 7.5, 4.6)
-    axes = figure.subplots(1, 2 if histogram else 1, squeeze=False)[0]
-    if histogram:
-        spread = {split: named["test_accuracy"] for split, named in values.items()}
-        _draw_histogram(axes[0], spread, "test accuracy", log=False)
-    if any("step" in named for named in values.values()):
-        _draw_steps(axes[-1], values)
-    else:
-        _draw_pairs(axes[-1], values, columns["class_a"].names or ())
-    _save(figure, path)
-
-
-def _draw_steps(axes: Any, values: Mapping[str, Mapping[str, NDArray[Any]]]) -> None:
-    """Median and middle 80 % of the accuracy at each step (or in 40 ranges of steps)."""
-    for split, named in values.items():
-        step, accuracy = named["step"], named["test_accuracy"]
+    spread = {split: accuracy for split, (_, _, accuracy) in values.items()}
+    figure, axes = _beside_histogram(spread, histogram)
+    for split, (run, step, accuracy) in values.items():
         places = np.unique(step)
         if places.size > 400:  # runs that are kept at steps of their own
             edges = np.quantile(step, np.linspace(0, 1, 41))
@@ -137,7 +122,7 @@ def _draw_steps(axes: Any, values: Mapping[str, Mapping[str, NDArray[Any]]]) -> 
         at = np.array([step[group == n].mean() for n in numbers])
         quantiles = np.array([np.quantile(accuracy[group == n], (0.1, 0.5, 0.9)) for n in numbers])
         colour = _SPLIT_COLOURS.get(split, _INK)
-        runs = len(np.unique(named["index"]))
+        runs = len(np.unique(run))
         axes.plot(
             at, quantiles[:, 1], color=colour, linewidth=1.6, label=f"{split} ({runs:,} runs)"
         )
@@ -145,22 +130,33 @@ def _draw_steps(axes: Any, values: Mapping[str, Mapping[str, NDArray[Any]]]) -> 
             axes.fill_between(
                 at, quantiles[:, 0], quantiles[:, 2], color=colour, alpha=0.2, linewidth=0
             )
-    axes.set_xlabel("step")
+    axes.set_xlabel("updates")
     axes.set_ylabel("test accuracy")
     axes.legend(frameon=False, fontsize=10, loc="lower right")
     _tidy(axes)
+    _save(figure, path)
 
 
-def _draw_pairs(
-    axes: Any, values: Mapping[str, Mapping[str, NDArray[Any]]], names: Sequence[str]
+def accuracy_of_pairs(
+    path: Path,
+    values: Mapping[str, tuple[NDArray[Any], NDArray[Any], NDArray[Any]]],
+    names: Sequence[str],
+    histogram: bool = True,
 ) -> None:
-    """Mean accuracy of each pair of classes, as a triangle of numbers."""
+    """Draw the mean accuracy of each pair of classes, as a triangle of numbers.
+
+    Args:
+        values: per split the higher class, the lower one and the accuracy of every network.
+        names: of the classes.
+        histogram: also draw how the accuracy is spread.
+    """
+    spread = {split: accuracy for split, (_, _, accuracy) in values.items()}
+    figure, axes = _beside_histogram(spread, histogram)
     count = len(names)
     total, seen = np.zeros((count, count)), np.zeros((count, count))
-    for named in values.values():
-        pair = named["class_b"], named["class_a"]
-        np.add.at(total, pair, named["test_accuracy"].astype(np.float64))
-        np.add.at(seen, pair, 1)
+    for *pair, accuracy in values.values():
+        np.add.at(total, tuple(pair), accuracy.astype(np.float64))
+        np.add.at(seen, tuple(pair), 1)
     mean = np.where(seen > 0, total / np.maximum(seen, 1), np.nan)
     axes.imshow(np.ma.masked_invalid(mean), cmap="viridis", aspect="auto")
     low, high = (np.nanmin(mean), np.nanmax(mean)) if seen.any() else (0.0, 1.0)
@@ -176,6 +172,16 @@ def _draw_pairs(
     axes.set_yticks(range(count), shown, fontsize=9)
     axes.set_title("mean test accuracy by pair of classes", fontsize=11, color=_INK)
     axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
+    _save(figure, path)
+
+
+def _beside_histogram(spread: Mapping[str, ArrayLike], histogram: bool) -> tuple["Figure", Any]:
+    """A figure, and the axes that are left beside the spread of an accuracy if that is drawn."""
+    figure = _figure(13 if histogram else 7.5, 4.6)
+    axes = figure.subplots(1, 2 if histogram else 1, squeeze=False)[0]
+    if histogram:
+        _draw_histogram(axes[0], spread, "test accuracy", log=False)
+    return figure, axes[-1]
 
 
 def sample_grid(

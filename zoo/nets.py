@@ -88,8 +88,8 @@ def coordinates(spec: NetworkSpec, rows: int, columns: int) -> NDArray[np.float3
     row = np.linspace(first, last, rows)
     column = np.linspace(first, last, columns)
     by_row, by_column = np.meshgrid(row, column, indexing="ij")
-    axes = (by_column, by_row) if spec.coord_order == "xy" else (by_row, by_column)
-    return np.stack([axis.ravel() for axis in axes], axis=1).astype(np.float32)
+    grids = {"column": by_column, "row": by_row}
+    return np.stack([grids[axis].ravel() for axis in spec.axes], axis=1).astype(np.float32)
 
 
 def line(spec: NetworkSpec, points: int) -> NDArray[np.float32]:
@@ -194,7 +194,7 @@ def render(
     Raises:
         ValueError: if the networks do not take two coordinates.
     """
-    if spec.coord_order not in ("xy", "ij"):
+    if len(spec.axes) != 2:
         raise ValueError(
             f"only networks of two coordinates render as pictures, these take {spec.inp} inputs"
         )

@@ -5,7 +5,7 @@ networks.save("zoos/mine", labels=labels)
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo import engines, machine, stopping
-from zoo.making.fitting import Rows, fit_rows
-from zoo.objectives import Objective
-from zoo.recipes import ImageRecipe, Recipe, SineRecipe
+from zoo.kinds import kind_of
+from zoo.kinds.objectives import fit_rows
+from zoo.making.fitting import Rows
+from zoo.recipes import LABEL, AnyRecipe, Recipe, stand_in
 from zoo.recipes import recipe as named_recipe
 from zoo.shards import Column, Index
 from zoo.spec import NetworkSpec
@@ -35,12 +36,14 @@ class Networks:
             mse, steps, stop.
         spec: their architecture and conventions.
         excluded: (index, view, reason) of networks left out.
+        measured: what the columns of quality mean.
     """
 
     weights: Weights
     columns: dict[str, Tensor]
     spec: NetworkSpec
     excluded: list[tuple[int, int, str]]
+    measured: dict[str, Column] = field(default_factory=dict, repr=False)
 
     def save(
         self,
@@ -71,14 +74,8 @@ class Networks:
             given = torch.as_tensor(labels)
             if given.ndim != 1 or len(given) <= int(self.columns["index"].max()):
                 raise ValueError(f"expected a label for each target, got {tuple(given.shape)}")
-            columns["label"] = given[self.columns["index"]]
-        kinds = {
-            "label": Column("target", "class"),
-            "psnr_db": Column("quality", "real", unit="dB"),
-            "mse": Column("quality", "real"),
-            "steps": Column("quality", "count"),
-            "stop": Column("quality", "count"),
-        }
+            columns[LABEL] = given[self.columns["index"]]
+        kinds = {LABEL: Column("target", "class"), **self.measured}
         described = {name: kinds[name] for name in columns if name != "view"}
         bounds = {"train": (0, first), "validation": (first, first + validation)}
         bounds["test"] = (first + validation, len(self.weights))
@@ -177,15 +174,17 @@ def fit(
             f"targets hold NaN or infinite values for network {bad[0]} ({len(bad)} in all); "
             "replace or remove them"
         )
-    if isinstance(recipe, str):
-        source = "sine" if recipe.startswith("sine-") else "tensors"
-        named = named_recipe(recipe, source, "fit-inrs")
-        assert isinstance(named, ImageRecipe | SineRecipe)
-        recipe = named
-    goal = Objective(recipe, x, y.shape[2])
+    chosen: AnyRecipe = (
+        named_recipe(recipe, stand_in(recipe), "fit-inrs") if isinstance(recipe, str) else recipe
+    )
+    goal = kind_of(chosen).values_goal(chosen, x, y.shape[2])
+    if len(goal.spec.axes) == 1:
+        # A signal on a line may lie anywhere on it.
+        ends = float(x.min()), float(x.max())
+        goal.spec = replace(goal.spec, coord_range=ends)
     runner = engines.load(engines.choose(engine, device, goal.spec), device, threads)
     rows = Rows(np.arange(len(y)), np.zeros(len(y), np.int64))
-    others = {} if marks is None else {"label": np.array(marks)}
+    others = {} if marks is None else {LABEL: np.array(marks)}
     with stopping.noticed():
         fitted = fit_rows(goal, runner, seed, rows, y, others)
     tensors = {name: torch.from_numpy(array) for name, array in fitted.arrays.items()}
@@ -194,4 +193,5 @@ def fit(
         {k: v for k, v in tensors.items() if k not in goal.spec.tensors and k != "view"},
         goal.spec,
         fitted.excluded,
+        {name: column for name, column in goal.columns.items() if name in fitted.arrays},
     )

@@ -29,6 +29,7 @@ from torch.utils.data import Dataset
 
 from zoo import nets, table
 from zoo.errors import ZooError
+from zoo.recipes import RUN_KEY
 from zoo.shards import Column, File, Index, check_file, read_index, read_stats, widen
 from zoo.spec import NetworkSpec
 from zoo.weights import Weights
@@ -115,14 +116,14 @@ class Row:
             ValueError: if the network does not take coordinates, or the source has no
                 size.
         """
-        if self.spec.coord_order == "x":
+        if len(self.spec.axes) == 1:
             if columns is not None:
                 raise ValueError("a network of one coordinate renders rows, it has no columns")
             points = self._size("points") if rows is None else rows
             inputs = torch.from_numpy(nets.line(self.spec, points))
             with torch.no_grad():
                 return nets.forward(self.spec, self.weights, inputs)[0]
-        if self.spec.coord_order is not None and (rows is None or columns is None):
+        if self.spec.axes and (rows is None or columns is None):
             shape = self._size("shape")
             rows, columns = rows or shape[0], columns or shape[1]
         return nets.render(self.spec, self.weights, rows or 1, columns or 1)[0]
@@ -366,9 +367,20 @@ class Zoo(Dataset[Row]):
         Raises:
             ValueError: if the zoo has no trajectories.
         """
-        if "step" not in self.columns:
+        if not self.index.in_runs:
             raise ValueError(f"{self.folder} has no runs: its networks are not of trajectories")
         return [int(number) for number in np.unique(self.column("index"))]
+
+    @property
+    def steps(self) -> NDArray[np.int64]:
+        """After how many updates of its run each network was kept, `row`.
+
+        Raises:
+            ValueError: if the zoo has no trajectories.
+        """
+        if not self.index.in_runs:
+            raise ValueError(f"{self.folder} has no runs: its networks are not of trajectories")
+        return self.column(RUN_KEY)
 
     def run(self, number: int) -> Batch:
         """The networks of one run in step order, and their columns.
@@ -387,7 +399,7 @@ class Zoo(Dataset[Row]):
                 f"{known[0]} to {known[-1]}"
             )
         rows = np.flatnonzero(self.column("index") == number)
-        return self.batch(rows[np.argsort(self.column("step")[rows], kind="stable")])
+        return self.batch(rows[np.argsort(self.steps[rows], kind="stable")])
 
     def stats(self) -> dict[str, Float[Tensor, "..."]]:
         """Means and standard deviations (ddof 0) of the training networks, float64.

@@ -7,6 +7,7 @@ is stored whole in the index, and a zoo is remade from it, the seed and the sour
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from math import ceil
 from typing import Any, TypeAlias
 
 from zoo.fields import about, check, described, to_plain
@@ -54,6 +55,71 @@ def _settle_size(recipe: Any) -> None:
 Columns: TypeAlias = dict[str, dict[str, Any]]
 
 
+# The key that counts the networks of a run; zoos that have it are of runs of several rows.
+RUN_KEY = "step"
+# What `labels=` becomes: the class of each item, whatever its kind.
+LABEL = "label"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A quality column by which zoos are told good from bad.
+
+    Attributes:
+        label: of an axis, with the unit.
+        words: for a mean, in a sentence; `short` the same in a line of progress.
+        log: whether it spreads over powers of ten.
+    """
+
+    column: str
+    label: str
+    words: str
+    short: str
+    log: bool = False
+
+
+# The first one that a zoo has is the one that is drawn and told.
+MEASURES = (
+    Measure("psnr_db", "PSNR [dB]", "PSNR {:.2f} dB", "{:.2f} dB"),
+    Measure("mse", "mean squared error", "error {:.3g}", "error {:.3g}", log=True),
+    Measure("test_accuracy", "test accuracy", "test accuracy {:.4f}", "accuracy {:.3f}"),
+)
+# Columns whose mean and extremes are told in short.
+TOLD = ("psnr_db", "mse", "steps", "test_accuracy", "test_loss")
+# What a column holds, in words.
+MEANINGS = {
+    "index": "position in the source: its own training items first, then its test items",
+    "view": "which initialisation of that item; 0 is the first",
+    "label": "class of the item",
+    "amplitude": "a of the wave a sin(b x)",
+    "frequency": "b of the wave a sin(b x), in radians per unit of x",
+    "psnr_db": "PSNR of the stored network, the pixel range as peak, outputs not clipped",
+    "mse": "mean squared error of the stored network's outputs",
+    "steps": "updates that were made",
+    "stop": "why fitting ended: 0 all steps done, 1 target reached",
+    "train_loss": "loss of the stored network on its training items",
+    "test_loss": "loss of the stored network on its test items",
+    "test_accuracy": "right answers on the test items, as a fraction",
+    "step": "updates made before the network was kept",
+    "epoch": "the same in passes over the run's training items",
+    "class_a": "lower class of the pair",
+    "class_b": "higher class of the pair",
+    "lr": "learning rate",
+    "weight_decay": "L2 term in the gradient",
+    "optimiser": "of the training",
+    "batch": "items of a minibatch",
+    "init": "scheme of the initial weights",
+    "init_scale": "factor on the initial weights",
+    "init_std": "standard deviation of the scheme normal",
+    "fraction": "part of the training items that was seen",
+    "dropout": "chance that a feature was dropped",
+    "rounding": "root of the mean squared rounding error of the parameters, over that of the "
+    "parameters",
+}
+# What is to be said of a quality column where its summary stands.
+REMARKS = {"stop": "The mean of `stop` is the share of networks that reached the target."}
+
+
 def _column(
     role: str, kind: str, names: Sequence[str] | None = None, unit: str | None = None
 ) -> dict[str, Any]:
@@ -65,6 +131,10 @@ def _fitted() -> Columns:
     """The quality of every INR."""
     kinds = {"mse": "real", "steps": "count", "stop": "count"}
     return {name: _column("quality", kind) for name, kind in kinds.items()}
+
+
+# Order of coordinates where the recipe has none: one input is x, more are no picture.
+_ORDERS = {1: "x"}
 
 
 def _shape(source: Mapping[str, Any]) -> tuple[int, int, int]:
@@ -160,7 +230,7 @@ class ImageRecipe(SirenRecipe):
             self.widths(inp, out),
             omega=self.omega,
             output_offset=self.output_offset,
-            coord_order=self.coord_order,
+            coord_order=self.coord_order if inp == 2 else _ORDERS.get(inp),
             pixel_range=(self.black, self.white),
         )
 
@@ -206,7 +276,7 @@ class SineRecipe(SirenRecipe):
             self.widths(inp, out),
             omega=self.omega,
             output_offset=self.output_offset,
-            coord_order="x",
+            coord_order=_ORDERS.get(inp),
             coord_range=(-3.141592653589793, 3.141592653589793),
         )
 
@@ -385,6 +455,24 @@ class TrainedRecipe:
         """The first columns, in which classifiers and trajectories differ."""
         raise NotImplementedError
 
+    def pair(self, classes: int, first: float, second: float) -> tuple[int, int] | None:
+        """The two classes of a unit, lower first, by two draws in [0, 1); None: all of them."""
+        return None
+
+    def steps_kept(
+        self, epoch_steps: int, shuffled: Callable[[int], Sequence[int]]
+    ) -> tuple[int, ...]:
+        """After which updates networks of a unit are kept.
+
+        Args:
+            epoch_steps: updates of an epoch.
+            shuffled: the numbers below the one given, in the unit's own random order.
+        """
+        raise NotImplementedError
+
+    def refuse_short_runs(self, items: int) -> None:
+        """ValueError if runs on so many training items may be too short for what is kept."""
+
     def facts(self) -> dict[str, Any]:
         """What an index says of the source that follows from the recipe."""
         return {"kind": "image", "size": self.size}
@@ -433,6 +521,16 @@ class ClassifierRecipe(TrainedRecipe):
     def own_columns(self, classes: Sequence[str]) -> Columns:
         return {name: _column("target", "class", classes) for name in ("class_a", "class_b")}
 
+    def pair(self, classes: int, first: float, second: float) -> tuple[int, int]:
+        one, other = int(first * classes), int(second * (classes - 1))
+        other += other >= one
+        return min(one, other), max(one, other)
+
+    def steps_kept(
+        self, epoch_steps: int, shuffled: Callable[[int], Sequence[int]]
+    ) -> tuple[int, ...]:
+        return (self.epochs * epoch_steps,)
+
     @property
     def units(self) -> int:
         return self.networks
@@ -478,6 +576,35 @@ class TrajectoryRecipe(TrainedRecipe):
 
     def own_columns(self, classes: Sequence[str]) -> Columns:
         return {"step": _column("key", "index"), "epoch": _column("key", "real")}
+
+    def steps_kept(
+        self, epoch_steps: int, shuffled: Callable[[int], Sequence[int]]
+    ) -> tuple[int, ...]:
+        total = self.epochs * epoch_steps
+        if self.checkpoints == "tenths":
+            return tuple(round(at * epoch_steps) for at in self.epochs_kept())
+        if self.checkpoints == "random":
+            return tuple(step + 1 for step in sorted(shuffled(total)[: self.kept]))
+        kept = tuple(range(self.interval, total + 1, self.interval))
+        if not kept:
+            raise ValueError(
+                f"a run has {total} updates, fewer than the interval of {self.interval}"
+            )
+        return kept
+
+    def refuse_short_runs(self, items: int) -> None:
+        if self.checkpoints != "random":
+            return
+        least = self.epochs * min(
+            ceil(ceil(part * items) / batch)
+            for part in _parts(self.fraction)
+            for batch in _counts(self.batch)
+        )
+        if least < self.kept:
+            raise ValueError(
+                f"{self.kept} random checkpoints do not fit into the {least} updates of the "
+                "shortest run"
+            )
 
     @property
     def units(self) -> int:
@@ -707,6 +834,16 @@ def recipe(name: str | None, source: str, command: str | None = None, **changes:
     return replace(chosen, **changes)
 
 
+def stand_in(name: str) -> str:
+    """A source to name where networks are made from something else by the recipe of that name.
+
+    >>> stand_in("sine-ssl"), stand_in("dws")
+    ('sine', 'tensors')
+    """
+    made = RECIPES.get(name)
+    return "sine" if made and isinstance(made("tensors"), SineRecipe) else "tensors"
+
+
 def recipe_from_json(plain: Mapping[str, Any]) -> AnyRecipe:
     """A recipe as it stands in an index, every field of its kind.
 
@@ -714,7 +851,7 @@ def recipe_from_json(plain: Mapping[str, Any]) -> AnyRecipe:
         ValueError: naming the field that is missing, unknown or wrong.
     """
     values = {key: value for key, value in plain.items() if key != "kind"}
-    kind = RECIPE_KINDS.get(str(plain.get("kind")))
+    kind = recipe_class(plain)
     if kind is None:
         kinds = ", ".join(RECIPE_KINDS)
         raise ValueError(f"kind must be one of {kinds}, got {shown(plain.get('kind'))}")
@@ -728,8 +865,13 @@ def recipe_from_json(plain: Mapping[str, Any]) -> AnyRecipe:
     return kind(**values)
 
 
+def recipe_class(plain: Mapping[str, Any]) -> type[AnyRecipe] | None:
+    """Whose fields a recipe in an index has; None where no recipe of ours made the networks."""
+    return RECIPE_KINDS.get(str(plain.get("kind")))
+
+
 def recipe_format(plain: Mapping[str, Any]) -> int:
     """The first format of zoos that has every field of a stored recipe."""
-    kind = RECIPE_KINDS.get(str(plain.get("kind")))
+    kind = recipe_class(plain)
     found = about(kind) if kind else {}
     return max((found[name].since for name in plain if name in found), default=1)

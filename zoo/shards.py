@@ -30,7 +30,7 @@ from zoo.errors import ZooError, safe_line
 from zoo.files import HEAD, instead
 from zoo.locks import LOCK_FILE as LOCK_FILE
 from zoo.locks import one_writer as one_writer
-from zoo.recipes import RECIPE_KINDS, recipe_format, recipe_from_json
+from zoo.recipes import MEASURES, RUN_KEY, recipe_class, recipe_format, recipe_from_json
 from zoo.schema import (
     NAME,
     SHA256,
@@ -178,6 +178,31 @@ class Index:
     @property
     def rows(self) -> int:
         return sum(self.splits.values())
+
+    @property
+    def in_runs(self) -> bool:
+        """Whether rows of equal index are networks of one run, in the order of its steps."""
+        return RUN_KEY in self.columns
+
+    @property
+    def told(self) -> str | None:
+        """The mean over all networks of the first of `recipes.MEASURES` they have, in words."""
+        for measure in MEASURES:
+            means = {
+                split: part[measure.column]["mean"]
+                for split, part in self.quality.items()
+                if measure.column in part
+            }
+            if means:
+                total = sum(mean * self.splits[split] for split, mean in means.items())
+                mean = total / sum(self.splits[split] for split in means)
+                return f"mean {measure.words.format(mean)}"
+        return None
+
+    @property
+    def imported(self) -> bool:
+        """Whether no recipe of ours made the networks."""
+        return recipe_class(self.recipe) is None
 
     @property
     def files(self) -> list[File]:
@@ -404,8 +429,8 @@ def _contradictions(index: Index, splits: Mapping[str, int]) -> Iterator[str]:
 
 def _of_recipe(index: Index) -> Iterator[str]:
     """Network, columns and source are those of the recipe; the plan has what such a one wants."""
-    kind, source = index.recipe["kind"], index.source
-    if kind not in RECIPE_KINDS:
+    source = index.source
+    if index.imported:
         return  # of an import, or made by others
     try:
         recipe = recipe_from_json(index.recipe)
@@ -419,7 +444,7 @@ def _of_recipe(index: Index) -> Iterator[str]:
     ):
         for key in wanted:
             if key not in given:
-                yield f"{part}.{key}: is missing; the recipe is of kind {kind!r}"
+                yield f"{part}.{key}: is missing; the recipe {recipe.name!r} wants it"
                 return
     if source["sha256"] is None:
         yield "source.sha256: expected a sha256 of 64 hex digits, got null"
@@ -498,7 +523,7 @@ def _of_shards(index: Index, splits: Mapping[str, int]) -> Iterator[str]:
         yield f"splits: they say {shown(splits)}, the shards add up to {shown(index.splits)}"
     limit = index.plan.get("limit")
     rows = index.rows + len(index.excluded)
-    if limit is not None and "step" not in index.columns and rows > limit:
+    if limit is not None and not index.in_runs and rows > limit:
         yield f"plan.limit: {limit} networks at most, there are {rows}"
     if index.stats is not None and index.stats.file != index.base + STATS_FILE:
         yield f"stats.file: expected {index.base + STATS_FILE!r}, got {shown(index.stats.file)}"
@@ -552,7 +577,7 @@ def _of_quality(index: Index) -> Iterator[str]:
                 values["min"] - slack <= values["mean"] <= values["max"] + slack
             ):
                 yield f"quality.{split}.{name}: expected min <= mean <= max and std >= 0"
-    wanted = index.quality or index.recipe["kind"] in RECIPE_KINDS
+    wanted = index.quality or not index.imported
     if wanted and index.quality.keys() != index.splits.keys():
         yield f"quality: expected the splits {', '.join(index.splits)}"
 

@@ -7,7 +7,7 @@ to the reader, who then sees transposed or shifted pictures.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from math import prod
 from numbers import Number
@@ -20,7 +20,13 @@ INIT_SCHEMES = ("dws", "nfn")
 ACTIVATIONS = ("identity", "sin", "relu", "tanh")
 # numpy.meshgrid's names: "xy" is (column, row), "ij" is (row, column); "x" is one
 # coordinate, None says that the inputs are not coordinates.
-COORD_ORDERS = ("xy", "ij", "x", None)
+_AXES: dict[str | None, tuple[str, ...]] = {
+    "xy": ("column", "row"),
+    "ij": ("row", "column"),
+    "x": ("x",),
+    None: (),
+}
+COORD_ORDERS = tuple(_AXES)
 
 _SIZE = Int(low=1, high=2**31 - 1)
 _KERNEL = Tuple(_SIZE, _SIZE)
@@ -130,6 +136,20 @@ class NetworkSpec:
             plain = list(value) if isinstance(value, tuple) else value
             if not rule.passes(plain):
                 raise ValueError(f"{name}: expected {rule.words}, got {shown(plain)}")
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """What the inputs are, in order, if they are coordinates; else nothing.
+
+        >>> NetworkSpec.mlp([2, 8, 1], coord_order="ij").axes, NetworkSpec.mlp([3, 8, 1]).axes
+        (('row', 'column'), ())
+        """
+        return _AXES[self.coord_order]
+
+    def transposed(self) -> "NetworkSpec":
+        """The same network read with row and column exchanged."""
+        exchanged = {"xy": "ij", "ij": "xy"}
+        return replace(self, coord_order=exchanged.get(str(self.coord_order), self.coord_order))
 
     @classmethod
     def mlp(

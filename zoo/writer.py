@@ -155,7 +155,7 @@ class Writer:
 
     def __enter__(self) -> "Writer":
         refuse_foreign(self._where)
-        refuse_started(self._where, KIND, self._overwrite)
+        refuse_started(self._where, self._overwrite)
         try:
             self._check_owner = self._open.enter_context(self._where.owned())
             parent = self._where.path.resolve().parent

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from zoo import cards, shards, stats
 from zoo.figures import Samples
+from zoo.kinds import DRAWN
 from zoo.shards import Index, Shard
 
 CARD_SAMPLES = 16
@@ -94,7 +95,8 @@ def _measured(index: Index) -> list[str]:
 
 
 def _noted(index: Index) -> list[str]:
-    return [*_measured(index), *(name for name in cards.DRAWN_COLUMNS if name in index.columns)]
+    named = dict.fromkeys([*_measured(index), *DRAWN])
+    return [name for name in named if name in index.columns]
 
 
 def finish(

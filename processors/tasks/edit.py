@@ -71,7 +71,7 @@ class Edit(Task):
     def __init__(self, data: Mapping[str, Rows], options: EditOptions) -> None:
         super().__init__(data, options)
         name = self.zoo.folder.name
-        if self.spec.coord_order not in ("xy", "ij"):
+        if len(self.spec.axes) != 2:
             raise ValueError(
                 f"edit needs networks of pictures, as `wszoo fit-inrs mnist` makes them; {name} "
                 f"has networks of {self.spec.inp} inputs that are no coordinates of pixels"

@@ -37,7 +37,7 @@ class Augment(nn.Module):
         super().__init__()
         given = augmentations(options.augment)
         names = tuple(x for name in given for x in (auto if name == "auto" else (name,)))
-        if "move" in names and spec.coord_order is None:
+        if "move" in names and not spec.axes:
             raise ValueError(
                 "augmentation 'move' is for INRs, these networks take no coordinates; leave it "
                 "out of --augment"
@@ -115,7 +115,7 @@ class Task(abc.ABC):
 
     def _auto(self) -> tuple[str, ...]:
         """The augmentations of `--augment auto`."""
-        move = ("move",) if self.spec.coord_order in ("xy", "ij") else ()
+        move = ("move",) if len(self.spec.axes) == 2 else ()
         return (*move, "noise", "dropout")
 
     def augment_as(self, model: str) -> None:

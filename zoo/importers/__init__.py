@@ -109,7 +109,7 @@ def import_zoo(
     machine.limit_torch()
     where = Folder(Path(out))
     refuse_foreign(where)
-    refuse_started(where, IMPORT_KIND, overwrite)
+    refuse_started(where, overwrite)
     published = find(format, path, options)
     if check_against is None and data_root is not None:
         check_against = published.pictures
@@ -218,7 +218,7 @@ def _write(
         arrays = _typed(arrays, plan.index.columns)
         site.put((split, number), [(*writing.finite(arrays), "imported")])
         done += count
-        progress(Progress(done, plan.units, done, plan.originals.mean_psnr_db))
+        progress(Progress(done, plan.units, done, plan.originals.means))
 
 
 def _said(published: Published, networks: int) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from zoo import nets
 from zoo.errors import ZooError
 from zoo.figures import Samples
 from zoo.importers.published import Arrays, Published
-from zoo.objectives import MAX_PSNR_DB, psnr_db
+from zoo.kinds.objectives import MAX_PSNR_DB, psnr_db
 from zoo.shards import Column
 from zoo.sources import ImageSource, load_images, split_items
 from zoo.spec import NetworkSpec
@@ -45,6 +45,7 @@ class Originals:
         columns: quality columns that `measure` fills.
         source: entries of the index's source that the originals settle.
         measured: further such entries, known at the end.
+        means: of measured quality columns so far, for the progress line.
         spec_found: the spec with what `judge` found out; None leaves it as it is.
     """
 
@@ -53,7 +54,7 @@ class Originals:
         self.source: dict[str, Any] = {}
         self.measured: dict[str, Any] = {}
         self.spec_found: NetworkSpec | None = None
-        self.mean_psnr_db: float | None = None
+        self.means: dict[str, float] = {}
 
     def measure(self, arrays: Arrays) -> Arrays:
         """The quality of these rows; ZooError if a row contradicts its original."""
@@ -199,9 +200,7 @@ class Pictures(_Values):
 
     def readings(self) -> dict[str, NetworkSpec]:
         """Coordinates in the other order, too."""
-        order = "ij" if self.spec.coord_order == "xy" else "xy"
-        swapped = replace(self.spec, coord_order=order)
-        return {"rows and columns swapped": swapped, **super().readings()}
+        return {"rows and columns swapped": self.spec.transposed(), **super().readings()}
 
     def measure(self, arrays: Arrays) -> Arrays:
         """PSNR of each channel's own range, and the error of the outputs; labels are compared."""
@@ -228,7 +227,7 @@ class Pictures(_Values):
         quality = psnr_db((square / self.range**2).mean(axis=(1, 2)), 1.0)
         self.total += float(quality[np.isfinite(quality)].sum())
         self.count += int(np.isfinite(quality).sum())
-        self.mean_psnr_db = self.total / self.count if self.count else None
+        self.means = {"psnr_db": self.total / self.count} if self.count else {}
         return {"psnr_db": quality.astype(np.float32), "mse": mse.astype(np.float32)}
 
     def samples(self, arrays: Arrays) -> Samples:
@@ -420,6 +419,6 @@ def originals_of(published: Published, name: str | None, data_root: str | Path |
     except (ValueError, ZooError) as error:
         kind = ValueError if isinstance(error, ValueError) else ZooError
         raise kind(f"--check-against: {error}") from error
-    if published.spec.coord_order in ("xy", "ij"):
+    if len(published.spec.axes) == 2:
         return Pictures(published, source)
     return Classifiers(published, source)

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 from zoo.figures import Samples
-from zoo.making.fitting import Rows
-from zoo.objectives import Objective
+from zoo.kinds.checks import Arrays, Check, Made
+from zoo.kinds.looks import Look
+from zoo.making.fitting import Fitted, Rows
+from zoo.shards import Column, Index
 from zoo.sources import ImageSource, SineSource
-from zoo.training import Classification
+from zoo.spec import NetworkSpec
 
 
 @dataclass(frozen=True)
@@ -32,15 +35,51 @@ class Means:
     here: bool
 
 
-class Kind(ABC):
+class Goal(ABC):
+    """What networks are fitted to. It pickles, and goes to workers and machines.
+
+    Attributes:
+        spec: of all networks.
+        columns: what a row has besides keys and tensors.
+        unit_rows: rows of every unit.
+    """
+
+    spec: NetworkSpec
+    columns: dict[str, Column]
+    unit_rows: int
+
+    @abstractmethod
+    def load(self, engine: str, device: str, threads: int | None = None) -> Any:
+        """The engine of that name.
+
+        Raises:
+            ValueError: if there is no such engine or device.
+        """
+
+    @abstractmethod
+    def chunk(self, engine: Any) -> tuple[int, int]:
+        """Units to hand over at once, and how many of such chunks one process fits at once."""
+
+    @abstractmethod
+    def fit(self, engine: Any, seed: int, rows: Rows, *given: Any) -> Fitted:
+        """Fit these units.
+
+        Args:
+            given: what `Kind.task` gives beside the rows.
+        """
+
+
+class Kind(Look, ABC):
     """Pictures, waves, classifiers or trajectories.
 
     Attributes:
         signals: whether a network stands for an item of the source, which it can be shown
             beside; else it was trained on many of them.
+        planned: what `verify` says when every unit is there.
     """
 
     signals: ClassVar[bool]
+    planned: ClassVar[str]
 
     @abstractmethod
     def open_source(
@@ -56,6 +95,14 @@ class Kind(ABC):
     def splits(self, recipe: Any, source: Any) -> dict[str, range]:
         """Which items of the source, or which classifiers or runs, make up each split."""
 
+    def rule(self, split: str, source: str) -> str:
+        """The rule of `sources.split_items` that cuts the source of that name; "" if none.
+
+        Args:
+            split: the recipe's field, if it has one.
+        """
+        return ""
+
     def views(self, recipe: Any) -> int:
         """Independent initialisations of each training item."""
         return 1
@@ -65,13 +112,21 @@ class Kind(ABC):
         """What the index says of the source beside its name, title, licence and sha256."""
 
     @abstractmethod
-    def goal(
-        self, recipe: Any, source: Any, means: Means
-    ) -> tuple[Objective | Classification, str]:
+    def goal(self, recipe: Any, source: Any, means: Means) -> tuple[Goal, str]:
         """What the networks are fitted to, and the engine; a missing device shows here.
 
         Raises:
             ValueError: if recipe, source and means do not go together.
+        """
+
+    @abstractmethod
+    def values_goal(
+        self, recipe: Any, inputs: NDArray[np.float32], out: int, classes: tuple[str, ...] = ()
+    ) -> Any:
+        """The goal of targets that are given as values on these inputs `point inp`.
+
+        Raises:
+            ValueError: if such networks do not stand for one target each.
         """
 
     @abstractmethod
@@ -81,3 +136,19 @@ class Kind(ABC):
     def samples(self, goal: Any, source: Any, arrays: Mapping[str, NDArray[Any]]) -> Samples | None:
         """Rows of a shard beside their originals, with their quality as captions."""
         return None
+
+    def shortfall(self, recipe: Any, index: Index) -> list[str]:
+        """How many networks missed what the recipe asked of them, in lines; none if all did it."""
+        return []
+
+    @abstractmethod
+    def contradiction(self, made: Made, part: Arrays) -> str | None:
+        """What in the rows of a shard is not what source and seed decide, or None."""
+
+    @abstractmethod
+    def check_quality(self, made: Made, arrays: Arrays) -> Check:
+        """Evaluate rows again, and compare with their records."""
+
+    @abstractmethod
+    def check_refit(self, made: Made, count: int, chosen: np.random.Generator) -> Check:
+        """Fit some rows or units again, and compare."""

@@ -1,17 +1,22 @@
 """INRs of pictures."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zoo import sources
+from zoo.errors import ZooError
 from zoo.figures import Samples
-from zoo.kinds.regression import Regression
-from zoo.objectives import ImageObjective, Objective
+from zoo.kinds.objectives import ImageObjective, Objective
+from zoo.kinds.regression import Regression, Target
+from zoo.reader import Row
+from zoo.shards import Index
 from zoo.sources import ImageSource, SineSource
+from zoo.spec import NetworkSpec
 
 
 def open_pictures(
@@ -43,14 +48,23 @@ def picture_facts(recipe: Any, source: ImageSource) -> dict[str, Any]:
 class Pictures(Regression):
     """One network a picture and view; only training pictures have more than view 0."""
 
+    what: ClassVar[str] = "Each one is a picture: it maps a pixel's coordinates to its colour."
+    target: ClassVar[Target] = Target("target_psnr_db", "psnr_db", "dB", "min", "lowest {:.1f}")
+
+    def resembles(self, columns: Collection[str], spec: NetworkSpec) -> bool:
+        return len(spec.axes) == 2
+
     def open_source(
         self, recipe: Any, name: str, seed: int, data_root: Path | None, expect: str | None
     ) -> ImageSource:
         return open_pictures(recipe, name, data_root, expect)
 
     def splits(self, recipe: Any, source: Any) -> dict[str, range]:
-        rule = sources.split_rule(recipe.split, source.name)
+        rule = self.rule(recipe.split, source.name)
         return sources.split_items(source.train_items, len(source), rule, source.validation_items)
+
+    def rule(self, split: str, source: str) -> str:
+        return sources.split_rule(split, source)
 
     def views(self, recipe: Any) -> int:
         return int(recipe.views)
@@ -77,3 +91,31 @@ class Pictures(Regression):
         )
         captions = [f"{value:.1f} dB" for value in arrays["psnr_db"]]
         return Samples(originals, reconstructions, captions)
+
+    def shortfall(self, recipe: Any, index: Index) -> list[str]:
+        lines = super().shortfall(recipe, index)
+        floor = recipe.min_psnr_db
+        if floor is not None:
+            below = sum(row.reason.startswith("PSNR") for row in index.excluded)
+            lines.append(f"left out by --min-psnr {floor:g}: {below:,} of {index.rows + below:,}")
+        return lines
+
+    def original(self, row: Row, data_root: Path | None, source: str | None) -> NDArray[Any]:
+        about = row.source
+        if not about["sha256"]:
+            return super().original(row, data_root, source)
+        name = source or about.get("address") or about["name"]
+        size, fit = about["size"], about.get("fit", "crop")
+        found = _opened(name, size, fit, data_root, about["sha256"])
+        if found.sha256 != about["sha256"]:
+            raise ZooError(
+                f"source {found.name} is not what this row was fitted to: it has changed"
+            )
+        return found.images[int(row.columns["index"])]
+
+
+@lru_cache(maxsize=2)
+def _opened(
+    name: str, size: int | str | None, fit: str, data_root: Path | None, expect: str
+) -> ImageSource:
+    return sources.load_images(name, data_root, size, fit=fit, expect=expect)

@@ -1,21 +1,30 @@
 """INRs of sine waves, which the seed draws."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo import sources
+from zoo import nets, sources
 from zoo.figures import Samples
-from zoo.kinds.regression import Regression
-from zoo.objectives import Objective, SineObjective
+from zoo.kinds.objectives import Objective, SineObjective
+from zoo.kinds.regression import Regression, Target
+from zoo.reader import Row
 from zoo.sources import SineSource
+from zoo.spec import NetworkSpec
 
 
 class Waves(Regression):
     """One network a wave; split 80/10/10."""
+
+    what: ClassVar[str] = "Each one is a wave: it maps x to a value."
+    by_formula: ClassVar[bool] = True
+    target: ClassVar[Target] = Target("target_mse", "mse", "mse", "max", "highest {:.2g}")
+
+    def resembles(self, columns: Collection[str], spec: NetworkSpec) -> bool:
+        return len(spec.axes) == 1
 
     def open_source(
         self, recipe: Any, name: str, seed: int, data_root: Path | None, expect: str | None
@@ -29,7 +38,10 @@ class Waves(Regression):
         )
 
     def splits(self, recipe: Any, source: Any) -> dict[str, range]:
-        return sources.split_items(len(source), len(source), "80-10-10")
+        return sources.split_items(len(source), len(source), self.rule("", source.name))
+
+    def rule(self, split: str, source: str) -> str:
+        return "80-10-10"
 
     def facts(self, recipe: Any, source: Any) -> dict[str, Any]:
         return {"kind": "sine", "points": len(source.inputs)}
@@ -47,3 +59,9 @@ class Waves(Regression):
     ) -> Samples:
         captions = [f"mse {value:.1e}" for value in arrays["mse"]]
         return Samples(targets[..., 0], outputs[..., 0], captions, goal.inputs[:, 0])
+
+    def original(self, row: Row, data_root: Path | None, source: str | None) -> NDArray[Any]:
+        if not {"amplitude", "frequency"} <= row.columns.keys():
+            return super().original(row, data_root, source)
+        x = nets.line(row.spec, row.source["points"]).astype(np.float64)
+        return (row.amplitude * np.sin(row.frequency * x)).astype(np.float32)

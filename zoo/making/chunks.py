@@ -17,66 +17,34 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from zoo import engines, machine, schema, shards, stopping
+from zoo import machine, schema, shards, stopping
 from zoo.errors import ZooError
+from zoo.kinds import Goal
 from zoo.making import growth, workers
-from zoo.making.fitting import Arrays, Fitted, Rows, fit_rows
+from zoo.making.fitting import Fitted, Rows
 from zoo.making.plan import Key, Planned, processor
 from zoo.making.progress import Progress, Tally
 from zoo.making.site import CHUNKS, Piece, Site, chunk_of, other_keys
-from zoo.objectives import Objective
 from zoo.schema import Int, ListOf, Text, Tuple
 from zoo.storage import Folder
-from zoo.training import Classification
 
-CHUNK_BYTES = 16e6  # of a chunk of classifiers; a run may be larger
 _EXCLUDED = ListOf(Tuple(Int(low=0), Int(low=0), Text()))
 
 
-class _Fitter:
-    """What a worker holds: the engine and the objective, so tasks carry only their rows."""
+class Fitter:
+    """What a worker holds: goal and engine, so that tasks carry only their rows."""
 
-    def __init__(self, objective: Objective, seed: int, engine: str, threads: int, device: str):
-        self.objective = objective
-        self.seed = seed
-        self.engine = engines.load(engine, device, threads)
+    def __init__(self, goal: Goal, seed: int, engine: str, threads: int, device: str):
+        self.goal, self.seed = goal, seed
+        self.engine = goal.load(engine, device, threads)
 
-    def __call__(self, rows: Rows, raw: NDArray[Any], others: Arrays) -> Fitted:
-        targets = self.objective.targets(raw)
-        return fit_rows(self.objective, self.engine, self.seed, rows, targets, others)
+    def __call__(self, rows: Rows, *given: Any) -> Fitted:
+        return self.goal.fit(self.engine, self.seed, rows, *given)
 
 
-class _Trainer:
-    """What a worker of a zoo of classifiers holds; tasks carry only their units."""
-
-    def __init__(self, goal: Classification, seed: int, engine: str, threads: int, device: str):
-        from zoo.engines import classifiers
-
-        self.goal = goal
-        self.seed = seed
-        self.engine = classifiers.load(engine, device, threads)
-
-    def __call__(self, rows: Rows) -> Fitted:
-        return self.goal.train(self.engine, self.seed, rows)
-
-
-def fitter_of(goal: Objective | Classification) -> type[_Fitter] | type[_Trainer]:
-    """What a worker prepares from (goal, seed, engine, threads, device)."""
-    return _Trainer if isinstance(goal, Classification) else _Fitter
-
-
-def chunk_size(
-    goal: Objective | Classification, engine: str, device: str, threads: int
-) -> tuple[int, int]:
+def chunk_size(goal: Goal, engine: str, device: str, threads: int) -> tuple[int, int]:
     """Units of a chunk, and how many chunks one process fits at once."""
-    if not isinstance(goal, Classification):
-        # While a GPU fits one thread's chunk, another thread draws the next one's networks.
-        return engines.load(engine, device, threads).batch, 2 if engine == "cuda" else 1
-    from zoo.engines import classifiers
-
-    trainer = classifiers.load(engine, device, threads)
-    rows = int(np.clip(CHUNK_BYTES // (4 * goal.spec.param_count * goal.unit_rows), 1, 64))
-    return max(rows, trainer.batch), trainer.threads
+    return goal.chunk(goal.load(engine, device, threads))
 
 
 def fit(
@@ -148,9 +116,7 @@ class _Fit:
         tasks = (planned.task(rows[self._fresh(rows)]) for rows in units)
         settings = (planned.goal, plan["seed"], plan["engine"], self.threads)
         count = len(self.devices)
-        yield from workers.run(
-            fitter_of(planned.goal), settings, tasks, count, self.side_by_side, self.devices
-        )
+        yield from workers.run(Fitter, settings, tasks, count, self.side_by_side, self.devices)
 
     def _starts(self, key: Key) -> range:
         return range(0, self.planned.sizes[key], self.size)

@@ -28,16 +28,16 @@ from numpy.typing import NDArray
 
 from zoo import stopping
 from zoo.errors import ZooError
+from zoo.kinds import Goal
 from zoo.making import workers
-from zoo.making.chunks import chunk_size, fitter_of
+from zoo.making.chunks import Fitter, chunk_size
 from zoo.making.fitting import Fitted, Rows
 from zoo.making.plan import Key, Planned, package_versions, processor
 from zoo.making.progress import Progress, Tally
 from zoo.making.site import TASK_RECORD, TASKS, Record, Site, Slot, slot_of, write
-from zoo.objectives import Objective
+from zoo.recipes import MEASURES
 from zoo.shards import Index
 from zoo.storage import Place
-from zoo.training import Classification
 
 # A shard whose task was lost so often is given up, and with it the run.
 RETRIES = 3
@@ -120,7 +120,7 @@ class _Job:
 
     where: Place
     index: Index
-    goal: Objective | Classification
+    goal: Goal
     device: str
     threads: int
 
@@ -149,18 +149,15 @@ def _fit_shard(
 
     settings = (job.goal, plan["seed"], plan["engine"], job.threads)
     fitted: dict[int, Fitted] = dict(
-        workers.run(fitter_of(job.goal), settings, tasks(), 1, side_by_side, [job.device])
+        workers.run(Fitter, settings, tasks(), 1, side_by_side, [job.device])
     )
     machine = processor(job.device)
     pieces = [(fitted[n].arrays, fitted[n].excluded, machine) for n in range(len(starts))]
     with job.where.staged(f"{TASKS}/{name}") as folder:
         record = write(folder, job.index, slot, pieces)
     job.where.write_json(f"{TASKS}/{name}/{TASK_RECORD}", record.to_json())
-    shown = {
-        column: values
-        for column, values in pieces[0][0].items()
-        if column in ("psnr_db", "test_accuracy")
-    }
+    arrays, names = pieces[0][0], [measure.column for measure in MEASURES]
+    shown = {name: arrays[name] for name in names if name in arrays}
     return record, _node(), shown
 
 

@@ -150,9 +150,9 @@ def _plan(folder: Path) -> tuple[Index, str | None]:
             f"{folder} is no part of a zoo: it has no {PLAN}; a fit with --shards makes one"
         )
     plain = read_plan(Folder(folder))
-    if plain["recipe"].get("kind") == "import":
-        raise ZooError(f"{folder} is an import that was not finished, not a part of a zoo")
     index = index_of(plain)
+    if index.imported:
+        raise ZooError(f"{folder} is an import that was not finished, not a part of a zoo")
     index.plan.pop("part", None)
     return index, plain.get("address")
 

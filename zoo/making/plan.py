@@ -20,19 +20,12 @@ import numpy as np
 
 from zoo import machine, shards
 from zoo.figures import Samples
-from zoo.kinds import Kind, Means, kind_of, open_source
+from zoo.kinds import Goal, Kind, Means, kind_of, open_source
 from zoo.making.fitting import Arrays, Rows
-from zoo.objectives import Objective
-from zoo.recipes import (
-    RECIPE_KINDS,
-    AnyRecipe,
-    command_of,
-    flags,
-)
+from zoo.recipes import AnyRecipe, command_of, flags, recipe_class
 from zoo.recipes import recipe as named_recipe
 from zoo.shards import NAMES_FILE, Index
 from zoo.sources import ImageSource, SineSource
-from zoo.training import Classification
 
 PACKAGES = ("wszoo", "numpy", "numba", "llvmlite", "torch", "safetensors", "pyarrow", "datasets")
 # Memory that a parameter takes while its network is drawn and fitted: the draws in float64,
@@ -149,7 +142,7 @@ class Planned(Plan):
     """
 
     index: Index
-    goal: Objective | Classification
+    goal: Goal
     source: ImageSource | SineSource
     kind: Kind
     parts: dict[Key, Rows]
@@ -272,7 +265,7 @@ def plan_zoo(
     return Planned(index, goal, source, kind, parts, totals, goal.unit_rows)
 
 
-def _refuse_too_large(goal: Objective | Classification) -> None:
+def _refuse_too_large(goal: Goal) -> None:
     """ValueError for networks of which not even one fits into memory while it is fitted."""
     rows = goal.unit_rows
     needed = goal.spec.param_count * (FIT_BYTES + 4 * (rows - 1))
@@ -367,7 +360,7 @@ def differences(mine: Index, theirs: Mapping[str, Any]) -> list[str]:
 
 def _recipe_fields(plain: dict[str, Any]) -> dict[str, Any]:
     """Every field of a recipe that stands in JSON, those too that it was written without."""
-    kind = RECIPE_KINDS.get(plain.get("kind", ""))
+    kind = recipe_class(plain)
     defaults = [] if kind is None else [f for f in fields(kind) if f.default is not MISSING]
     return {**{field.name: field.default for field in defaults}, **plain}
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from zoo.making.fitting import Fitted
+from zoo.recipes import MEASURES
 
 
 @dataclass(frozen=True)
@@ -15,8 +16,7 @@ class Progress:
     Attributes:
         done, total: networks.
         fitted: networks that this run fitted itself.
-        psnr_db: mean over the networks fitted so far, or None where there is none.
-        accuracy: likewise the mean test accuracy of classifiers, a fraction.
+        means: of each column of `recipes.MEASURES` that the networks fitted so far have.
         nodes: of a cluster, networks fitted on each machine so far.
         failures: tasks of a cluster that were lost, and run again.
     """
@@ -24,10 +24,19 @@ class Progress:
     done: int
     total: int
     fitted: int
-    psnr_db: float | None
-    accuracy: float | None = None
+    means: Mapping[str, float] = field(default_factory=dict)
     nodes: Mapping[str, int] = field(default_factory=dict)
     failures: int = 0
+
+    @property
+    def psnr_db(self) -> float | None:
+        """Its mean so far, or None where there is none."""
+        return self.means.get("psnr_db")
+
+    @property
+    def accuracy(self) -> float | None:
+        """Likewise the mean test accuracy of classifiers, a fraction."""
+        return self.means.get("test_accuracy")
 
 
 class Tally:
@@ -41,7 +50,7 @@ class Tally:
     def __init__(self, total: int, report: Callable[[Progress], None]):
         self.total, self.report = total, report
         self.done = self.fitted = 0
-        self.sums = {"psnr_db": (0, 0.0), "test_accuracy": (0, 0.0)}
+        self.sums = {measure.column: (0, 0.0) for measure in MEASURES}
         self.nodes: dict[str, int] = {}
         self.failures = 0
 
@@ -53,16 +62,13 @@ class Tally:
             for name, (count, total) in self.sums.items():
                 values = fitted.arrays.get(name, np.empty(0))
                 self.sums[name] = count + len(values), total + float(values.sum(dtype=np.float64))
-        means = {
-            name: total / count if count else None for name, (count, total) in self.sums.items()
-        }
+        means = {name: total / count for name, (count, total) in self.sums.items() if count}
         self.report(
             Progress(
                 self.done,
                 self.total,
                 self.fitted,
-                means["psnr_db"],
-                means["test_accuracy"],
+                means,
                 dict(self.nodes),
                 self.failures,
             )

@@ -37,6 +37,7 @@ from zoo.figures import Samples
 from zoo.making import growth
 from zoo.making.fitting import Arrays, Rows
 from zoo.making.plan import Key, Plan, differences
+from zoo.recipes import recipe_class
 from zoo.schema import Int, Json, ListOf, Maybe, Text
 from zoo.shards import BUILD_FOLDER, INDEX_FILE, Excluded, File, Index, Shard
 from zoo.storage import Folder, Place
@@ -356,7 +357,7 @@ class Site:
                 that is finished or of another kind.
         """
         sizes = self._settled()
-        refuse_started(self.root, self.plan.index.recipe["kind"], overwrite)
+        refuse_started(self.root, overwrite)
         if INDEX_FILE in sizes:
             self._replace()
         else:
@@ -738,15 +739,15 @@ def refuse_foreign(where: Place) -> None:
         )
 
 
-def refuse_started(where: Place, kind: str, overwrite: bool) -> None:
-    """ValueError if a zoo lies there that a maker of this kind may not begin anew."""
+def refuse_started(where: Place, overwrite: bool) -> None:
+    """ValueError if a zoo lies there that may not be begun anew by a maker without a recipe."""
     names = where.names()
     if overwrite or not names & {INDEX_FILE, BUILD_FOLDER}:
         return
     what = "a zoo"
     if INDEX_FILE not in names:
         there = shards.PLAN_FILE in where.inside(BUILD_FOLDER).names()
-        if not there or read_plan(where)["recipe"].get("kind") == kind:
+        if not there or recipe_class(read_plan(where)["recipe"]) is None:
             return
         what = "an unfinished zoo"
     raise ValueError(f"{where} holds {what}; choose another --out, or give --overwrite")

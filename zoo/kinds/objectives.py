@@ -1,22 +1,22 @@
 """What a network is fitted to: a source as inputs, targets, loss and quality.
 
 An objective is small and pickles, so that it travels to workers; the pictures or
-coefficients it works on are handed to it a few rows at a time.
+coefficients it works on are handed to it a few rows at a time. `fit_rows` initialises,
+runs the engine, refits what diverged and leaves out what is bad.
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo import nets
-from zoo.engines import Adam, Fit
-from zoo.recipes import (
-    RECIPES,
-    ImageRecipe,
-    Recipe,
-    SineRecipe,
-    recipe_from_json,
-)
-from zoo.shards import Column, Index
+from zoo import engines, nets
+from zoo.engines import Adam, Engine, Fit
+from zoo.kinds.base import Goal
+from zoo.making.fitting import ATTEMPTS, Arrays, Fitted, Rows, split_params
+from zoo.recipes import ImageRecipe, Recipe, SineRecipe
+from zoo.shards import Column
 
 # A fit without any error at all would have infinitely many decibels, which no
 # statistics can take; float32 networks stay far below this.
@@ -47,15 +47,11 @@ def psnr_db(mse: NDArray[np.float64], peak: float) -> NDArray[np.float64]:
         return 10 * np.log10(peak**2 / np.maximum(mse, floor))
 
 
-class Objective:
+class Objective(Goal):
     """Targets that are given as values, on given inputs `point inp`.
 
     Quality is the error, and for picture recipes its PSNR too. Sources that hold
-    something else than values say in `targets` what it stands for.
-
-    Attributes:
-        columns: the columns of a row that come from the source and the fit.
-        unit_rows: an item is one row.
+    something else than values say in `targets` what it stands for. An item is one row.
     """
 
     unit_rows = 1
@@ -75,14 +71,14 @@ class Objective:
 
     def quality(self, fit: Fit) -> dict[str, NDArray[np.generic]]:
         """The quality columns of every network."""
-        found: dict[str, NDArray[np.generic]] = {}
-        if isinstance(self.recipe, ImageRecipe):
-            found["psnr_db"] = self.psnr_db(fit.mse).astype(np.float32)
         with np.errstate(over="ignore"):
-            found["mse"] = fit.mse.astype(np.float32)
-        found["steps"] = fit.steps.astype(np.int64)
-        found["stop"] = fit.stop.astype(np.int64)
-        return found
+            found: dict[str, NDArray[np.generic]] = {
+                "psnr_db": self.psnr_db(fit.mse).astype(np.float32),
+                "mse": fit.mse.astype(np.float32),
+                "steps": fit.steps.astype(np.int64),
+                "stop": fit.stop.astype(np.int64),
+            }
+        return {name: values for name, values in found.items() if name in self.columns}
 
     def psnr_db(self, mse: NDArray[np.float64]) -> NDArray[np.float64]:
         """In dB, with the range from black to white as the peak."""
@@ -95,6 +91,17 @@ class Objective:
         if floor is not None and float(quality["psnr_db"][row]) < floor:  # type: ignore[arg-type]
             return f"PSNR {quality['psnr_db'][row]:.2f} dB is below {floor:g} dB"
         return None
+
+    def load(self, engine: str, device: str, threads: int | None = None) -> Engine:
+        return engines.load(engine, device, threads)
+
+    def chunk(self, engine: Engine) -> tuple[int, int]:
+        # While a GPU fits one thread's chunk, another thread draws the next one's networks.
+        return engine.batch, 2 if engine.name == "cuda" else 1
+
+    def fit(self, engine: Engine, seed: int, rows: Rows, *given: Any) -> Fitted:
+        raw, others = given
+        return fit_rows(self, engine, seed, rows, self.targets(raw), others)
 
 
 class ImageObjective(Objective):
@@ -123,32 +130,50 @@ class SineObjective(Objective):
         return (wave[:, :1] * np.sin(wave[:, 1:] * x)).astype(np.float32)[..., None]
 
 
-def shortfall(index: Index) -> list[str]:
-    """How many networks of a finished zoo missed what its recipe asked of them, in lines.
+def fit_rows(
+    objective: Objective,
+    engine: Engine,
+    seed: int,
+    rows: Rows,
+    targets: NDArray[np.float32],
+    others: Mapping[str, NDArray[Any]],
+) -> Fitted:
+    """Fit rows, each from its own initialisation, and refit those that diverge.
 
-    Nothing is said of a target that all reached. Advice is given only on a target that was
-    chosen: those of named recipes are part of what they reproduce.
+    Args:
+        targets: `net point out`.
+        others: the columns of the rows that do not come from the fit.
     """
-    recipe = recipe_from_json(index.recipe)
-    if not isinstance(recipe, ImageRecipe | SineRecipe):
-        return []
-    named = RECIPES[recipe.name](index.source["name"]) if recipe.name in RECIPES else None
-    if isinstance(recipe, ImageRecipe):
-        column, lowest, unit, target = "psnr_db", "min", " dB", recipe.target_psnr_db
-        chosen = target != getattr(named, "target_psnr_db", None)
-    else:
-        column, lowest, unit, target = "mse", "max", " mse", recipe.target_mse
-        chosen = target != getattr(named, "target_mse", None)
-    lines = []
-    found = [(index.splits[split], summary) for split, summary in index.quality.items()]
-    reached = round(sum(rows * summary["stop"]["mean"] for rows, summary in found if rows))
-    if target is not None and reached < index.rows:
-        worst = [summary[column][lowest] for rows, summary in found if rows]
-        far = f"lowest {min(worst):.1f}" if unit == " dB" else f"highest {max(worst):.2g}"
-        advice = "; more --steps or --hidden" if chosen else ""
-        lines.append(f"reached {target:g}{unit}: {reached:,} of {index.rows:,}, {far}{advice}")
-    floor = getattr(recipe, "min_psnr_db", None)
-    if floor is not None:
-        below = sum(row.reason.startswith("PSNR") for row in index.excluded)
-        lines.append(f"left out by --min-psnr {floor:g}: {below:,} of {index.rows + below:,}")
-    return lines
+    spec, recipe = objective.spec, objective.recipe
+    adam = objective.adam
+    start = Rows(rows.index * 0, rows.view) if recipe.shared_init else rows
+    init = nets.initialise(spec, recipe.init, seed, start.index, start.view)
+    fit = engine.fit(spec, init, objective.inputs, targets, adam)
+
+    def bad() -> NDArray[np.int64]:
+        # The error is stored as float32, so one beyond its range is not finite either.
+        finite = (fit.mse <= np.finfo(np.float32).max) & np.isfinite(fit.params).all(axis=1)
+        return np.flatnonzero(~finite)
+
+    for attempt in range(1, ATTEMPTS):
+        again = bad()
+        if not len(again):
+            break
+        init = nets.initialise(
+            spec, recipe.init, seed, start.index[again], start.view[again], attempt
+        )
+        retry = engine.fit(spec, init, objective.inputs, targets[again], adam)
+        for column, fresh in zip(fit._asdict().values(), retry, strict=True):
+            column[again] = fresh
+    reasons = {int(row): f"not finite after {ATTEMPTS} attempts" for row in bad()}
+    quality = objective.quality(fit)
+    for row in range(len(rows)):
+        if row not in reasons and (flaw := objective.flaw(quality, row)):
+            reasons[row] = flaw
+    kept = np.array([row for row in range(len(rows)) if row not in reasons], np.int64)
+    arrays: Arrays = {"index": rows.index, "view": rows.view, **others, **quality}
+    arrays |= split_params(fit.params, spec.tensors)
+    return Fitted(
+        {name: array[kept] for name, array in arrays.items()},
+        [(int(rows.index[row]), int(rows.view[row]), why) for row, why in reasons.items()],
+    )

@@ -12,13 +12,13 @@ from helpers import assert_same_rows
 
 import zoo
 from zoo import shards, sources, verification
-from zoo.making import chunks
+from zoo.kinds import training
+from zoo.kinds.training import Classification
 from zoo.making.builder import build
 from zoo.making.plan import plan_rows
 from zoo.making.progress import Progress
 from zoo.making.site import unfinished
 from zoo.recipes import ClassifierRecipe, TrajectoryRecipe, bounds, recipe
-from zoo.training import Classification
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ RUNS = TrajectoryRecipe(
 def test_same_rows_whatever_the_shards_workers_and_chunks(chosen, digits, tmp_path, monkeypatch):
     build(chosen, digits, tmp_path / "a", shard_rows=9, parquet=False)
     build(chosen, digits, tmp_path / "b", shard_rows=14, workers=2, parquet=False)
-    monkeypatch.setattr(chunks, "CHUNK_BYTES", 30_000)
+    monkeypatch.setattr(training, "CHUNK_BYTES", 30_000)
     build(chosen, digits, tmp_path / "c", shard_rows=1000, parquet=False)
     assert_same_rows(tmp_path / "a", tmp_path / "b")
     assert_same_rows(tmp_path / "a", tmp_path / "c")
@@ -44,7 +44,7 @@ def test_same_rows_whatever_the_shards_workers_and_chunks(chosen, digits, tmp_pa
 
 @pytest.mark.parametrize("chosen", [PAIRS, RUNS], ids=["pairs", "runs"])
 def test_stopped_and_resumed_it_is_the_same_to_the_byte(chosen, digits, tmp_path, monkeypatch):
-    monkeypatch.setattr(chunks, "CHUNK_BYTES", 20_000)
+    monkeypatch.setattr(training, "CHUNK_BYTES", 20_000)
     whole, out = tmp_path / "whole", tmp_path / "out"
     build(chosen, digits, whole, shard_rows=20)
     total = shards.read_index(whole).rows

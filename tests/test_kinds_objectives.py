@@ -5,9 +5,10 @@ import pickle
 import numpy as np
 import pytest
 
-from zoo import kinds, objectives
+from zoo import kinds
 from zoo.engines import Adam, Fit
-from zoo.objectives import ImageObjective, Objective, SineObjective
+from zoo.kinds import objectives
+from zoo.kinds.objectives import ImageObjective, Objective, SineObjective
 from zoo.recipes import recipe
 from zoo.shards import Column
 

@@ -8,11 +8,13 @@ numbers overflow is tried again with other initial weights and order, its settin
 
 from dataclasses import dataclass
 from math import ceil, exp, log, prod, sqrt
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zoo import philox
+from zoo.engines import classifiers
 from zoo.engines.classifiers import (
     ClassifierEngine,
     Data,
@@ -22,8 +24,9 @@ from zoo.engines.classifiers import (
     layer_sizes,
     random_words,
 )
+from zoo.kinds.base import Goal
 from zoo.making.fitting import ATTEMPTS, Arrays, Fitted, Rows, split_params
-from zoo.recipes import Classified, ClassifierRecipe, TrajectoryRecipe, bounds, choices
+from zoo.recipes import Classified, bounds, choices
 from zoo.shards import STORAGE, Column, round_to
 from zoo.sources import ImageSource, split_items
 from zoo.spec import NetworkSpec
@@ -33,6 +36,7 @@ _DRAWS = {
     "lr": 0, "weight_decay": 1, "batch": 2, "optimiser": 3, "init_scale": 4, "fraction": 5,
     "init": 6, "init_std": 7, "dropout": 8, "class_a": 9, "class_b": 10,
 }  # fmt: skip
+CHUNK_BYTES = 16e6  # of a chunk of classifiers; a run may be larger
 _CHECKPOINT_BLOCK = 16  # words from here on choose random checkpoints
 
 
@@ -49,12 +53,10 @@ class Unit:
     classes: tuple[int, int] | None
 
 
-class Classification:
+class Classification(Goal):
     """A recipe of classifiers on a source of pictures.
 
     Attributes:
-        columns: what a row has besides keys and tensors.
-        unit_rows: rows of every unit.
         storage: type that the networks are kept in; they are rounded before they are evaluated.
 
     Raises:
@@ -107,21 +109,8 @@ class Classification:
             name: Column(**each)
             for name, each in recipe.columns(source.class_names, storage).items()
         }
-        if isinstance(recipe, TrajectoryRecipe):
-            self.unit_rows = len(self.steps(0, self.unit(0, 0)))
-            if recipe.checkpoints == "random":
-                least = min(
-                    ceil(ceil(float(part) * len(train)) / int(batch))
-                    for part in choices(recipe.fraction)
-                    for batch in choices(recipe.batch)
-                )
-                if least * recipe.epochs < recipe.kept:
-                    raise ValueError(
-                        f"{recipe.kept} random checkpoints do not fit into the "
-                        f"{least * recipe.epochs} updates of the shortest run"
-                    )
-        else:
-            self.unit_rows = 1
+        recipe.refuse_short_runs(len(train))
+        self.unit_rows = len(self.steps(0, self.unit(0, 0)))
 
     # -- what a unit is ------------------------------------------------------------------
 
@@ -144,13 +133,7 @@ class Classification:
             listed = choices(getattr(recipe, name))
             word = listed[int(uniform[name] * len(listed))]
             settings[name] = word if name in ("optimiser", "init") else float(word)
-        pair = None
-        if isinstance(recipe, ClassifierRecipe):
-            count = len(self.class_names)
-            first = int(uniform["class_a"] * count)
-            second = int(uniform["class_b"] * (count - 1))
-            second += second >= first
-            pair = min(first, second), max(first, second)
+        pair = recipe.pair(len(self.class_names), uniform["class_a"], uniform["class_b"])
         return Unit(index, settings, pair)
 
     def _items(self, unit: Unit, seed: int) -> NDArray[np.int64]:
@@ -166,21 +149,13 @@ class Classification:
         if items is None:
             items = len(self._items(unit, seed))
         epoch = ceil(items / int(unit.settings["batch"]))
-        total = recipe.epochs * epoch
-        if isinstance(recipe, ClassifierRecipe):
-            return (total,)
-        if recipe.checkpoints == "every":
-            kept = tuple(range(recipe.interval, total + 1, recipe.interval))
-            if not kept:
-                raise ValueError(
-                    f"a run has {total} updates, fewer than the interval of {recipe.interval}"
-                )
-            return kept
-        if recipe.checkpoints == "tenths":
-            return tuple(round(at * epoch) for at in recipe.epochs_kept())
-        words = random_words((seed, 0, unit.index, 0), philox.HYPER, total, _CHECKPOINT_BLOCK)
-        chosen = np.argsort(words, kind="stable")[: recipe.kept]
-        return tuple(int(step) + 1 for step in np.sort(chosen))
+
+        def shuffled(total: int) -> list[int]:
+            key = (seed, 0, unit.index, 0)
+            words = random_words(key, philox.HYPER, total, _CHECKPOINT_BLOCK)
+            return [int(place) for place in np.argsort(words, kind="stable")]
+
+        return recipe.steps_kept(epoch, shuffled)
 
     def run(self, seed: int, index: int, attempt: int = 0) -> Run:
         """A unit's run."""
@@ -242,6 +217,16 @@ class Classification:
 
     # -- carrying it out -------------------------------------------------------------------
 
+    def load(self, engine: str, device: str, threads: int | None = None) -> ClassifierEngine:
+        return classifiers.load(engine, device, threads)
+
+    def chunk(self, engine: ClassifierEngine) -> tuple[int, int]:
+        rows = int(np.clip(CHUNK_BYTES // (4 * self.spec.param_count * self.unit_rows), 1, 64))
+        return max(rows, engine.batch), engine.threads
+
+    def fit(self, engine: ClassifierEngine, seed: int, rows: Rows, *given: Any) -> Fitted:
+        return self.train(engine, seed, rows)
+
     def train(self, engine: ClassifierEngine, seed: int, rows: Rows) -> Fitted:
         """Train units, each `unit_rows` rows; those that overflow are tried again."""
         trained: dict[int, Trained] = {}
@@ -261,7 +246,7 @@ class Classification:
         kept = [int(index) for index in rows.index if int(index) in trained]
         number = np.repeat(np.array(kept, np.int64), self.unit_rows)
         arrays: Arrays = {"index": number, "view": np.zeros_like(number)}
-        if isinstance(self.recipe, TrajectoryRecipe):
+        if "step" in self.columns:
             parts = [np.array(runs[unit].steps, np.int64) for unit in kept]
             arrays["step"] = np.concatenate([*parts, np.empty(0, np.int64)])
             epochs = [part / runs[unit].epoch_steps for part, unit in zip(parts, kept, strict=True)]

@@ -1,0 +1,72 @@
+"""How the networks of a kind are shown: in words, in figures, beside what they stand for.
+
+A look needs nothing but columns and conventions, so that imported networks, which no recipe
+made, have one too.
+"""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from numpy.typing import NDArray
+
+from zoo.errors import ZooError
+from zoo.reader import Row
+from zoo.shards import Column
+from zoo.spec import NetworkSpec
+
+
+class Look:
+    """What is said and drawn of networks; the defaults are for those of unknown kind.
+
+    Attributes:
+        what: a sentence on what one of them is.
+        done: how they came about, before the name of the source; "" if fitting or an import
+            is all that there is to say.
+        meanings: columns that hold something else than `recipes.MEANINGS` says.
+        rows_words: a sentence on how rows belong together.
+        rounding: quality column with the error that the storage type made, if there is one.
+        drawn: columns of the `figure`; there is none without them.
+        figure_name, caption: its file's name, and what stands below it.
+        by_formula: whether an original follows from the columns alone.
+    """
+
+    what: ClassVar[str] = ""
+    done: ClassVar[str] = ""
+    meanings: ClassVar[Mapping[str, str]] = {}
+    rows_words: ClassVar[str] = ""
+    rounding: ClassVar[str | None] = None
+    drawn: ClassVar[tuple[str, ...]] = ()
+    figure_name: ClassVar[str] = ""
+    caption: ClassVar[str] = ""
+    by_formula: ClassVar[bool] = False
+
+    def resembles(self, columns: Collection[str], spec: NetworkSpec) -> bool:
+        """Whether networks with these columns and conventions are shown so."""
+        return False
+
+    def inputs(self, spec: NetworkSpec) -> str:
+        """How an item of the source enters a network, where coordinates do not say it."""
+        return ""
+
+    def figure(
+        self,
+        path: Path,
+        values: Mapping[str, Mapping[str, NDArray[Any]]],
+        columns: Mapping[str, Column],
+        histogram: bool = True,
+    ) -> None:
+        """Draw the `drawn` columns, which are given for each split.
+
+        Args:
+            columns: of the index, for names of classes.
+            histogram: also draw how the quality is spread.
+        """
+        raise NotImplementedError
+
+    def original(self, row: Row, data_root: Path | None, source: str | None) -> NDArray[Any]:
+        """What a row was fitted to, see `compare.original`."""
+        raise ZooError(
+            f"{row.source['name']} was imported without its originals; import it again with "
+            "--check-against"
+        )
