@@ -35,6 +35,7 @@ COMMANDS = {
     "show": ("cli.inspect", "Draw networks beside their originals, or their accuracy."),
     "train": ("cli.train", "Train a model that reads networks, for a task."),
     "eval": ("cli.train", "Measure a trained model on a zoo."),
+    "ceiling": ("cli.ceiling", "What the pictures of a zoo tell, a ceiling for its readers."),
     "report": ("cli.report", "Tables of results, published ones beside ours."),
     "reproduce": ("cli.report", "A paper's experiment: zoo, runs, report."),
     "campaign": ("cli.campaign", "Run a list of these commands, with a ledger."),

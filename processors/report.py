@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from processors import runs
+from processors import ceiling, runs
 from processors.files import write_records, write_text
 from processors.published import Published, published_for, table_for
 from processors.records import check_config, check_summary
@@ -73,7 +73,8 @@ def _plain(value: Any) -> str:
 def collect(folders: Iterable[str | Path]) -> list[tuple[Path | None, dict[str, Any]]]:
     """(folder, {"config", "summary"}) of every finished run, and of every kept record.
 
-    The same run, by its configuration and seed, counts once, where it comes first.
+    The same run, by its configuration and seed, counts once, where it comes first. Where the
+    zoo of a run lies with its ceiling, those rows come too, see `processors.ceiling`.
 
     Args:
         folders: of runs; or JSON files that `keep` wrote.
@@ -90,6 +91,8 @@ def collect(folders: Iterable[str | Path]) -> list[tuple[Path | None, dict[str, 
         run = runs.finished(path)
         run.verify()
         found.append((path, {"config": run.config, "summary": run.summary}))
+    for path in ceiling.beside([record["config"] for _, record in found]):
+        found += [(None, record) for record in _kept(path)]
     once: dict[str, tuple[Path | None, dict[str, Any]]] = {}
     for folder, record in found:
         # Wherever its zoo lay and whatever its folder was called.

@@ -60,6 +60,7 @@ ORDER = {
         "joining",
         "inspect",
         "train",
+        "ceiling",
         "campaign",
         "report",
         "main",
@@ -73,7 +74,8 @@ ORDER = {
         *("tasks.figures", "tasks.papers", "tasks.corruptions", "tasks.task"),
         *("tasks.classify", "tasks.regress", "tasks.generalize", "tasks.ssl"),
         *("tasks.adapt", "tasks.edit", "tasks.tickets", "tasks"),
-        *("evaluation", "train", "published", "report", "ledger", "campaign", "reproduce"),
+        *("evaluation", "train", "ceiling", "published", "report"),
+        *("ledger", "campaign", "reproduce"),
     ],
 }
 # Packages that each one may use, itself aside.

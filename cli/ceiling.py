@@ -1,0 +1,39 @@
+"""The command that measures what pictures themselves tell: `ceiling`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli import progress
+from cli.options import FolderPath, data_root, number, threads
+from cli.output import say
+from cli.train import device, split_limit
+from zoo import stopping
+
+
+@click.command()
+@click.argument("zoo", type=FolderPath())
+@click.option(
+    "--epochs", type=number(least=1),
+    help="Of both trainings.  [default: 10, or more for 1,000 updates]",
+)  # fmt: skip
+@click.option("--batch", type=number(least=1), default=64, show_default=True, help="Pictures.")
+@click.option("--seed", type=number(least=0), default=0, show_default=True)
+@click.option("--target", help="The column of classes, if there are several.")
+@split_limit
+@device
+@data_root
+@threads
+def ceiling(zoo: Path, split_limit: str | None, **values: Any) -> None:
+    """Measure what the pictures of ZOO tell: a ceiling for models that read its networks.
+
+    A small convolutional network learns the classes from the originals, and once more from
+    what the networks render. Both become rows of every report of runs on this zoo; they are
+    kept in its folder as ceiling.json, which is no part of the zoo itself.
+    """
+    from processors.ceiling import FILE, measure
+
+    with stopping.telling(lambda: "nothing was kept; the same command begins again"):
+        measure(zoo, limit=split_limit, tell=progress.tell, **values)
+    say(f"{zoo / FILE}")

@@ -1,0 +1,302 @@
+"""What pictures themselves tell: the ceiling of every model that reads networks of pictures.
+
+A small convolutional network is trained twice on the same splits: on the pictures that the
+networks were fitted to ("originals", which access the data), and on what the networks render
+("renders", which access the function). Who reads weights can hardly do better than the
+first, and what lies between the two is what fitting lost. The results are rows of reports;
+they lie in the zoo's folder, beside its files, in `ceiling.json`, which is no part of the zoo:
+no hash covers it and no push sends it.
+
+    measure("zoos/mnist-inrs")
+"""
+
+import contextlib
+import itertools
+import shlex
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, pad
+
+import zoo as zoos
+from processors.config import SPLITS, Request, RunConfig
+from processors.evaluation import find_device
+from processors.files import write_records
+from processors.options import ClassifyOptions
+from processors.rows import Rows
+from processors.runs import zoo_sha256
+from processors.settings import Settings, steps_per_epoch
+from processors.tasks.task import target_column
+from processors.train import device_name
+from zoo import Zoo, ZooError, machine, schema, stopping
+
+FILE = "ceiling.json"
+# What the network sees, and what that takes of a row.
+SEEN = {"originals": "data", "renders": "function"}
+# Pictures are moved by up to so many pixels, of 28, while training.
+_MOVED = 2
+_UPDATES = 1000
+_RENDERED = 512  # networks at a time
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A split: pictures `item chan row column`, float32 from 0 to 1, and classes, int64."""
+
+    pictures: Float[Tensor, "item chan row column"]
+    labels: Tensor
+
+
+def network(chan: int, out: int, width: int = 32) -> nn.Sequential:
+    """Three convolutions of 3 x 3 with batch norm, the first two pooled, then a linear layer.
+
+    Gives `item out` for `item chan row column`, of any size from 4 x 4 on.
+    """
+    widths = [chan, width, 2 * width, 4 * width]
+    layers: list[nn.Module] = []
+    for number, (inp, n) in enumerate(itertools.pairwise(widths)):
+        layers += [nn.Conv2d(inp, n, 3, padding=1, bias=False), nn.BatchNorm2d(n), nn.ReLU()]
+        layers += [nn.MaxPool2d(2)] if number < 2 else []
+    return nn.Sequential(
+        *layers, nn.AdaptiveMaxPool2d(2), nn.Flatten(), nn.Dropout(0.3),
+        nn.Linear(4 * widths[-1], out),
+    )  # fmt: skip
+
+
+def measure(
+    zoo: str | Path,
+    *,
+    epochs: int | None = None,
+    batch: int = 64,
+    seed: int = 0,
+    limit: str | None = None,
+    device: str = "auto",
+    data_root: str | Path | None = None,
+    target: str | None = None,
+    tell: Callable[[str], object] | None = None,
+) -> dict[str, dict[str, float]]:
+    """Train on originals and on renders, and keep the results in the zoo's folder.
+
+    Args:
+        zoo: folder of the zoo, of pictures with classes.
+        epochs, batch: of both trainings; by default 10 epochs, or more for 1,000 updates.
+        limit: networks of each split, as `--split-limit` has it.
+        target: the column of classes, if there are several.
+        tell: is told of each result, in a line.
+
+    Returns:
+        The test metrics of "originals" and "renders"; the first is missing where the zoo
+        was imported without its pictures.
+
+    Raises:
+        ValueError: if the zoo is not of pictures with classes.
+        ZooError: if the zoo is damaged, or its source cannot be opened.
+    """
+    folder, where = Path(zoo), find_device(device)
+    if not folder.is_dir():
+        raise ValueError(f"{zoo} is no folder; pull the zoo first: results are kept beside it")
+    asked = Request(task="classify", model="renders", zoo=str(zoo), seed=seed,
+                    split_limit=limit, options={"target": target} if target else {})  # fmt: skip
+    rows = {
+        split: Rows(zoos.open_zoo(folder, split), "cpu", asked.limits.get(split))
+        for split in SPLITS
+    }
+    first = rows["train"].zoo
+    if first.spec.coord_order not in ("xy", "ij"):
+        raise ValueError(f"{zoo} is not of pictures: nothing renders, so there is no ceiling")
+    needs = "one column of classes, as zoos of INRs have (`label`)"
+    column = target_column(rows["train"], "ceiling", "target", "class", target, needs)
+    machine.limit_torch()
+    words = [("--epochs", epochs), ("--batch", batch if batch != 64 else None),
+             ("--seed", seed or None), ("--split-limit", limit), ("--target", target)]  # fmt: skip
+    command = shlex.join(
+        ["wszoo", "ceiling", str(zoo)]
+        + [str(word) for pair in words if pair[1] is not None for word in pair]
+    )
+    every = steps_per_epoch(len(rows["train"]), batch)
+    epochs = epochs or max(10, -(-_UPDATES // every))
+    settings = Settings(epochs=epochs, batch=batch, lr=3e-3, weight_decay=1e-2, schedule="cosine")
+    found: dict[str, dict[str, float]] = {}
+    records = []
+    for seen, pictures in (("originals", _originals), ("renders", _renders)):
+        begun = time.monotonic()
+        try:
+            data = {
+                split: Pictures(pictures(each, data_root), each.column(column))
+                for split, each in rows.items()
+            }
+        except _NoOriginals as error:
+            if tell:
+                tell(f"{error}: renders alone")
+            continue
+        classes = first.columns[column].names
+        out = len(classes) if classes else int(max(d.labels.max() for d in data.values())) + 1
+        result = _train(data, out, settings, seed, where)
+        result["minutes"] = (time.monotonic() - begun) / 60
+        request = replace(asked, model=seen)
+        config = RunConfig(
+            request=request,
+            zoo_name=first.index.name,
+            zoo_sha256=zoo_sha256(first),
+            recipe=first.index.recipe,
+            source=first.index.source["name"],
+            networks={split: len(each) for split, each in rows.items()},
+            settings=settings,
+            task_options=ClassifyOptions(**asked.options),
+            model_sizes={"width": 32},
+            out=folder,
+        ).to_json()
+        records.append({
+            "config": config | {"command": command},
+            "summary": _summary(config, result, where),
+        })  # fmt: skip
+        found[seen] = result["test"]
+        if tell:
+            tell(
+                f"{seen}: accuracy {result['test']['accuracy']:.3f} on the test split, "
+                f"{result['minutes']:.1f} minutes"
+            )
+    write_records(folder / FILE, records)
+    return found
+
+
+class _NoOriginals(ZooError):
+    """The zoo's pictures cannot be had, and never could."""
+
+
+def _originals(rows: Rows, data_root: str | Path | None) -> Tensor:
+    """The pictures that the networks of these rows were fitted to."""
+    zoo = rows.zoo
+    if zoo.index.recipe.get("kind") == "import" and not zoo.index.source.get("sha256"):
+        raise _NoOriginals(f"{zoo.index.name} was imported without its originals")
+    items = zoo.column("index")[: len(rows)]
+    if zoo.index.recipe.get("kind") == "import":
+        chosen = np.stack([zoos.original(zoo[n], data_root) for n in range(len(rows))])
+    else:
+        source: Any = zoos.source_of(zoo.index, data_root)
+        chosen = source.images[items]
+    return torch.from_numpy(np.ascontiguousarray(chosen)).float().div(255).movedim(-1, 1)
+
+
+def _renders(rows: Rows, data_root: str | Path | None) -> Tensor:
+    """What the networks of these rows render, at the size that they were fitted at."""
+    height, width = _shape(rows.zoo)
+    parts = [
+        zoos.render(rows.zoo.spec, weights, height, width).clamp(0, 1).movedim(-1, 1)
+        for weights, _ in rows.batches(_RENDERED)
+    ]
+    return torch.cat(parts)
+
+
+def _shape(zoo: Zoo) -> tuple[int, int]:
+    row, column, _ = zoo[0].render().shape
+    return row, column
+
+
+def _moved(pictures: Tensor, draw: torch.Generator) -> Tensor:
+    """All pictures of a batch moved by one random step, edges repeated."""
+    most = max(1, round(_MOVED * pictures.shape[-1] / 28))
+    down, right = (int(torch.randint(-most, most + 1, (), generator=draw)) for _ in range(2))
+    wide = pad(pictures, (most, most, most, most), mode="replicate")
+    rows, columns = pictures.shape[-2:]
+    return wide[..., most + down : most + down + rows, most + right : most + right + columns]
+
+
+def _train(
+    data: Mapping[str, Pictures], out: int, settings: Settings, seed: int, device: torch.device
+) -> dict[str, Any]:
+    """Train, keep the best epoch by the validation split, and measure that."""
+    train = data["train"]
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        module = network(train.pictures.shape[1], out).to(device)
+        draw = torch.Generator().manual_seed(seed)
+        every = steps_per_epoch(len(train.labels), settings.batch)
+        total = settings.total(every)
+        optimiser = torch.optim.AdamW(module.parameters(), settings.lr,
+                                      weight_decay=settings.weight_decay)  # fmt: skip
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.lr, total_steps=total)
+        best: tuple[float, int, dict[str, Tensor]] | None = None
+        step = 0
+        while step < total:
+            module.train()
+            order = torch.randperm(len(train.labels), generator=draw)
+            for rows in order.split(settings.batch)[:every]:
+                stopping.check()
+                pictures = _moved(train.pictures[rows].to(device), draw)
+                loss = cross_entropy(module(pictures), train.labels[rows].to(device))
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                schedule.step()
+                step += 1
+            reached = _measured(module, data["validation"], device)["accuracy"]
+            if best is None or reached > best[0]:
+                state = {name: value.clone() for name, value in module.state_dict().items()}
+                best = reached, step, state
+    assert best is not None
+    module.load_state_dict(best[2])
+    return {
+        "steps": total,
+        "best_step": best[1],
+        "epochs": total / every,
+        "parameters": sum(p.numel() for p in module.parameters()),
+        **{split: _measured(module, data[split], device) for split in ("validation", "test")},
+    }
+
+
+@torch.no_grad()
+def _measured(module: nn.Module, data: Pictures, device: torch.device) -> dict[str, float]:
+    """Accuracy as a fraction, and the mean cross-entropy."""
+    module.eval()
+    logits = torch.cat([module(part.to(device)).cpu() for part in data.pictures.split(1024)])
+    return {
+        "accuracy": float((logits.argmax(dim=1) == data.labels).double().mean()),
+        "loss": float(cross_entropy(logits, data.labels)),
+    }
+
+
+def _summary(
+    config: Mapping[str, Any], result: Mapping[str, Any], device: torch.device
+) -> dict[str, Any]:
+    """What `summary.json` of a run says."""
+    return {
+        "task": "classify",
+        "model": config["model"],
+        "zoo": config["zoo"],
+        "networks": config["networks"]["train"],
+        "seed": config["seed"],
+        "device": device_name(device),
+        "devices": 1,
+        "metric": "accuracy",
+        "higher": True,
+        "recipe": config["recipe"].get("name", ""),
+        "source": config["source"],
+        "batch": config["settings"]["batch"],
+        "lr": config["settings"]["lr"],
+        "lr_grid": {},
+        **result,
+    }
+
+
+def beside(configs: Sequence[Mapping[str, Any]]) -> list[Path]:
+    """The ceilings that lie in the folders of the zoos of these runs, if they still are those.
+
+    Args:
+        configs: of runs, as their `config.json` says.
+    """
+    found: dict[Path, None] = {}
+    for config in configs:
+        path = Path(config["zoo"]) / FILE
+        with contextlib.suppress(ZooError, OSError, LookupError, TypeError):
+            records = schema.read_json(path)
+            if all(r["config"]["zoo_sha256"] == config["zoo_sha256"] for r in records):
+                found[path] = None
+    return list(found)

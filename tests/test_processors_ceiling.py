@@ -1,0 +1,90 @@
+"""What pictures themselves tell: rows of reports that are no part of the zoo."""
+
+import hashlib
+import shutil
+
+import pytest
+import torch
+from helpers import line_of, run
+
+import zoo
+from processors import ceiling, report
+
+
+@pytest.fixture(scope="module")
+def pictures(digits_zoo, tmp_path_factory):
+    copy = tmp_path_factory.mktemp("ceiling") / "digits"
+    shutil.copytree(digits_zoo, copy)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def measured(pictures):
+    """The command's ceiling, and the hashes of the zoo's files before."""
+    before = {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in pictures.rglob("*.*")}
+    result = run("ceiling", pictures, "--epochs", 60, "--batch", 8, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("accuracy") == 2
+    return before
+
+
+def test_a_ceiling_lies_beside_the_zoo(pictures, measured):
+    after = {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in pictures.rglob("*.*")}
+    assert after.items() - measured.items() == {
+        (pictures / ceiling.FILE, after[pictures / ceiling.FILE])
+    }
+    assert run("verify", pictures, "--refit", 0).exit_code == 0
+    found = {r["config"]["model"]: r for r in report._kept(pictures / ceiling.FILE)}
+    assert set(found) == {"originals", "renders"}
+    for each in found.values():
+        # 64 training pictures of ten classes: chance is 0.1.
+        assert each["summary"]["test"]["accuracy"] > 0.3
+        assert each["config"]["networks"]["train"] == len(zoo.open_zoo(pictures, "train"))
+        assert each["config"]["command"] == f"wszoo ceiling {pictures} --epochs 60 --batch 8"
+
+
+def test_it_stands_in_reports_of_runs_on_that_zoo_alone(pictures, measured, digits_zoo, tmp_path):
+    out = tmp_path / "run"
+    words = ["--model", "mlp", "--set", "width=8", "--epochs", 1, "--batch", 16, "--device", "cpu"]
+    assert run("train", "classify", pictures, *words, "--out", out).exit_code == 0
+    models = [record["config"]["model"] for _, record in report.collect([out])]
+    assert models == ["mlp", "originals", "renders"]
+    # Named as well, it counts once.
+    assert len(report.collect([out, pictures / ceiling.FILE])) == 3
+    elsewhere = tmp_path / "elsewhere"
+    assert run("train", "classify", digits_zoo, *words, "--out", elsewhere).exit_code == 0
+    assert [r["config"]["model"] for _, r in report.collect([elsewhere])] == ["mlp"]
+    # Of another zoo that took the place, or damaged, it is left out.
+    config = report.collect([out])[0][1]["config"]
+    assert ceiling.beside([config]) == [pictures / ceiling.FILE]
+    assert ceiling.beside([{**config, "zoo_sha256": "0" * 64}]) == []
+    kept = (pictures / ceiling.FILE).read_text()
+    for text in ("{", "[3]", "[]]"):
+        (pictures / ceiling.FILE).write_text(text)
+        assert ceiling.beside([config]) == []
+    (pictures / ceiling.FILE).write_text(kept)
+
+
+def test_renders_are_those_of_the_networks_and_originals_those_of_the_source(pictures):
+    z = zoo.open_zoo(pictures, "test")
+    rows = ceiling.Rows(z)
+    renders, originals = ceiling._renders(rows, None), ceiling._originals(rows, None)
+    assert renders.shape == originals.shape == (len(z), 1, 8, 8)
+    torch.testing.assert_close(renders[3, 0], z[3].render()[..., 0].clamp(0, 1))
+    expected = torch.from_numpy(zoo.original(z[3])[..., 0] / 255).float()
+    torch.testing.assert_close(originals[3, 0], expected)
+
+
+def test_moving_keeps_the_size_and_moves_all_alike():
+    draw = torch.Generator().manual_seed(0)
+    batch = torch.zeros(2, 1, 28, 28)
+    batch[..., 10:12, 10:12] = 1
+    places = {tuple(ceiling._moved(batch, draw)[0, 0].nonzero()[0].tolist()) for _ in range(60)}
+    assert len(places) > 10
+    assert all(8 <= row <= 12 and 8 <= column <= 12 for row, column in places)
+
+
+def test_zoos_without_pictures_or_classes_are_refused(waves_zoo, trajectories_zoo, tmp_path):
+    assert "is not of pictures" in line_of(run("ceiling", waves_zoo), 2)
+    assert "is not of pictures" in line_of(run("ceiling", trajectories_zoo), 2)
+    assert "pull the zoo first" in line_of(run("ceiling", tmp_path / "none"), 2)
