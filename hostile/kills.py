@@ -302,7 +302,7 @@ class Kills:
         if command in OVER and made.get("zoo.json") == self.before["zoo.json"]:
             whole = self.before
         # What opens has all of it but, for a moment, scraps of its making.
-        scraps = (".build/", "checkpoint/")
+        scraps = (".build/", ".pull/", "checkpoint/")
         extra = {name for name in made if name not in whole and not name.startswith(scraps)}
         wrong = [n for n in whole if made.get(n) != whole[n] and "last" not in n] + sorted(extra)
         return f"it opens, with other {wrong[0]}" if wrong else None
