@@ -63,6 +63,19 @@ def leftovers(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def test_replacing_neither_waits_for_a_pipe_nor_follows_a_link(tmp_path):
+    """What lies under the temporary name may be anything."""
+    (tmp_path / "elsewhere").write_text("mine")
+    for make in (os.mkfifo, lambda name: name.symlink_to(tmp_path / "elsewhere")):
+        make(tmp_path / ".a.tmp")
+        with shards.replacing(tmp_path / "a") as temporary:
+            temporary.write_text("ours")
+        assert (tmp_path / "a").read_text() == "ours"
+        assert not (tmp_path / "a").is_symlink()
+    assert (tmp_path / "elsewhere").read_text() == "mine"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "elsewhere"]
+
+
 def test_replacing_makes_folders_and_leaves_one_file(tmp_path):
     path = tmp_path / "a" / "b" / "file"
     for content in ("old", "new"):

@@ -640,6 +640,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that is synced and renamed onto it on success."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
+    # Of a write that was cut; or a pipe or link, which would block it or lead it elsewhere.
+    temporary.unlink(missing_ok=True)
     try:
         yield temporary
         with temporary.open("rb") as file:
