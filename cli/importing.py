@@ -1,13 +1,15 @@
 """The command `import`, which brings published networks into zoos."""
 
 import math
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
 
 from cli import progress
-from cli.options import threads
+from cli.options import Decorator, threads
 from cli.output import say
 from zoo.spec import ACTIVATIONS
 
@@ -87,117 +89,69 @@ def _names(
     return names
 
 
+def _option(flag: str, text: str, **settings: Any) -> Decorator:
+    return click.option(flag, help=text, **settings)
+
+
+# What a format has to be told; the fields of `zoo.importers.published.Options`.
+_TOLD = (
+    _option("--labels", "state-dicts: table of labels, CSV or JSON, with the files' names.",
+            metavar="FILE", callback=_there),
+    _option("--splits", "dws: split file, JSON; small-cnn-zoo: NFN's order of rows.",
+            metavar="FILE", callback=_there),
+    _option("--activation", "small-cnn-zoo, state-dicts: of the hidden layers.",
+            type=click.Choice(ACTIVATIONS)),
+    _option("--omega", "state-dicts: of --activation sin, as in sin(omega (W x + b)).",
+            type=float, callback=_finite),
+    _option("--spec", "state-dicts: architecture, JSON as in zoo.json.",
+            metavar="FILE", callback=_there),
+    _option("--match", "state-dicts: files that are networks, as *.pth.",
+            metavar="PATTERN", callback=_filled),
+    _option("--key", "state-dicts: which state dict of a file, or module of it.",
+            metavar="NAME", callback=_filled),
+    _option("--order", "state-dicts: modules in the order in which they compute.",
+            metavar="NAME,NAME,...", callback=_names),
+    _option("--norm", "state-dicts: where batch norms stand beside the activation.",
+            type=click.Choice(["before", "after"])),
+    _option("--norm-eps", "state-dicts: eps of batch norms.  [1e-05]",
+            type=float, callback=_finite),
+    _option("--group", "state-dicts: files of one folder stay in one split, or all are "
+            "independent.  [default: files named like checkpoints of one run stay together]",
+            type=click.Choice(["folder", "none"])),
+    _option("--column", "state-dicts: a column of the labels is class, words, real or skip; may "
+            "be repeated.", metavar="NAME=KIND", multiple=True),
+)  # fmt: skip
+_OTHERS = (
+    _option("--check-against", "Hold the networks against the originals: mnist, fashion-mnist, "
+            "cifar10, digits or imagefolder:PATH.  [default: the format's own, if --data-root is "
+            "given]", metavar="SOURCE", callback=_source),
+    _option("--data-root", "Folder of the originals; nothing is downloaded.",
+            type=click.Path(path_type=Path, file_okay=False)),
+    _option("--limit", "Networks in all, split in proportion.", type=click.IntRange(min=1)),
+    _option("--shard-rows", "Networks of a shard.  [default: about 24 MB]",
+            type=click.IntRange(min=1)),
+    _option("--no-parquet", "Leave out the view for load_dataset.", is_flag=True),
+    _option("--overwrite", "Throw away the zoo in --out.", is_flag=True),
+    _option("--dry-run", "Read everything, say what is read as what, write nothing.",
+            is_flag=True),
+)  # fmt: skip
+
+
+def _with_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed((*_TOLD, *_OTHERS)):
+        command = option(command)
+    return command
+
+
 @click.command("import")
 @click.argument("format", callback=_known_format)
 @click.argument("path", callback=_there)
 @click.option(
     "--out", metavar="FOLDER", callback=_folder, help="Folder of the zoo.  [default: zoos/NAME]"
 )
-@click.option(
-    "--labels",
-    metavar="FILE",
-    callback=_there,
-    help="state-dicts: table of labels, CSV or JSON, with the files' names.",
-)
-@click.option(
-    "--splits",
-    metavar="FILE",
-    callback=_there,
-    help="dws: split file, JSON; small-cnn-zoo: NFN's order of rows.",
-)
-@click.option(
-    "--activation",
-    type=click.Choice(ACTIVATIONS),
-    help="small-cnn-zoo, state-dicts: of the hidden layers.",
-)
-@click.option(
-    "--omega",
-    type=float,
-    callback=_finite,
-    help="state-dicts: of --activation sin, as in sin(omega (W x + b)).",
-)
-@click.option(
-    "--spec",
-    metavar="FILE",
-    callback=_there,
-    help="state-dicts: architecture, JSON as in zoo.json.",
-)
-@click.option(
-    "--match",
-    metavar="PATTERN",
-    callback=_filled,
-    help="state-dicts: files that are networks, as *.pth.",
-)
-@click.option(
-    "--key",
-    metavar="NAME",
-    callback=_filled,
-    help="state-dicts: which state dict of a file, or module of it.",
-)
-@click.option(
-    "--order",
-    metavar="NAME,NAME,...",
-    callback=_names,
-    help="state-dicts: modules in the order in which they compute.",
-)
-@click.option(
-    "--norm",
-    type=click.Choice(["before", "after"]),
-    help="state-dicts: where batch norms stand beside the activation.",
-)
-@click.option(
-    "--norm-eps", type=float, callback=_finite, help="state-dicts: eps of batch norms.  [1e-05]"
-)
-@click.option(
-    "--group",
-    type=click.Choice(["folder", "none"]),
-    help="state-dicts: files of one folder stay in one split, or all are independent.  "
-    "[default: files named like checkpoints of one run stay together]",
-)
-@click.option(
-    "--column",
-    metavar="NAME=KIND",
-    multiple=True,
-    help="state-dicts: a column of the labels is class, words, real or skip; may be repeated.",
-)
-@click.option(
-    "--check-against",
-    metavar="SOURCE",
-    callback=_source,
-    help="Hold the networks against the originals: mnist, fashion-mnist, cifar10, digits or "
-    "imagefolder:PATH.  [default: the format's own, if --data-root is given]",
-)
-@click.option(
-    "--data-root",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the originals; nothing is downloaded.",
-)
-@click.option("--limit", type=click.IntRange(min=1), help="Networks in all, split in proportion.")
-@click.option(
-    "--shard-rows",
-    type=click.IntRange(min=1),
-    help="Networks of a shard.  [default: about 24 MB]",
-)
-@click.option("--no-parquet", is_flag=True, help="Leave out the view for load_dataset.")
-@click.option("--overwrite", is_flag=True, help="Throw away the zoo in --out.")
-@click.option(
-    "--dry-run", is_flag=True, help="Read everything, say what is read as what, write nothing."
-)
+@_with_options
 @threads
-def import_(
-    format: str,
-    path: Path,
-    out: Path | None,
-    check_against: str | None,
-    data_root: Path | None,
-    limit: int | None,
-    shard_rows: int | None,
-    no_parquet: bool,
-    overwrite: bool,
-    dry_run: bool,
-    column: tuple[str, ...],
-    **chosen: Any,
-) -> None:
+def import_(format: str, path: Path, out: Path | None, dry_run: bool, **chosen: Any) -> None:
     """Make a zoo of published networks that lie at PATH.
 
     \b
@@ -219,9 +173,10 @@ def import_(
     from zoo.kinds import look_of
     from zoo.making.progress import Progress
 
-    options = Options(column=column or None, **chosen)
+    chosen["column"] = chosen["column"] or None
+    options = Options(**{each.name: chosen.pop(each.name) for each in fields(Options)})
     if dry_run:
-        published, said = rehearse(format, path, options=options, limit=limit)
+        published, said = rehearse(format, path, options=options, limit=chosen["limit"])
         _tell(said)
         total = sum(published.rows.values())
         rows = ", ".join(f"{name} {count:,}" for name, count in published.rows.items())
@@ -237,22 +192,14 @@ def import_(
         def report(state: Progress) -> None:
             meter.update(state.done, state.total)
 
+        checked = chosen["check_against"] or chosen["data_root"]
+        parquet = not chosen.pop("no_parquet")
         index = import_zoo(
-            format,
-            path,
-            folder,
-            options=options,
-            limit=limit,
-            shard_rows=shard_rows,
-            check_against=check_against,
-            data_root=data_root,
-            overwrite=overwrite,
-            parquet=not no_parquet,
-            progress=report,
-            warn=progress.tell,
-        )
+            format, path, folder, options=options, parquet=parquet, progress=report,
+            warn=progress.tell, **chosen,
+        )  # fmt: skip
     _tell(index.source)
-    held = check_against or data_root or look_of(index).by_formula
+    held = checked or look_of(index).by_formula
     if held and index.told:
         say(f"held against the originals: {index.told}")
     if "accuracy_checked" in index.source:

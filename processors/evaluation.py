@@ -3,7 +3,7 @@
 import os
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from processors import own, runs, tasks
 from processors.config import parse_limit
 from processors.files import write_records
 from processors.settings import DEVICES
+from processors.tasks import Task
 from zoo import machine
 
 
@@ -40,27 +41,57 @@ def find_device(device: str) -> torch.device:
     )
 
 
+@dataclass(frozen=True)
+class How:
+    """How a run is measured.
+
+    Attributes:
+        split_limit: networks at most, the first; see `parse_limit`.
+        options: of the task, over those of the run.
+        device: auto, cpu, cuda or mps.
+        data_root: folder of the sources, for tasks that need the pictures themselves.
+        trust: whether parts of users' own that the run names may be imported, which runs their
+            code; or those parts themselves, of which nothing is imported.
+
+    Raises:
+        ValueError: for a limit that cannot be read, or a device that is not there.
+    """
+
+    split_limit: str | None = None
+    options: Mapping[str, Any] | None = None
+    device: str = "auto"
+    data_root: str | Path | None = None
+    trust: bool | Sequence[Any] = False
+
+    def __post_init__(self) -> None:
+        parse_limit(self.split_limit)
+        find_device(self.device)
+
+    @property
+    def words(self) -> list[str]:
+        """The options of the command line that say what is measured."""
+        words = ["--split-limit", self.split_limit] if self.split_limit else []
+        for name, value in (self.options or {}).items():
+            words += ["--option", f"{name}={value}"]
+        return words
+
+
 def evaluate(
     run: str | Path,
     zoo: str | Path,
     split: str = "test",
     *,
-    split_limit: str | None = None,
-    options: Mapping[str, Any] | None = None,
-    device: str = "auto",
-    data_root: str | Path | None = None,
     keep: str | Path | None = None,
-    own_parts: Sequence[Any] = (),
-    trust: bool = False,
+    **how: Any,
 ) -> dict[str, float]:
     """The metrics of a finished run's model on a split of a zoo, of the same networks.
 
     Args:
-        options: of the task, over those of the run.
-        data_root: folder of the sources, for tasks that need the pictures themselves.
         keep: a JSON file for what a report needs, which then has a row of its own.
-        own_parts: classes and functions of your own that the run was trained with.
-        trust: whether those that the run names may be imported, which runs their code.
+        how: `split_limit`, networks at most, the first; `options` of the task, over those of
+            the run; `device`, auto, cpu, cuda or mps; `data_root`, folder of the sources, for
+            tasks that need the pictures themselves; `trust`, whether parts of your own that the
+            run names may be imported, which runs their code, or a list of those parts.
 
     Raises:
         ValueError: if the zoo's networks are of another architecture than the model's, what
@@ -68,8 +99,11 @@ def evaluate(
             that were neither given nor are trusted.
         ZooError: if the run is not finished, or damaged.
     """
-    folder, where = Path(run), find_device(device)
-    limits = parse_limit(split_limit)
+    if unknown := sorted(how.keys() - {field.name for field in fields(How)}):
+        known = ", ".join(field.name for field in fields(How))
+        raise TypeError(f"evaluate takes no {unknown[0]!r}; it takes keep, {known}")
+    told = How(**how)
+    folder = Path(run)
     if keep is not None and split != "test":
         raise ValueError(f"reports show the test split; {split!r} cannot be kept for them")
     if keep is not None and (not str(keep) or Path(keep).is_dir()):
@@ -77,44 +111,48 @@ def evaluate(
     machine.limit_torch()
     found = runs.finished(folder)
     found.verify()
-    _have_found(found.config, own_parts, trust)
-    config = found.config
-    kind = tasks.known(config["task"])
-    told = {**config["task_options"], **(options or {})}
-    tasks.options_of(config["task"], told)
-    data = {split: kind.rows(zoos.open_zoo(str(zoo), split), where, limits.get(split))}
-    if kind.probes and split != "train":
-        data["train"] = kind.rows(zoos.open_zoo(str(zoo), "train"), where, limits.get("train"))
-    for rows in data.values():
-        rows.data_root = data_root
-    task = tasks.make(config["task"], data, told, config["model"])
-    if keep is not None and runs.zoo_sha256(data[split].zoo) != config["zoo_sha256"]:
-        raise ValueError(f"reports show a run on its own zoo, {config['zoo_name']}; not on {zoo}")
-    model = task.restore(found.model).to(where).eval()
+    _have_found(found.config, told.trust)
+    task = _task(found.config, str(zoo), split, told)
+    rows = task.data[split]
+    if keep is not None and runs.zoo_sha256(rows.zoo) != found.config["zoo_sha256"]:
+        raise ValueError(
+            f"reports show a run on its own zoo, {found.config['zoo_name']}; not on {zoo}"
+        )
+    model = task.restore(found.model).to(find_device(told.device)).eval()
     metrics = task.evaluate(model, split)
     if keep is not None:
-        words = ["wszoo", "eval", str(run), str(zoo)]
-        words += ["--split-limit", split_limit] if split_limit else []
-        words += [
-            w for name, value in (options or {}).items() for w in ("--option", f"{name}={value}")
-        ]
+        words = ["wszoo", "eval", str(run), str(zoo), *told.words, "--keep", str(keep)]
         kept = {
-            **config,
-            "networks": {**config["networks"], split: len(data[split])},
-            "options": {**config["options"], **(options or {})},
+            **found.config,
+            "networks": {**found.config["networks"], split: len(rows)},
+            "options": {**found.config["options"], **(told.options or {})},
             "task_options": asdict(task.options),
-            "command": shlex.join([*words, "--keep", str(keep)]),
+            "command": shlex.join(words),
         }
         summary = {k: v for k, v in found.summary.items() if k != "files"}
         write_records(Path(keep), [{"config": kept, "summary": {**summary, split: metrics}}])
     return metrics
 
 
-def _have_found(config: Mapping[str, Any], parts: Sequence[Any], trust: bool) -> None:
+def _task(config: Mapping[str, Any], zoo: str, split: str, how: How) -> Task:
+    """The task of a run on a split of a zoo, and on the training split where it needs that."""
+    kind, where = tasks.known(config["task"]), find_device(how.device)
+    limits = parse_limit(how.split_limit)
+    options = {**config["task_options"], **(how.options or {})}
+    tasks.options_of(config["task"], options)
+    splits = {split, "train"} if kind.probes else {split}
+    data = {s: kind.rows(zoos.open_zoo(zoo, s), where, limits.get(s)) for s in splits}
+    for rows in data.values():
+        rows.data_root = how.data_root
+    return tasks.make(config["task"], data, options, config["model"])
+
+
+def _have_found(config: Mapping[str, Any], trust: bool | Sequence[Any]) -> None:
     """Have the parts of one's own that a run names found, by their import paths."""
-    for part in parts:
-        own.give(part)
-    if trust:
+    if not isinstance(trust, bool):
+        for part in trust:
+            own.give(part)
+    elif trust:
         for path in own_paths(config):
             own.allow(path)
 

@@ -271,6 +271,45 @@ def test_unpickling_is_seen(source):
     assert len(unpickling(source)) == 1
 
 
+# --- how much a function takes ------------------------------------------------------------
+
+MOST_ARGUMENTS = 8
+# Public, for users who have all of it to say.
+LONG = {"zoo.making.builder.build", "processors.train.fit_model"}
+# Orchestration; what an engine or a model takes is what it computes with.
+ORCHESTRATION = ("zoo.making.", "processors.", "cli.")
+
+
+def too_long(name: str, source: str) -> list[str]:
+    """Functions of a module that take more than they may; a model's `__init__` takes its sizes."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name != "__init__":
+            given = node.args
+            named = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
+            count = len([each for each in named if each and each.arg not in ("self", "cls")])
+            if count > MOST_ARGUMENTS:
+                found.append(f"{name}.{node.name}")
+    return found
+
+
+def test_orchestration_has_short_lists_of_arguments():
+    found = {
+        function
+        for name, source in all_modules().items()
+        if name.startswith(ORCHESTRATION)
+        for function in too_long(name, source)
+    }
+    assert found == LONG
+
+
+def test_a_long_list_of_arguments_is_seen():
+    eight = ", ".join("abcdefgh")
+    assert too_long("m", f"def f({eight}): ...\nclass A:\n    def g(self, {eight}): ...") == []
+    assert too_long("m", f"def f({eight}, *, i): ...") == ["m.f"]
+    assert too_long("m", f"async def f({eight}, **i): ...") == ["m.f"]
+
+
 # --- what is loaded when ------------------------------------------------------------------
 
 

@@ -158,7 +158,7 @@ def test_a_model_by_the_class_itself(digits_zoo, tmp_path, monkeypatch):
     weights, _ = zoo.open_zoo(digits_zoo, "test").batch(range(3))
     assert model(weights).shape == (3, 10)
     own._given.clear()
-    found = processors.evaluate(folder, digits_zoo, device="cpu", own_parts=[Linear])
+    found = processors.evaluate(folder, digits_zoo, device="cpu", trust=[Linear])
     assert found == pytest.approx(summary["test"])
     assert len(report.collect([folder])) == 1
 
