@@ -35,5 +35,6 @@ def ceiling(zoo: Path, split_limit: str | None, **values: Any) -> None:
     from processors.ceiling import FILE, measure
 
     with stopping.telling(lambda: "nothing was kept; the same command begins again"):
-        measure(zoo, limit=split_limit, tell=progress.tell, **values)
+        settings = {name: values.pop(name) for name in ("epochs", "batch")}
+        measure(zoo, settings=settings, limit=split_limit, tell=progress.tell, **values)
     say(f"{zoo / FILE}")

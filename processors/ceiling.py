@@ -70,11 +70,14 @@ def network(chan: int, out: int, width: int = 32) -> nn.Sequential:
     )  # fmt: skip
 
 
+def _lengths(epochs: int | None = None, batch: int | None = None) -> tuple[int | None, int]:
+    return epochs, 64 if batch is None else batch
+
+
 def measure(
     zoo: str | Path,
     *,
-    epochs: int | None = None,
-    batch: int = 64,
+    settings: Mapping[str, Any] | None = None,
     seed: int = 0,
     limit: str | None = None,
     device: str = "auto",
@@ -86,7 +89,8 @@ def measure(
 
     Args:
         zoo: folder of the zoo, of pictures with classes.
-        epochs, batch: of both trainings; by default 10 epochs, or more for 1,000 updates.
+        settings: `epochs` and `batch` of both trainings; by default 10 epochs, or more for
+            1,000 updates, and 64.
         limit: networks of each split, as `--split-limit` has it.
         target: the column of classes, if there are several.
         tell: is told of each result, in a line.
@@ -114,6 +118,7 @@ def measure(
     needs = "one column of classes, as zoos of INRs have (`label`)"
     column = target_column(rows["train"], "ceiling", "target", "class", target, needs)
     machine.limit_torch()
+    epochs, batch = _lengths(**(settings or {}))
     words = [("--epochs", epochs), ("--batch", batch if batch != 64 else None),
              ("--seed", seed or None), ("--split-limit", limit), ("--target", target)]  # fmt: skip
     command = shlex.join(
@@ -122,7 +127,7 @@ def measure(
     )
     every = steps_per_epoch(len(rows["train"]), batch)
     epochs = epochs or max(10, -(-_UPDATES // every))
-    settings = Settings(epochs=epochs, batch=batch, lr=3e-3, weight_decay=1e-2, schedule="cosine")
+    chosen = Settings(epochs=epochs, batch=batch, lr=3e-3, weight_decay=1e-2, schedule="cosine")
     found: dict[str, dict[str, float]] = {}
     records = []
     for seen, pictures in (("originals", _originals), ("renders", _renders)):
@@ -138,7 +143,7 @@ def measure(
             continue
         classes = first.columns[column].names
         out = len(classes) if classes else int(max(d.labels.max() for d in data.values())) + 1
-        result = _train(data, out, settings, seed, where)
+        result = _train(data, out, chosen, seed, where)
         result["minutes"] = (time.monotonic() - begun) / 60
         request = replace(asked, model=seen)
         config = RunConfig(
@@ -148,7 +153,7 @@ def measure(
             recipe=first.index.recipe,
             source=first.index.source["name"],
             networks={split: len(each) for split, each in rows.items()},
-            settings=settings,
+            settings=chosen,
             task_options=ClassifyOptions(**asked.options),
             model_sizes={"width": 32},
             out=folder,
