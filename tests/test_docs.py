@@ -1,5 +1,6 @@
 """The documents are true: links lead somewhere, examples run, generated pages are current."""
 
+import json
 import os
 import re
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import run
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -72,6 +74,28 @@ def test_examples_of_extending_run_as_they_stand(tmp_path):
     assert error < 1000
     made = ("zoos/checkers", "zoos/checkers-small", "zoos/mine")
     assert all((tmp_path / each / "zoo.json").is_file() for each in made)
+
+
+def test_the_list_of_runs_in_training_runs_as_it_stands(tmp_path):
+    (text,) = [
+        text
+        for kind, text in FENCE.findall((ROOT / "docs" / "training.md").read_text("utf-8"))
+        if kind == "toml"
+    ]
+    path, out = tmp_path / "two-models.toml", tmp_path / "out"
+    path.write_text(text)
+    found = run("campaign", path, "--out", out)
+    assert found.exit_code == 0, found.output
+    assert found.stdout.strip() == f"{out}: 6 commands run, 0 were done before"
+    report = (out / "report.md").read_text()
+    for model in ("statnn", "mlp"):
+        (row,) = [line for line in report.splitlines() if line.startswith(f"| {model} |")]
+        assert "±" in row
+    lines = [json.loads(line) for line in (out / "ledger.jsonl").read_text().splitlines()]
+    assert [line["status"] for line in lines] == ["done"] * 6
+    assert lines[1]["result"]["test"]["accuracy"] >= 0
+    again = run("campaign", path, "--out", out)
+    assert again.stdout.strip() == f"{out}: 0 commands run, 6 were done before"
 
 
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="signatures print otherwise there")

@@ -939,6 +939,29 @@ main()
 """
 
 
+def test_accelerate_launches_the_command_itself(waves_zoo, tmp_path):
+    """On several processes, beside a folder of the user's own that is called like ours."""
+    (tmp_path / "cli").mkdir()
+    (tmp_path / "cli" / "__init__.py").write_text("raise RuntimeError('the wrong cli')")
+    here = Path(sys.executable).parent
+    if not (here / "wszoo").exists() or not (here / "accelerate").exists():
+        pytest.skip("wszoo is not installed as a command here")
+    words = [
+        *("--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"),
+        *("--dynamo_backend", "no", "--no_python", "wszoo", "train", "regress", str(waves_zoo)),
+        *("--model", "statnn", "--set", "width=16", "--target", "frequency", "--steps", "2"),
+        *("--device", "cpu", "--out", "run"),
+    ]
+    path = f"{here}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [here / "accelerate", "launch", *words], cwd=tmp_path,
+        env=environment() | {"PATH": path}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("statnn for regress") == 1
+    assert read_json(tmp_path / "run" / "summary.json")["devices"] == 2
+
+
 def test_two_processes_train_one_model(waves_zoo, tmp_path):
     script = tmp_path / "ranks.py"
     script.write_text(_RANKS)
