@@ -214,9 +214,9 @@ def zoo_name(source: str, recipe: str) -> str:
     >>> zoo_name("cifar10", "binary"), zoo_name("mnist", "nfn-mlp3")
     ('cifar10-classifiers', 'mnist-trajectories-nfn-mlp3')
     """
-    from zoo.recipes import command_of, default_recipe
+    from zoo.recipes import command_of, default_recipe, stand_in
 
-    if source == "sine":
+    if source == stand_in(recipe):  # drawn by the recipe alone
         return recipe
     kind, _, path = source.partition(":")
     stem = (Path(path).resolve().name or kind) if path else kind

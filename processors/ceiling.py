@@ -113,7 +113,7 @@ def measure(
         for split in SPLITS
     }
     first = rows["train"].zoo
-    if first.spec.coord_order not in ("xy", "ij"):
+    if len(first.spec.axes) != 2:
         raise ValueError(f"{zoo} is not of pictures: nothing renders, so there is no ceiling")
     needs = "one column of classes, as zoos of INRs have (`label`)"
     column = target_column(rows["train"], "ceiling", "target", "class", target, needs)
@@ -179,10 +179,10 @@ class _NoOriginals(ZooError):
 def _originals(rows: Rows, data_root: str | Path | None) -> Tensor:
     """The pictures that the networks of these rows were fitted to."""
     zoo = rows.zoo
-    if zoo.index.recipe.get("kind") == "import" and not zoo.index.source.get("sha256"):
+    if zoo.index.imported and not zoo.index.source.get("sha256"):
         raise _NoOriginals(f"{zoo.index.name} was imported without its originals")
     items = zoo.column("index")[: len(rows)]
-    if zoo.index.recipe.get("kind") == "import":
+    if zoo.index.imported:
         chosen = np.stack([zoos.original(zoo[n], data_root) for n in range(len(rows))])
     else:
         source: Any = zoos.source_of(zoo.index, data_root)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
@@ -153,3 +154,14 @@ def pixels(path: Path) -> np.ndarray:
         array = np.asarray(image.convert("RGB"))
     assert array.std() > 5
     return array
+
+
+def write_pets(folder: Path, **parts: int) -> Path:
+    """A folder of noisy pictures 5 x 5, as many cats as dogs, so many of each part."""
+    draw = np.random.default_rng(3)
+    for part, count in parts.items():
+        for place in range(count):
+            path = folder / part / ("cat", "dog")[place % 2] / f"{place:03}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), draw.integers(0, 256, (5, 5), np.uint8))
+    return folder

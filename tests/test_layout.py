@@ -4,11 +4,18 @@ import ast
 import re
 import subprocess
 import sys
+from dataclasses import fields
+from functools import cache
 from pathlib import Path
 
 import jaxtyping
 import pytest
 import torch
+
+from processors.options import AUGMENTATIONS, LOSSES
+from processors.settings import Settings
+from zoo.kinds import KINDS
+from zoo.recipes import RECIPES
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,9 +31,9 @@ ORDER = {
         "hub.publication",
         *("hub.pushing", "hub"),
         *(
+            "sources.splits",
             "sources.base",
             "sources.arrays",
-            "sources.splits",
             "sources.formats",
             "sources.pictures",
         ),
@@ -190,12 +197,217 @@ def test_the_check_lets_right_ways_pass():
     )
 
 
+# --- where kinds of zoos are told apart -----------------------------------------------------
+
+# Rooms that may: the kinds, the sources, and the recipes, which are one dataclass a kind.
+KIND_ROOMS = ("zoo.kinds", "zoo.sources", "zoo.recipes")
+# What else has a `kind`, by the word that stands before it.
+OTHER_KINDS = {"column", "layer", "given"}
+# Variables in which columns of rows lie, by their last word.
+COLUMN_HOLDERS = re.compile(r"(columns?|arrays|quality|summaries)\b[\])]*$")
+
+
+def columns_of_kinds() -> dict[str, set[str]]:
+    """Per kind of zoo the columns that its recipes give, asked of all that there are."""
+    found: dict[str, set[str]] = {}
+    for make in RECIPES.values():
+        made = make("digits")
+        columns = made.columns(("one", "other"), storage="float16")
+        found.setdefault(made.kind, set()).update(columns)
+    return found
+
+
+@cache
+def told_columns() -> set[str]:
+    """Columns that some kinds have and others have not: to name one is to mean these."""
+    each = columns_of_kinds().values()
+    return set.union(*each) - set.intersection(*each)
+
+
+def own_words(package: str) -> set[str]:
+    """Words that a package has for things of its own, which some columns are called too."""
+    if package == "zoo":
+        return set()
+    # Of the training of a processor: settings, losses, augmentations; what its files record.
+    settings = {field.name for field in fields(Settings)}
+    return settings | {*AUGMENTATIONS, *LOSSES} | {"step", "epoch", "steps", "optimiser"}
+
+
+def last_word(node: ast.AST) -> str:
+    return next(reversed(re.findall(r"\w+", ast.unparse(node))), "")
+
+
+def docstrings(tree: ast.AST) -> set[int]:
+    """Constants that are text about code."""
+    return {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+
+
+def told_apart(source: str, package: str = "zoo") -> list[str]:
+    """What in a source tells kinds of zoo apart, a few words each."""
+    tree, found = ast.parse(source), []
+    columns, own = told_columns(), own_words(package)
+    passed, held = docstrings(tree), set()
+    for node in ast.walk(tree):
+        text = ast.unparse(node) if isinstance(node, ast.expr) else ""
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass"):
+            if any(re.search(r"\w(Recipe|Source)$", word) for word in named(node.args[1])):
+                found.append(text)
+        elif isinstance(node, ast.Attribute) and node.attr == "kind":
+            if re.search(r"recipe$", ast.unparse(node.value)):
+                found.append(text)
+        elif isinstance(node, ast.Attribute) and last_word(node.value) == "row":
+            found += [text] if node.attr in columns else []
+        elif (key := key_of(node)) is not None:
+            holder, name = key
+            if name == "kind" and last_word(holder) not in OTHER_KINDS:
+                found.append(text)
+            if COLUMN_HOLDERS.search(ast.unparse(holder)):
+                held.add(name)
+        elif isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            if any(last_word(side) == "coord_order" for side in sides):
+                found += [text] if any(is_literal(side) for side in sides) else []
+            if any(COLUMN_HOLDERS.search(ast.unparse(side)) for side in sides):
+                held |= {each.value for side in sides for each in constants(side)}
+        elif isinstance(node, ast.BinOp) and COLUMN_HOLDERS.search(text.rstrip(")")):
+            held |= {each.value for each in constants(node.left)}
+        if isinstance(node, ast.Subscript | ast.Match):
+            asked = node.slice if isinstance(node, ast.Subscript) else node.subject
+            if last_word(asked) == "coord_order":
+                found.append(ast.unparse(asked))
+    for each in constants(tree):
+        ours = each.value in own and each.value not in held
+        if each.value in columns and not ours and id(each) not in passed:
+            found.append(repr(each.value))
+    return found
+
+
+def named(node: ast.AST) -> list[str]:
+    """Last words of all names in an expression."""
+    names = [n for n in ast.walk(node) if isinstance(n, ast.Name | ast.Attribute)]
+    return [n.id if isinstance(n, ast.Name) else n.attr for n in names]
+
+
+def constants(node: ast.AST) -> list[ast.Constant]:
+    return [n for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+
+
+def is_literal(node: ast.AST) -> bool:
+    try:
+        ast.literal_eval(node)
+    except ValueError:
+        return False
+    return True
+
+
+def key_of(node: ast.AST) -> tuple[ast.AST, str] | None:
+    """What is looked into, and the literal key: of `a["b"]`, `a.get("b")`, `a.column("b")`."""
+    if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+        return node.value, str(node.slice.value)
+    called = node.func if isinstance(node, ast.Call) else None
+    if not isinstance(called, ast.Attribute) or called.attr not in ("get", "column"):
+        return None
+    if not node.args or not isinstance(node.args[0], ast.Constant):
+        return None
+    return called if called.attr == "column" else called.value, str(node.args[0].value)
+
+
+# Columns that are named elsewhere, and why. Importers are like sources: each reads one
+# published format, which has columns of its own.
+FORMATS = "zoo.importers"
+NAMED = {
+    # What callbacks of the first version read of a `Progress`.
+    "zoo.making.progress": ["psnr_db", "test_accuracy"],
+    # A task says once, as data, which columns it reads where the user chooses none.
+    "processors.tasks.adapt": ["class_a", "class_b"],
+    "processors.tasks.generalize": ["test_accuracy"],
+    # An experiment's --option, as a user would give it.
+    "processors.reproduce": ["frequency"],
+}
+
+
 def test_kinds_of_zoo_are_told_apart_in_their_room():
-    pattern = re.compile(r"isinstance\([^)]*\w(Recipe|Source)\b")
-    assert pattern.search("isinstance(recipe, ImageRecipe | SineRecipe)")
-    homes = ("zoo.kinds", "zoo.sources", "zoo.recipes")
-    found = {name for name, text in all_modules().items() if pattern.search(text)}
-    assert {name for name in found if not name.startswith(homes)} == set()
+    wrong = {}
+    for name, text in all_modules().items():
+        if name.startswith(KIND_ROOMS):
+            continue
+        found = told_apart(text, name.partition(".")[0])
+        if name == "zoo.spec":  # says what coord_order means
+            assert found == ["self.coord_order"]
+        elif name.startswith(FORMATS):
+            found = [each for each in found if each.strip("'") not in told_columns()]
+            wrong |= {name: found} if found else {}
+        elif found != [repr(column) for column in NAMED.get(name, [])]:
+            wrong[name] = found
+    assert wrong == {}
+
+
+def test_every_kind_is_asked_for_its_columns():
+    assert set(columns_of_kinds()) == set(KINDS)
+    assert {"psnr_db", "label", "amplitude", "class_a", "step", "epoch", "mse"} <= told_columns()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "isinstance(recipe, ImageRecipe | SineRecipe)",
+        "isinstance(source, (str, sources.SineSource))",
+        "issubclass(made, recipes.ImageRecipe)",
+        "if recipe.kind == 'image': pass",
+        "index.recipe['kind'] == 'sine'",
+        "index.recipe.get('kind')",
+        "index.source['kind'] == 'sine'",
+        "about.get('kind', '')",
+        "spec.coord_order == 'x'",
+        "self.spec.coord_order in ('xy', 'ij')",
+        "spec.coord_order is None",
+        "{'xy': 1, None: 2}[spec.coord_order]",
+        "match spec.coord_order:\n    case 'x': pass",
+        "'step' in index.columns",
+        "row.columns['amplitude']",
+        "captions = arrays['psnr_db']",
+        "for column in ('psnr_db', 'sum'): pass",
+        "row.amplitude",
+    ],
+)
+def test_the_check_sees_kinds_told_apart(source):
+    assert told_apart(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "batch.columns['lr']",
+        "zoo.column('step')",
+        "'epoch' in zoo.columns",
+        "{'step', 'epoch'} - set(zoo.columns)",
+        "label = 'class_a'",
+    ],
+)
+def test_the_check_sees_columns_in_processors(source):
+    """Words that a run has too, such as its own steps, count where columns are asked."""
+    assert told_apart(source, "processors")
+
+
+@pytest.mark.parametrize(
+    ("source", "package"),
+    [
+        ('"""Rows have psnr_db."""', "zoo"),
+        ("column.kind == 'class'", "zoo"),
+        ("layer['kind'] == 'conv'", "zoo"),
+        ("kind_of(recipe).signals", "zoo"),
+        ("isinstance(source, str)", "zoo"),
+        ("replace(spec, coord_order='x')", "zoo"),
+        ("arrays['index']", "zoo"),
+        ("record['step'] > settings['lr']", "processors"),
+    ],
+)
+def test_the_check_lets_other_things_pass(source, package):
+    assert told_apart(source, package) == []
 
 
 def test_names_of_zoo_are_only_written_out_for_type_checkers():

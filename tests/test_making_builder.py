@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from helpers import assert_same_rows, rows_of
+from helpers import assert_same_rows, rows_of, write_pets
 
 import zoo
 from zoo import shards, sources
@@ -435,3 +435,36 @@ def test_a_zoo_begun_without_file_names_ends_without(tmp_path):
         assert networks.names == ([f"{number}.png" for number in range(6)] if files else [None] * 6)
         views = [shard.parquet.file for shard in index.shards]
         assert [("file" in pq.read_schema(out / view).names) for view in views] == [bool(files)] * 3
+
+
+def test_a_folder_with_val_goes_on_as_it_was_begun(tmp_path):
+    """The first version passed over `val`: its half-made zoos go on without, to the byte."""
+    pets = write_pets(tmp_path / "pets", train=40, val=8, test=10)
+    name = f"imagefolder:{pets}"
+    request = sources.Request(name, str(pets), Path(), None, False, older=True)
+    older = sources.folders.open_folder(request)
+    assert (len(older), older.validation_items) == (50, 0)
+    chosen = recipe("dws", name, steps=2, hidden=4)
+
+    def stop(state: Progress) -> None:
+        if state.done > 20:
+            raise KeyboardInterrupt
+
+    whole = build(chosen, older, tmp_path / "whole", shard_rows=10)
+    with pytest.raises(KeyboardInterrupt):
+        build(chosen, older, tmp_path / "half", shard_rows=10, progress=stop)
+    begun = unfinished(tmp_path / "half")
+    assert begun is not None
+    assert 0 < begun.done < 50
+    found = build(chosen, name, tmp_path / "half", shard_rows=10)
+    assert found.shards == whole.shards
+    assert (found.splits, found.source["sha256"]) == (whole.splits, older.sha256)
+    # A finished one is left as it is, and grows.
+    assert build(chosen, name, tmp_path / "whole", shard_rows=10).shards == whole.shards
+    more = build(replace(chosen, views=2), name, tmp_path / "whole", shard_rows=10)
+    assert (more.rows, more.source["sha256"]) == (86, older.sha256)
+    # What is begun anew has all that lies there.
+    fresh = build(chosen, name, tmp_path / "half", shard_rows=10, overwrite=True)
+    assert (fresh.splits, fresh.source["validation_items"]) == (
+        {"train": 40, "validation": 8, "test": 10}, 8,
+    )  # fmt: skip

@@ -2,7 +2,7 @@ import json
 
 import pytest
 import torch
-from helpers import line_of, run, write_zoo
+from helpers import line_of, run, write_pets, write_zoo
 from torchvision.transforms import functional
 
 import processors
@@ -116,6 +116,23 @@ def test_clean_pictures_give_the_accuracy_in_the_index(classifiers):
     # Of its classes a pair may have some more of the one; ours takes as many of each.
     gap = made.before("test") - rows.column("test_accuracy")
     assert gap.abs().max() < 0.03
+
+
+def test_validation_pictures_are_those_of_the_source(tmp_path):
+    """What was not trained on is measured on: the folder's own `val`, and a tenth of `train`."""
+    pets = write_pets(tmp_path / "pets", train=40, val=10)
+    result = run("fit-classifiers", f"imagefolder:{pets}", "--limit", 10, "--hidden", 3,
+                 "--layers", 2, "--out", tmp_path / "zoo", "--no-parquet")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    made, rows = task(tmp_path / "zoo", strength=0.0)
+    source = zoo.source_of(rows.zoo.index)
+    expected = {"train": range(36), "validation": range(40, 50), "test": range(36, 40)}
+    for part, items in expected.items():
+        pixels = made.bank(part).pixels[0].permute(0, 2, 3, 1)
+        images = torch.from_numpy(source.images[items.start : items.stop])
+        assert {tuple(x.flatten().tolist()) for x in pixels} == {
+            tuple(x.flatten().tolist()) for x in images
+        }
 
 
 class Unchanged(torch.nn.Module):

@@ -2,7 +2,7 @@ import json
 
 import pytest
 import torch
-from helpers import line_of, run, write_zoo
+from helpers import line_of, run, write_pets, write_zoo
 from torch.distributions import Independent, Normal, kl_divergence
 
 import zoo
@@ -103,6 +103,28 @@ def test_masks_move_with_the_neurons(spec, symmetry):
     torch.testing.assert_close(
         model.decode(other, moved(noise)), moved(model.decode(weights, noise))
     )
+
+
+def test_retraining_sees_what_the_networks_were_trained_on(tmp_path, monkeypatch):
+    """Not the folder's own `val`, and not the tenth of `train` that tests."""
+    pets = write_pets(tmp_path / "pets", train=40, val=10)
+    result = run("fit-trajectories", f"imagefolder:{pets}", "--recipe", "nfn-mlp3", "--limit", 3,
+                 "--hidden", 3, "--epochs", 1, "--checkpoints", "tenths", "--batch", 8,
+                 "--out", tmp_path / "zoo", "--no-parquet")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    made, rows = task(tmp_path / "zoo", retrain_steps=2)
+    drawn, real = [], torch.randint
+
+    def randint(low, high, size, **more):
+        drawn.append((low, high))
+        return real(low, high, size, **more)
+
+    monkeypatch.setattr(torch, "randint", randint)
+    initial = rows.batch(torch.tensor([0]))[0].flatten()
+    accuracy = made.retrain(initial, torch.ones_like(initial, dtype=torch.bool))
+    assert drawn == [(0, 36)] * 2
+    # Four pictures test.
+    assert (4 * accuracy).tolist() == (4 * accuracy).round().tolist()
 
 
 def test_retraining_keeps_what_is_pruned_at_zero_and_learns(runs):

@@ -10,6 +10,7 @@ import pickle
 import socket
 import tarfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -523,6 +524,18 @@ def test_a_source_with_validation_items_of_its_own(rule):
     assert found == {"train": range(54), "validation": range(60, 75), "test": range(54, 60)}
     with pytest.raises(ValueError, match="got 16 of 75 - 60"):
         split_items(60, 75, rule, 16)
+
+
+def test_a_source_is_cut_with_its_own_validation_items():
+    images = np.zeros((100, 2, 2, 1), np.uint8)
+    plain = replace(sources.of_arrays(images), train_items=60)
+    assert plain.cut() == split_items(60, 100, "dws")
+    assert plain.trained_on == range(60)
+    own = replace(plain, validation_items=15)
+    assert own.cut("nfn") == split_items(60, 100, "nfn", 15)
+    assert own.trained_on == range(60)
+    untested = replace(plain, validation_items=40)
+    assert (untested.trained_on, untested.cut()["test"]) == (range(54), range(54, 60))
 
 
 def test_split_misuse():

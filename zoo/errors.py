@@ -5,6 +5,7 @@ exit code 2 and `ZooError` into exit code 1. What a file or a server says reache
 only through `safe_line`, and never with a secret in it.
 """
 
+import difflib
 import os
 import re
 from collections.abc import Iterable
@@ -94,3 +95,10 @@ def visible(text: str) -> str:
         sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii")
         for sign in text
     )
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """One line: the unknown name, the known ones, the one probably meant."""
+    message = f"unknown {kind} {name!r}; known: {', '.join(known)}"
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"{message} (did you mean {near[0]}?)" if near else message

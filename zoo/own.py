@@ -128,7 +128,9 @@ def fit(
 
     Args:
         inputs: `point inp`; coordinates, in the order and range the networks shall take.
-            Tensors, arrays and lists are taken alike, here and below.
+            Tensors, arrays and lists are taken alike, here and below. Two are those of a
+            picture in the recipe's order; one is x, on whose ends `coord_range` lies; more
+            are no picture (`coord_order` None).
         targets: `net point out`.
         recipe: or its name; a picture recipe reports `psnr_db` with white - black as
             the peak.

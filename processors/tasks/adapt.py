@@ -20,7 +20,7 @@ from processors.settings import Settings
 from processors.tasks import figures, papers
 from processors.tasks.corruptions import corrupt, flip, flip_chance
 from processors.tasks.task import Metrics, Task
-from zoo import Weights, Zoo, ZooError, forward, source_of, split_items
+from zoo import Weights, Zoo, ZooError, forward, source_of
 
 # Classifiers that are changed at once in an evaluation, and pictures in memory with them.
 _NETS, _PICTURES = 32, 20_000
@@ -108,14 +108,16 @@ class Adapt(Task):
     metric, higher, title = "accuracy", True, "accuracy on corrupted pictures"
     out = None
     options: AdaptOptions
+    # Columns with the two classes of a classifier.
+    pair = ("class_a", "class_b")
 
     def __init__(self, data: Mapping[str, Rows], options: AdaptOptions) -> None:
         super().__init__(data, options)
-        lacking = {"class_a", "class_b"} - set(self.zoo.columns)
-        if lacking:
+        if set(self.pair) - set(self.zoo.columns):
             raise ValueError(
-                f"adapt needs classifiers of two classes each (columns class_a and class_b), as "
-                f"`wszoo fit-classifiers` makes them; {self.zoo.folder.name} has none"
+                f"adapt needs classifiers of two classes each (columns "
+                f"{' and '.join(self.pair)}), as `wszoo fit-classifiers` makes them; "
+                f"{self.zoo.folder.name} has none"
             )
         self._before: dict[str, Tensor] = {}
 
@@ -214,7 +216,7 @@ def _pictures(zoo: Zoo, part: str, data_root: str | Path | None) -> tuple[Tensor
         _SOURCES.clear()
         _SOURCES[key] = _opened(zoo, data_root)
     source = _SOURCES[key]
-    items = split_items(source.train_items, len(source), "dws")[part]
+    items = source.cut()[part]
     chosen = slice(items.start, items.stop)
     images, labels = (torch.from_numpy(x[chosen]) for x in (source.images, source.labels))
     return images, labels, len(source.class_names)
@@ -225,11 +227,11 @@ def _opened(zoo: Zoo, data_root: str | Path | None) -> Any:
     source = source_of(zoo.index, data_root)
     if source.labels is None:
         raise ZooError(f"the source of {zoo.index.name} has no classes")
-    for part, items in split_items(source.train_items, len(source), "dws").items():
+    for part, items in source.cut().items():
         if len(set(source.labels[items.start : items.stop])) < len(source.class_names):
             raise ZooError(f"{source.name} has too few pictures: its {part} part lacks a class")
     return source
 
 
 def _pairs(columns: Mapping[str, Tensor]) -> Int64[Tensor, "net 2"]:
-    return torch.stack([columns["class_a"], columns["class_b"]], dim=1)
+    return torch.stack([columns[name] for name in Adapt.pair], dim=1)

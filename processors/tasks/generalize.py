@@ -31,14 +31,16 @@ class Generalize(Task):
     name, takes = "generalize", GeneralizeOptions
     out = 1
     options: GeneralizeOptions
+    # The column that is predicted unless --target names another.
+    usual = "test_accuracy"
 
     def __init__(self, data: Mapping[str, Rows], options: GeneralizeOptions) -> None:
         super().__init__(data, options)
         rows = next(iter(data.values()))
-        needs = "the accuracy of classifiers, as zoos of trajectories have (`test_accuracy`)"
+        needs = f"the accuracy of classifiers, as zoos of trajectories have (`{self.usual}`)"
         named = options.target
         if named is None:
-            named = "test_accuracy"
+            named = self.usual
             if named not in rows.zoo.columns:
                 raise ValueError(
                     f"{self.name} needs {needs}, and {rows.zoo.folder.name} has none; another "

@@ -24,7 +24,7 @@ from processors.sizes import check_sizes
 from processors.tasks import figures, papers
 from processors.tasks.task import Metrics, Task
 from processors.vae import TicketVAE, largest
-from zoo import Weights, Zoo, ZooError, forward, source_of, split_items
+from zoo import Weights, Zoo, ZooError, forward, source_of
 
 SIZES = ("chan", "layers", "latent")
 SYMMETRIES = {"nfn-np": "np", "nfn-hnp": "hnp", "nfn-pt": "pointwise"}
@@ -44,12 +44,12 @@ class Runs(Rows):
     def __init__(
         self, zoo: Zoo, device: torch.device | str = "cpu", limit: int | None = None
     ) -> None:
-        if "step" not in zoo.columns:
+        if not zoo.index.in_runs:
             raise ValueError(
                 f"tickets needs trainings with their first network, as `wszoo fit-trajectories "
                 f"--checkpoints tenths` keeps them; {zoo.folder.name} has no steps"
             )
-        steps, runs = zoo.column("step"), zoo.column("index")
+        steps, runs = zoo.steps, zoo.column("index")
         order = np.lexsort((steps, runs))
         starts = np.unique(runs[order], return_index=True)[1]
         self._first = torch.from_numpy(order[starts])
@@ -204,7 +204,7 @@ class Tickets(Task):
         source = source_of(self.zoo.index, self.data_root)
         if source.labels is None:
             raise ZooError(f"the source of {self.zoo.index.name} has no classes")
-        parts = split_items(source.train_items, len(source), "dws")
+        seen, tested = source.trained_on, list(source.cut()["test"])[:_TESTED]
         black, white = self.spec.pixel_range
 
         def pictures(items: Any) -> tuple[Tensor, Tensor]:
@@ -219,8 +219,8 @@ class Tickets(Task):
         optimiser = torch.optim.Adam([entries], lr=_LR)
         with torch.enable_grad():
             for _ in range(self.options.retrain_steps):
-                # All but the test items: the networks of a zoo are trained on them too.
-                items = torch.randint(parts["test"].start, (_BATCH,), generator=generator)
+                # The items that the networks of the zoo were trained on.
+                items = torch.randint(seen.start, seen.stop, (_BATCH,), generator=generator)
                 x, labels = pictures(items.numpy())
                 weights = Weights.unflatten(entries * mask, self.spec)
                 logits = forward(self.spec, weights, x)
@@ -234,7 +234,6 @@ class Tickets(Task):
         with torch.no_grad():
             weights = Weights.unflatten(entries * mask, self.spec)
             right = torch.zeros(len(entries), device=initial.device)
-            tested = list(parts["test"])[:_TESTED]
             for start in range(0, len(tested), 500):
                 x, labels = pictures(np.array(tested[start : start + 500]))
                 found = forward(self.spec, weights, x).argmax(dim=2)

@@ -24,7 +24,7 @@ from zoo.figures import Samples
 from zoo.importers.published import Arrays, Published
 from zoo.kinds.objectives import MAX_PSNR_DB, psnr_db
 from zoo.shards import Column
-from zoo.sources import ImageSource, load_images, split_items
+from zoo.sources import ImageSource, load_images
 from zoo.spec import NetworkSpec
 from zoo.weights import Weights
 
@@ -286,8 +286,7 @@ class Classifiers(Originals):
                 f"the networks have {self.spec.out} outputs, {source.name} "
                 f"{self.classes} classes: leave out --check-against"
             )
-        train_items = source.train_items
-        test = split_items(train_items, len(source), "dws")["test"][:ACCURACY_IMAGES]
+        test = source.cut()["test"][:ACCURACY_IMAGES]
         if not len(test):
             raise ValueError(f"{source.name} has too few pictures to evaluate classifiers on")
         self.labels = source.labels[test.start : test.stop]

@@ -60,8 +60,7 @@ class Pictures(Regression):
         return open_pictures(recipe, name, data_root, expect)
 
     def splits(self, recipe: Any, source: Any) -> dict[str, range]:
-        rule = self.rule(recipe.split, source.name)
-        return sources.split_items(source.train_items, len(source), rule, source.validation_items)
+        return dict(source.cut(self.rule(recipe.split, source.name)))
 
     def rule(self, split: str, source: str) -> str:
         return sources.split_rule(split, source)

@@ -28,7 +28,7 @@ from zoo.kinds.base import Goal
 from zoo.making.fitting import ATTEMPTS, Arrays, Fitted, Rows, split_params
 from zoo.recipes import Classified, bounds, choices
 from zoo.shards import STORAGE, Column, round_to
-from zoo.sources import ImageSource, split_items
+from zoo.sources import ImageSource
 from zoo.spec import NetworkSpec
 
 # Places of the settings in a unit's HYPER stream; part of format 1, never renumbered.
@@ -76,8 +76,7 @@ class Classification(Goal):
         self.class_names = source.class_names
         self.spec: NetworkSpec = recipe.spec(source.shape, len(source.class_names))
         layer_sizes(self.spec, source.shape)
-        splits = split_items(source.train_items, len(source), "dws", source.validation_items)
-        self.test = splits["test"]
+        self.test = source.cut()["test"]
         if not len(self.test):
             raise ValueError(f"{source.name} has too few items to set some aside for testing")
         images = source.images
@@ -90,10 +89,7 @@ class Classification(Goal):
             (recipe.white - recipe.black) / 255,
             recipe.black,
         )
-        # Classifiers stop after a number of epochs: items set aside to choose by, which the
-        # rules cut off the training items, are trained on, the source's own are not.
-        seen = splits["train"] if source.validation_items else range(self.test.start)
-        train = np.array(seen, dtype=np.int64)
+        train = np.array(source.trained_on, dtype=np.int64)
         self._by_class = [train[source.labels[train] == k] for k in range(len(self.class_names))]
         self._test_by_class = [
             part[source.labels[part] == k]

@@ -23,7 +23,7 @@ from zoo.making import chunks
 from zoo.making.cluster import Cluster, checked, fit_on_cluster
 from zoo.making.plan import Settings, plan_zoo
 from zoo.making.progress import Progress
-from zoo.making.site import Site, make, refuse_foreign
+from zoo.making.site import Site, make, refuse_foreign, source_there
 from zoo.making.workers import refuse_no_file, refuse_unguarded
 from zoo.recipes import AnyRecipe
 from zoo.shards import Index
@@ -136,6 +136,7 @@ def build(
         ),
         data_root=data_root,
         elsewhere=cluster is not None,
+        expect=None if overwrite else source_there(where),
     )
     if part is not None:
         planned = planned.part(part)

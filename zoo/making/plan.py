@@ -205,12 +205,15 @@ def plan_zoo(
     *,
     data_root: str | Path | None = None,
     elsewhere: bool = False,
+    expect: str | None = None,
 ) -> Planned:
     """Open the source and plan the zoo called `name`.
 
     Args:
         data_root: where a named source lies.
         elsewhere: it is fitted on other machines, whose device cannot be tried here.
+        expect: the sha256 that a named source had for the zoo that goes on, see
+            `sources.load_images`.
 
     Raises:
         ValueError: for settings that make no sense.
@@ -218,7 +221,7 @@ def plan_zoo(
     if recipe is None or isinstance(recipe, str):
         recipe = named_recipe(recipe, source if isinstance(source, str) else source.name)
     if isinstance(source, str):
-        source = open_source(recipe, source, settings.seed, data_root)
+        source = open_source(recipe, source, settings.seed, data_root, expect)
     kind = kind_of(recipe)
     means = Means(settings.engine, settings.device, settings.dtype, not elsewhere)
     goal, engine = kind.goal(recipe, source, means)

@@ -739,6 +739,24 @@ def refuse_foreign(where: Place) -> None:
         )
 
 
+def source_there(where: Place) -> str | None:
+    """The sha256 of the source of the zoo that lies there, finished or not; None if none does.
+
+    A folder of pictures is then read as it was read for that zoo, which may be by an older
+    version that took less of it.
+    """
+    try:
+        finished = INDEX_FILE in where.names()
+        started = shards.PLAN_FILE in where.inside(BUILD_FOLDER).names()
+        if not finished and not started:
+            return None
+        plain = where.read_json(INDEX_FILE if finished else PLAN)
+        found = plain["source"]["sha256"]
+    except (ZooError, KeyError, TypeError):  # named when the place is opened
+        return None
+    return found if isinstance(found, str) else None
+
+
 def refuse_started(where: Place, overwrite: bool) -> None:
     """ValueError if a zoo lies there that may not be begun anew by a maker without a recipe."""
     names = where.names()

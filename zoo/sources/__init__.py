@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, unknown
 from zoo.sources.arrays import of_arrays
-from zoo.sources.base import FITS, Frame, ImageSource, Request, Source, sha256_of, unknown
+from zoo.sources.base import FITS, Frame, ImageSource, Request, Source, sha256_of
 from zoo.sources.digits import open_digits
 from zoo.sources.folders import open_folder
 from zoo.sources.published import open_cifar10, open_mnist

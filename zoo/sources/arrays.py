@@ -33,7 +33,8 @@ def of_arrays(
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
         raise ValueError(
             "expected pictures uint8 (item, row, column), or with 1 or 3 channels behind, got "
-            f"{images.dtype} {np.asarray(pictures).shape}"
+            f"{images.dtype} {np.asarray(pictures).shape}; other signals become a zoo by "
+            "zoo.fit(inputs, targets).save(folder)"
         )
     if not images.size:
         raise ValueError(f"expected at least one picture and pixel, got {images.shape}")

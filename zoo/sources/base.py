@@ -5,10 +5,9 @@ its test items. So `index` in a zoo means the same item on every machine, and th
 a source says whether two machines hold the same values.
 """
 
-import difflib
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Int64, Shaped, UInt8
 from numpy.typing import NDArray
+
+from zoo.errors import unknown
+from zoo.sources.splits import split_items
 
 
 class Source(Protocol):
@@ -200,6 +202,20 @@ class ImageSource:
         }
         return {key: value for key, value in plain.items() if value}
 
+    def cut(self, rule: str = "dws") -> dict[str, range]:
+        """Which items are train, validation and test by a rule of `split_items`."""
+        return split_items(self.train_items, len(self), rule, self.validation_items)
+
+    @property
+    def trained_on(self) -> range:
+        """The items that classifiers are trained on.
+
+        They stop after a number of epochs: items set aside to choose by, which the rules cut
+        off the training items, are trained on; the source's own validation items are not.
+        """
+        parts = self.cut()
+        return parts["train"] if self.validation_items else range(parts["test"].start)
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """(row, column, chan) of every image."""
@@ -219,13 +235,6 @@ class ImageSource:
     def columns(self, chosen: Int64[np.ndarray, " item"]) -> dict[str, NDArray[Any]]:
         """The class of each of the chosen pictures, if they have classes."""
         return {"label": self.labels[chosen]} if self.class_names else {}
-
-
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """One line: the unknown name, the known ones, the one probably meant."""
-    message = f"unknown {kind} {name!r}; known: {', '.join(known)}"
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"{message} (did you mean {near[0]}?)" if near else message
 
 
 def sha256_of(*arrays: Shaped[np.ndarray, "..."]) -> str:

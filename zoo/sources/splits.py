@@ -1,6 +1,6 @@
 """Which items of a source are train, validation and test."""
 
-from zoo.sources.base import unknown
+from zoo.errors import unknown
 
 SPLIT_RULES = {
     "dws": "validation is the last 5,000 training images, test the source's own",

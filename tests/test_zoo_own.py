@@ -1,0 +1,93 @@
+"""Networks of signals that are no pictures say so, as they are fitted and as a zoo."""
+
+import numpy as np
+import pytest
+import torch
+
+import zoo
+from zoo.kinds import kind_of
+from zoo.shards import read_index
+from zoo.verification import verify
+
+DRAW = np.random.default_rng(4)
+
+
+def fitted(inputs: int, recipe: str = "dws", low: float = -1.0, high: float = 1.0) -> zoo.Networks:
+    """Ten networks of random signals on 30 random points, whose ends are points too."""
+    x = DRAW.uniform(low, high, (30, inputs))
+    x[0], x[-1] = low, high
+    chosen = zoo.recipe(recipe, "sine" if recipe.startswith("sine") else "tensors", steps=2)
+    return zoo.fit(x, DRAW.normal(size=(10, 30, 1)), chosen, engine="reference")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "recipe", "order"),
+    [
+        (1, "dws", "x"),
+        (1, "nfn", "x"),
+        (1, "sine-ssl", "x"),
+        (2, "dws", "xy"),
+        (2, "nfn", "ij"),
+        (3, "dws", None),
+        (3, "sine-ssl", None),
+        (2, "sine-ssl", None),
+    ],
+)
+def test_the_order_of_coordinates_is_that_of_the_inputs(inputs, recipe, order):
+    spec = fitted(inputs, recipe).spec
+    assert (spec.coord_order, spec.inp) == (order, inputs)
+    assert len(spec.axes) == (0 if order is None else inputs)
+
+
+def test_a_line_has_the_range_of_its_points(tmp_path):
+    found = fitted(1, low=-2.0, high=5.0)
+    assert found.spec.coord_range == (-2.0, 5.0)
+    found.save(tmp_path / "signals", labels=[0, 1] * 5)
+    index = read_index(tmp_path / "signals")
+    assert (index.spec.coord_order, index.spec.coord_range) == ("x", (-2.0, 5.0))
+    assert set(index.columns) - set(index.spec.tensors) == {
+        "index", "view", "label", "psnr_db", "mse", "steps", "stop",
+    }  # fmt: skip
+    row = zoo.open_zoo(tmp_path / "signals")[0]
+    x = torch.linspace(-2, 5, 9)[:, None]
+    expected = zoo.forward(row.spec, row.weights, x)[0]
+    torch.testing.assert_close(row.render(rows=9), expected)
+    with pytest.raises(ValueError, match="a network of one coordinate renders rows"):
+        row.render(rows=9, columns=9)
+    card = (tmp_path / "signals" / "README.md").read_text(encoding="utf-8")
+    assert "The one input is x. It runs from -2 to 5, ends included." in card
+    assert "torch.linspace(-2.0, 5.0, 1000)[:, None]" in card
+    assert "picture" not in card.partition("## What was read")[0]
+    assert all(check.passed for check in verify(tmp_path / "signals", samples=0))
+
+
+def test_signals_of_three_coordinates_are_no_pictures(tmp_path):
+    found = fitted(3)
+    index = found.save(tmp_path / "shapes")
+    assert index.spec.coord_order is None
+    assert index.to_json()["spec"]["conventions"]["coord_order"] is None
+    row = zoo.open_zoo(tmp_path / "shapes")[0]
+    with pytest.raises(ValueError, match="only networks of two coordinates render as pictures"):
+        row.render(4, 4)
+    assert row.to_module()(torch.zeros(5, 3)).shape == (5, 1)
+    card = (tmp_path / "shapes" / "README.md").read_text(encoding="utf-8")
+    assert "h = torch.zeros(1, 3)  # your inputs" in card
+    assert "implicit-neural-representation" not in card
+    for word in ("picture", "column,", "wave"):
+        assert word not in card.partition("## What a row is")[0]
+    assert all(check.passed for check in verify(tmp_path / "shapes", samples=0))
+
+
+@pytest.mark.parametrize("shape", [(4, 30), (4, 5, 5, 5, 1)])
+def test_building_of_arrays_says_where_other_signals_go(shape, tmp_path):
+    with pytest.raises(ValueError, match=r"expected pictures uint8 .* zoo\.fit\(inputs, targets\)"):
+        zoo.build("dws", np.zeros(shape, np.uint8), tmp_path / "zoo")
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_classifiers_are_fitted_to_no_target():
+    x, chosen = np.zeros((3, 1), np.float32), zoo.recipe("binary", "mnist")
+    with pytest.raises(ValueError, match="made by `wszoo fit-classifiers`, not fit-inrs"):
+        zoo.fit(x, np.zeros((2, 3, 1)), "binary")
+    with pytest.raises(ValueError, match="trains classifiers, which have no one target"):
+        kind_of(chosen).values_goal(chosen, x, 1)
