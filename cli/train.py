@@ -24,7 +24,7 @@ from cli.options import (
 )
 from cli.output import say
 from processors.config import SPLITS, Request, parse_limit
-from processors.options import OPTIONS
+from processors.options import OPTIONS, symmetries
 from processors.own import is_own
 from processors.records import how_to_go_on, stamp
 from processors.settings import DEVICES, SEEDS, Settings
@@ -274,6 +274,11 @@ for _task in OPTIONS:
 @click.option(
     "--option", "options", multiple=True, metavar="NAME=VALUE", callback=_options,
     help="An option of the task, over the run's, such as rescale=2; repeatable.",
+)  # fmt: skip
+@click.option(
+    "--randomise", type=Parsed(symmetries), default=(), metavar="KINDS",
+    help="Measure again after a random symmetry of each network: permutation, sign, scale, "
+    "phase, with commas; those that keep what the networks compute.",
 )  # fmt: skip
 @click.option(
     "--keep", type=FilePath(),

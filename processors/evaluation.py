@@ -13,9 +13,13 @@ import zoo as zoos
 from processors import own, runs, tasks
 from processors.config import parse_limit
 from processors.files import write_records
+from processors.options import symmetries
 from processors.settings import DEVICES
 from processors.tasks import Task
-from zoo import machine
+from zoo import machine, symmetry
+
+# Of the symmetries that networks are disturbed by.
+_SEED = 0
 
 
 def find_device(device: str) -> torch.device:
@@ -52,9 +56,11 @@ class How:
         data_root: folder of the sources, for tasks that need the pictures themselves.
         trust: whether parts of users' own that the run names may be imported, which runs their
             code; or those parts themselves, of which nothing is imported.
+        randomise: kinds of symmetry, after which the metric is measured again.
 
     Raises:
-        ValueError: for a limit that cannot be read, or a device that is not there.
+        ValueError: for a limit that cannot be read, a device that is not there, or an unknown
+            symmetry.
     """
 
     split_limit: str | None = None
@@ -62,8 +68,11 @@ class How:
     device: str = "auto"
     data_root: str | Path | None = None
     trust: bool | Sequence[Any] = False
+    randomise: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        if self.randomise:
+            symmetries(",".join(self.randomise))
         parse_limit(self.split_limit)
         find_device(self.device)
 
@@ -73,6 +82,7 @@ class How:
         words = ["--split-limit", self.split_limit] if self.split_limit else []
         for name, value in (self.options or {}).items():
             words += ["--option", f"{name}={value}"]
+        words += ["--randomise", ",".join(self.randomise)] if self.randomise else []
         return words
 
 
@@ -91,12 +101,15 @@ def evaluate(
         how: `split_limit`, networks at most, the first; `options` of the task, over those of
             the run; `device`, auto, cpu, cuda or mps; `data_root`, folder of the sources, for
             tasks that need the pictures themselves; `trust`, whether parts of your own that the
-            run names may be imported, which runs their code, or a list of those parts.
+            run names may be imported, which runs their code, or a list of those parts;
+            `randomise`, kinds of symmetry (permutation, sign, scale, phase): the metric is
+            measured again after a random one of each network, as "accuracy after sign".
 
     Raises:
         ValueError: if the zoo's networks are of another architecture than the model's, what
             is to be kept is not of the test split of the run's zoo, or the run is of parts
-            that were neither given nor are trusted.
+            that were neither given nor are trusted, or a symmetry changes what the networks
+            compute.
         ZooError: if the run is not finished, or damaged.
     """
     if unknown := sorted(how.keys() - {field.name for field in fields(How)}):
@@ -120,6 +133,12 @@ def evaluate(
         )
     model = task.restore(found.model).to(find_device(told.device)).eval()
     metrics = task.evaluate(model, split)
+    for name, kinds in _disturbances(task, told.randomise).items():
+        again = _task(found.config, str(zoo), split, told)
+        rows = again.data[split]
+        draw = torch.Generator().manual_seed(_SEED)
+        rows.permute(symmetry.sample(rows.zoo.spec, len(rows), kinds, draw))
+        metrics[f"{task.metric} after {name}"] = again.evaluate(model, split)[task.metric]
     if keep is not None:
         words = ["wszoo", "eval", str(run), str(zoo), *told.words, "--keep", str(keep)]
         kept = {
@@ -132,6 +151,22 @@ def evaluate(
         summary = {k: v for k, v in found.summary.items() if k != "files"}
         write_records(Path(keep), [{"config": kept, "summary": {**summary, split: metrics}}])
     return metrics
+
+
+def _disturbances(task: Task, kinds: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Symmetries by what they are called: each of these, and all of them together.
+
+    Raises:
+        ValueError: for one that changes what the networks compute.
+    """
+    kept = symmetry.kept_by(task.spec)
+    if changing := [kind for kind in kinds if kind not in kept]:
+        raise ValueError(
+            f"a {changing[0]} of a neuron changes what these networks compute, which "
+            f"{' and '.join(kept)} do not; leave it out of --randomise"
+        )
+    alone: dict[str, tuple[str, ...]] = {kind: (kind,) for kind in kinds}
+    return alone | {"all": tuple(kinds)} if len(kinds) > 1 else alone
 
 
 def _task(config: Mapping[str, Any], zoo: str, split: str, how: How) -> Task:

@@ -10,6 +10,8 @@ from processors.own import is_own
 from zoo.fields import check, described
 
 AUGMENTATIONS = ("move", "noise", "dropout", "permute", "sign", "phase", "scale")
+# As `zoo.symmetry.KINDS`, which comes with torch.
+SYMMETRIES = ("permutation", "sign", "scale", "phase")
 LOSSES = ("auto", "bce", "mse")
 EDITS = ("dilate", "contrast")
 
@@ -31,6 +33,22 @@ def augmentations(text: str) -> tuple[str, ...]:
             "or package.module:function"
         )
     return names
+
+
+def symmetries(text: str) -> tuple[str, ...]:
+    """Kinds of symmetry of a text, with commas.
+
+    >>> symmetries("permutation,sign")
+    ('permutation', 'sign')
+
+    Raises:
+        ValueError: for an unknown kind, or one that stands twice.
+    """
+    kinds = tuple(word.strip() for word in text.split(","))
+    wrong = [kind for kind in kinds if kind not in SYMMETRIES]
+    if wrong or len(set(kinds)) < len(kinds):
+        raise ValueError(f"takes different ones of {', '.join(SYMMETRIES)}, got {text!r}")
+    return kinds
 
 
 @dataclass(frozen=True)

@@ -68,11 +68,12 @@ class Rows:
     def permute(self, element: symmetry.Element) -> None:
         """Give every network as it is after `element` has acted, which has one for each row.
 
-        Networks that are not held are permuted batch by batch.
+        It may have factors and phases too. Networks that are not held are changed batch by
+        batch.
         """
         if self._held is not None:
             weights, columns = self._held
-            self._held = symmetry.apply(element, weights), columns
+            self._held = symmetry.apply(element, weights, self.zoo.spec), columns
         elif self._element is None:
             self._element = element
         else:
@@ -92,7 +93,7 @@ class Rows:
         if self._held is None:
             weights, columns = self._gather(rows)
             if self._element is not None:
-                weights = symmetry.apply(self._element[rows], weights)
+                weights = symmetry.apply(self._element[rows], weights, self.zoo.spec)
             return weights, columns
         weights, columns = self._held
         chosen = rows.to(weights.device, non_blocking=True)

@@ -146,7 +146,7 @@ def read_state(path: Path, wanted: Mapping[str, Tensor] | None) -> dict[str, Ten
     """
     name = schema.safe(path)
     try:
-        _check_size(path)
+        schema.check_length(path)
         with safetensors.safe_open(path, framework="pt") as file:
             if wanted is not None:
                 there = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
@@ -159,25 +159,6 @@ def read_state(path: Path, wanted: Mapping[str, Tensor] | None) -> dict[str, Ten
         raise ZooError(f"{name} is damaged ({line})") from error
     check_finite(found, path)
     return found
-
-
-def _check_size(path: Path) -> None:
-    """ZooError if a safetensors file is larger or smaller than its header says.
-
-    The library maps the whole file before it looks, and a file of holes can be any size.
-    """
-    name = schema.safe(path)
-    with schema.open_plain(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        length = int.from_bytes(file.read(8), "little")
-        if not 0 < length <= min(_CONFIG_BYTES, size - 8):
-            raise ZooError(f"{name} is damaged: a header of {length} bytes in a file of {size}")
-        header = schema.parse(file.read(length), name)
-    entries = header.values() if isinstance(header, dict) else ()
-    spans = [entry.get("data_offsets") for entry in entries if isinstance(entry, dict)]
-    ends = [span[1] for span in spans if isinstance(span, list) and len(span) == 2]
-    if not all(type(end) is int for end in ends) or 8 + length + max(ends, default=0) != size:
-        raise ZooError(f"{name} is damaged: its {size} bytes are not those that its header says")
 
 
 def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:

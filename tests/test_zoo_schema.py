@@ -5,9 +5,12 @@ import json
 import os
 import socket
 import threading
+import time
 from unittest import mock
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
 from zoo import schema
 from zoo.errors import ZooError
@@ -71,6 +74,19 @@ def test_a_link_to_itself_is_refused(tmp_path):
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(ZooError, match="loop cannot be opened: Too many levels of symbolic links"):
         schema.read_plain(tmp_path / "loop")
+
+
+def test_a_file_of_tensors_is_as_long_as_its_header_says(tmp_path):
+    path = tmp_path / "a.safetensors"
+    safetensors.numpy.save_file({"a": np.zeros((3, 2), np.float32)}, path)
+    schema.check_length(path)
+    size = path.stat().st_size
+    for length in (size - 1, size + 1, 1 << 40, 9, 4, 0):
+        os.truncate(path, length)
+        begun = time.monotonic()
+        with pytest.raises(ZooError, match=r"a\.safetensors is damaged"):
+            schema.check_length(path)
+        assert time.monotonic() - begun < 5
 
 
 def test_links_to_plain_files_will_do(tmp_path):

@@ -80,7 +80,6 @@ def callback():
     for _ in range(1000):
         pass
 
-sys.unraisablehook = lambda lost: None
 callback()
 """
 
@@ -174,7 +173,7 @@ def _handlers() -> list[object]:
 
 
 def test_a_guard_leaves_everything_as_it_was():
-    before = _handlers()
+    before, hook = _handlers(), sys.unraisablehook
     with stopping.guarded():
         assert _handlers() != before
         with pytest.raises(KeyboardInterrupt):
@@ -184,6 +183,7 @@ def test_a_guard_leaves_everything_as_it_was():
             stopping.check()
         signal.raise_signal(signal.SIGTERM)  # the end that the first one brought goes on
     assert _handlers() == before
+    assert sys.unraisablehook is hook
     assert not stopping.asked()
     stopping.check()
     assert not [t for t in threading.enumerate() if t.name == "wszoo-stop"]

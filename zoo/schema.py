@@ -28,6 +28,8 @@ from zoo.files import HEAD, instead
 
 # A file of 100,000 shards takes 40 MB.
 JSON_BYTES = 64 << 20
+# Of safetensors.
+_HEADER_BYTES = 16 << 20
 # Values in one file; each takes some 250 bytes of memory at most, beside its own text.
 JSON_VALUES = 4_000_000
 # Characters that a message repeats of one value.
@@ -95,6 +97,26 @@ def read_plain(path: Path, limit: int = JSON_BYTES) -> bytes:
             return file.read(size or 1)
         except OSError as error:
             raise ZooError(f"{safe(path)} cannot be read: {error.strerror or error}") from error
+
+
+def check_length(path: Path) -> None:
+    """ZooError if a safetensors file is larger or smaller than its header says.
+
+    The library maps the whole file before it looks, a hash reads all of it, and a file of
+    holes can be of any size.
+    """
+    name = safe(path)
+    with open_plain(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(8), "little")
+        if not 0 < length <= min(_HEADER_BYTES, size - 8):
+            raise ZooError(f"{name} is damaged: a header of {length} bytes in a file of {size}")
+        header = parse(file.read(length), name)
+    entries = header.values() if isinstance(header, dict) else ()
+    spans = [entry.get("data_offsets") for entry in entries if isinstance(entry, dict)]
+    ends = [span[1] for span in spans if isinstance(span, list) and len(span) == 2]
+    if not all(type(end) is int for end in ends) or 8 + length + max(ends, default=0) != size:
+        raise ZooError(f"{name} is damaged: its {size} bytes are not those that its header says")
 
 
 # ---- JSON

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT"))
 # From the signal to the end of a process that does not end by itself.
@@ -93,6 +93,7 @@ def guarded() -> Iterator[None]:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     before = {number: signal.getsignal(number) for number in watched}
+    unraisable = sys.unraisablehook
     thread = threading.Thread(
         target=_watch, args=(reading, frozenset(watched)), daemon=True, name="wszoo-stop"
     )
@@ -102,8 +103,10 @@ def guarded() -> Iterator[None]:
     try:
         for number in watched:
             signal.signal(number, _interrupt)
+        sys.unraisablehook = _quiet(unraisable)
         yield
     finally:
+        sys.unraisablehook = unraisable
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         signal.set_wakeup_fd(waker)
@@ -142,6 +145,16 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     if not _raised or not _guarded:
         _raised = True
         raise KeyboardInterrupt
+
+
+def _quiet(others: Callable[[Any], object]) -> Callable[[Any], object]:
+    """Say nothing of an interrupt that was lost, in a finaliser or a callback: `check` has it."""
+
+    def hook(lost: Any) -> None:
+        if _asked is None or not issubclass(lost.exc_type, KeyboardInterrupt):
+            others(lost)
+
+    return hook
 
 
 def _note() -> None:

@@ -176,9 +176,10 @@ class _Fit:
 
     def _wrong(self, path: Path, key: Key, start: int, digest: str) -> str | None:
         """What is wrong with a chunk that is named as one should be, or None."""
-        if len(digest) != 16 or not shards.sha256(path).startswith(digest):
-            return f"{path} does not have the sha256 of its name: its content has changed"
         try:
+            schema.check_length(path)
+            if len(digest) != 16 or not shards.sha256(path).startswith(digest):
+                return f"{path} does not have the sha256 of its name: its content has changed"
             arrays, excluded, _ = read(path)
         except ZooError as error:
             return str(error)
