@@ -1,8 +1,9 @@
 """What a training goes on from: written whole with its own hash, read whole or not at all.
 
 `state.pt` holds everything: the model, the optimiser, the best weights so far, and how far
-the run is. Its last bytes are the sha256 of the rest. The first version (324dc88) wrote no
-hash, and the best weights beside it; what it wrote is read too.
+the run is. That of a finished run holds less (`keep`): what its models do not say. Its last
+bytes are the sha256 of the rest. The first version (324dc88) wrote no hash, and the best weights
+beside it; what it wrote is read too.
 """
 
 import hashlib
@@ -74,6 +75,50 @@ def read(path: Path, device: torch.device, most: int) -> dict[str, Any]:
     schema.check(plain, _NUMBERS, name)
     state: dict[str, Any] = found
     return state
+
+
+def keep(state: Path, kept: Path, model: Path, last: Path) -> None:
+    """Keep of a finished run's state what a longer one needs and its models do not say.
+
+    Args:
+        state, kept: the whole state; where the rest of it goes.
+        model, last: its best weights, and the last ones, as safetensors.
+    """
+    found = _beside(state, last)
+    if _same(found["module"], last):
+        del found["module"]
+    if found["best_weights"] is not None and model.exists() and _same(found["best_weights"], model):
+        found["best_weights"], found["best_in_model"] = None, True
+    write(kept, found)
+
+
+def restore(kept: Path, state: Path, model: Path, last: Path) -> None:
+    """Make the whole state again of what `keep` has kept, or another version.
+
+    Raises:
+        ZooError: if a file is damaged.
+    """
+    found = _beside(kept, last)
+    if "module" not in found:
+        found["module"] = saving.read_state(last, None)
+    if found.pop("best_in_model", False):
+        found["best_weights"] = saving.read_state(model, None)
+    write(state, found)
+
+
+def _beside(state: Path, last: Path) -> dict[str, Any]:
+    """A state, bounded by the size of the model that it belongs to."""
+    size = last.stat().st_size if last.is_file() else 0
+    return read(state, torch.device("cpu"), _LEAST_BYTES + _MODELS * size)
+
+
+def _same(tensors: Mapping[str, Tensor], path: Path) -> bool:
+    """Whether a safetensors file holds these tensors and no others."""
+    there = saving.read_state(path, None)
+    return there.keys() == tensors.keys() and all(
+        there[name].dtype == value.dtype and torch.equal(there[name], value)
+        for name, value in tensors.items()
+    )
 
 
 def read_run(folder: Path, module: torch.nn.Module, device: torch.device) -> dict[str, Any]:

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from processors import own, records, saving
+from processors import checkpoint, own, records, saving
 from processors.config import RunConfig
-from processors.files import write_bytes, write_json, write_text
+from processors.files import write_json, write_text
 from processors.models import MODEL, load
 from processors.records import CHECKPOINT, CONFIG, METRICS, STATE, SUMMARY
 from zoo import Zoo, ZooError, locks, schema
@@ -244,12 +244,13 @@ def extend(folder: Path, config: RunConfig) -> None:
         state = folder / LAST / STATE
         if not state.exists():
             raise ZooError(
-                f"{folder} was finished by a wszoo that kept no optimiser: it cannot be made "
-                "longer; choose another --out, or --overwrite"
+                f"{folder} has no {LAST}/{STATE} to go on from: it was deleted, the run's patience "
+                "ran out, or an older wszoo kept none; choose another --out, or --overwrite"
             )
         # Each step leaves a run that is finished, or one that goes on to the same end.
         (folder / CHECKPOINT).mkdir(exist_ok=True)
-        write_bytes(folder / CHECKPOINT / STATE, state.read_bytes())
+        best, last = folder / MODEL / saving.WEIGHTS, folder / LAST / saving.WEIGHTS
+        checkpoint.restore(state, folder / CHECKPOINT / STATE, best, last)
         (folder / SUMMARY).unlink()
     write_json(folder / CONFIG, config.to_json())
 

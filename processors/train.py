@@ -721,7 +721,8 @@ class _Run:
         drawn = sorted(f"{runs.FIGURES}/{p.name}" for p in (folder / runs.FIGURES).glob("*.png"))
         write_text(folder / runs.CARD, runs.card(told, summary, drawn))
         kept = [f"{runs.MODEL}/{name}" for name in (saving.CONFIG, saving.WEIGHTS)]
-        kept += [f"{runs.LAST}/{name}" for name in (saving.WEIGHTS, records.STATE)]
+        # What a longer run goes on from has its own hash, and may be deleted to save its bytes.
+        kept.append(f"{runs.LAST}/{saving.WEIGHTS}")
         kept = [name for name in kept if (folder / name).exists()]
         summary["files"] = saving.described(folder, kept)
         write_json(folder / records.SUMMARY, summary)
@@ -742,10 +743,13 @@ class _Run:
             processor.save(self.folder / runs.MODEL)
         ended = self.folder / runs.LAST
         write_bytes(ended / saving.WEIGHTS, saving.packed(last))
-        state = self.folder / records.CHECKPOINT / records.STATE
-        # The learning rate of another schedule depends on the length.
-        if self.settings.schedule == "constant" and not self.job.config.request.lr_grid:
-            write_bytes(ended / records.STATE, state.read_bytes())
+        # The learning rate of another schedule depends on the length; whose patience has run out
+        # would end at once.
+        constant = self.settings.schedule == "constant" and not self.job.config.request.lr_grid
+        if constant and not self._exhausted():
+            state = self.folder / records.CHECKPOINT / records.STATE
+            best = self.folder / runs.MODEL / saving.WEIGHTS
+            checkpoint.keep(state, ended / records.STATE, best, ended / saving.WEIGHTS)
 
 
 def _seed(device: torch.device, number: int) -> None:

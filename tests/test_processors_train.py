@@ -806,17 +806,31 @@ def test_why_a_run_cannot_become_longer(first, then, message, waves_zoo, tmp_pat
 
 
 def test_runs_that_kept_nothing_to_go_on_from(waves_zoo, tmp_path):
-    """Those that 324dc88 has finished."""
+    """Those that 324dc88 has finished, and those whose state was deleted for its bytes."""
     train(waves_zoo, tmp_path / "run", settings={"epochs": 2})
     (tmp_path / "run" / "last" / "state.pt").unlink()
-    summary = read_json(tmp_path / "run" / "summary.json")
-    del summary["files"]
-    (tmp_path / "run" / "summary.json").write_text(json.dumps(summary))
-    with pytest.raises(ZooError, match="was finished by a wszoo that kept no optimiser"):
+    assert train(waves_zoo, tmp_path / "run", settings={"epochs": 2})["epochs"] == 2
+    assert evaluate(tmp_path / "run", waves_zoo, device="cpu")["mse"] > 0
+    with pytest.raises(ZooError, match=r"has no last/state\.pt to go on from: it was del"):
         train(waves_zoo, tmp_path / "run", settings={"epochs": 4})
     train(waves_zoo, tmp_path / "grid", settings={"epochs": 10}, lr_grid=[1e-3])
     with pytest.raises(ValueError, match="its learning rates were tried for a tenth"):
         train(waves_zoo, tmp_path / "grid", settings={"epochs": 20}, lr_grid=[1e-3])
+
+
+def test_a_finished_run_keeps_its_models_once(waves_zoo, tmp_path):
+    """Beside them the three moments of AMSGrad; nothing where nothing could go on."""
+    sizes = {"width": 64}
+    train(waves_zoo, tmp_path / "run", settings={"epochs": 2}, sizes=sizes)
+    run = tmp_path / "run"
+    model = (run / "model" / "model.safetensors").stat().st_size
+    assert (run / "last" / "model.safetensors").stat().st_size < 1.1 * model
+    assert 2.8 * model < (run / "last" / "state.pt").stat().st_size < 3.3 * model
+    for name, settings in (("cosine", {"schedule": "cosine"}), ("patience", {"patience": 1})):
+        given = {"epochs": 40, "lr": 0.3, **settings} if name == "patience" else settings
+        found = train(waves_zoo, tmp_path / name, settings={"epochs": 2, **given}, sizes=sizes)
+        assert name == "cosine" or found["epochs"] < 40
+        assert not (tmp_path / name / "last" / "state.pt").exists()
 
 
 # ---- trackers
