@@ -108,14 +108,10 @@ class Material:
         self.folder.write(name, gzip.compress(changed, 1, mtime=0) if packed else changed)
         # Nothing vouches for a table, or for the numbers in a file of tensors; and a tar that
         # has whole members less is as good as one that never had them.
-        told = not name.endswith((*TABLES, ".csv.gz"))
-        if (
-            way is cut
-            and name.endswith(".tar")
-            and _whole_members(changed) <= _whole_members(content)
-        ):
-            told = False
-        allows = DATA if told else ALL
+        free = name.endswith((*TABLES, ".csv.gz"))
+        if way is cut and (name.endswith(".tar") or (packed and name.endswith(".tar.gz"))):
+            free = _whole_members(changed) <= _whole_members(content)
+        allows = ALL if free else DATA
         return Damage(f"bytes: {way.__name__}", f"{name}: {way.__name__}", allows)
 
     def change_other_files(self, draw: random.Random, elsewhere: Elsewhere) -> Damage:

@@ -707,6 +707,13 @@ def test_fit_a_nef_refuses_damage(tmp_path: Path):
     with h5py.File(file, "a") as opened:
         opened["labels"][2] = 12
     wrong("labels beyond the 10 classes")
+    # HDF5 goes from object to object of a heap by their sizes; one of 0 would keep it for ever.
+    place = whole.index(b"GCOL") + 16
+    used = 16 + int.from_bytes(whole[place + 8 : place + 16], "little")
+    free = place + used + -used % 8
+    assert whole[free : free + 2] == b"\0\0"
+    file.write_bytes(whole[: free + 8] + bytes(8) + whole[free + 16 :])
+    wrong("param_config is damaged: its heap leads in circles")
     # A link to a file elsewhere on the disk must not be followed.
     with h5py.File(tmp_path / "secret.hdf5", "w") as secret:
         secret["params"] = params

@@ -61,6 +61,8 @@ CITATION = (
 FIELDS = re.compile(r"nefs_([0-9]{1,9})-([0-9]{1,9})\.hdf5$")
 TENSOR = re.compile(r"(?:kernel_net_([0-9]{1,3})\.linear|output_linear)\.(bias|kernel)$")
 CONFIG_BYTES = 1 << 20
+# What h5py raises over damaged files, and what comes of their content.
+_UNREADABLE = (OSError, KeyError, ValueError, TypeError, RuntimeError, RecursionError)
 # Mean and deviation of each channel, of pixels in [0, 1], by the data set's name there.
 STANDARDISATION: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "MNIST": ((0.13066047,), (0.30810782,)),
@@ -158,7 +160,7 @@ def find(path: Path, options: Options) -> Published:
                     flat[places[order]] = opened["params"][inside[order]]
                     if with_labels:
                         labels[places[order]] = opened["labels"][inside[order]]
-            except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            except _UNREADABLE as error:
                 raise ZooError(f"{file}: cannot be read ({safe(error, 120)})") from error
         if classes and with_labels and not ((labels >= 0) & (labels < len(classes))).all():
             raise ZooError(f"{path}: labels beyond the {len(classes)} classes of {dataset}")
@@ -268,10 +270,12 @@ def _plain_dataset(hdf5: ModuleType, opened: Any, name: str, file: Path) -> Any:
 
 
 def _check_heap(text: Any, file: Path) -> None:
-    """ZooError if the heap that holds a text says that it is larger than the file.
+    """ZooError if the heap that holds a text is larger than the file, or leads in circles.
 
-    HDF5 makes room for it before it reads it. Layout: "HDF5 File Format Specification",
-    III.E, global heap: GCOL, a version, three zeros, then the size in eight bytes.
+    HDF5 makes room for it before it reads it, and goes from object to object by their sizes,
+    for ever if one is 0. Layout: "HDF5 File Format Specification", III.E, global heap: GCOL, a
+    version, three zeros, the size in eight bytes; then objects, each with its number (0: free
+    space, whose size counts its header) in two bytes, six others, and its size in eight.
     """
     offset = text.id.get_offset()
     if offset is None or text.id.get_storage_size() != 16:
@@ -283,8 +287,17 @@ def _check_heap(text: Any, file: Path) -> None:
         _, address, _ = struct.unpack("<IQI", opened.read(16).ljust(16, b"\0"))
         opened.seek(min(address, size))
         header = opened.read(16).ljust(16, b"\0")
-    if header[:4] != b"GCOL" or int.from_bytes(header[8:], "little") > size:
-        raise ZooError(f"{file}: param_config is damaged: its heap does not lie in the file")
+        length = int.from_bytes(header[8:], "little")
+        if header[:4] != b"GCOL" or address + length > size:
+            raise ZooError(f"{file}: param_config is damaged: its heap does not lie in the file")
+        heap = opened.read(length - 16)
+    place = 0
+    while len(heap) - place >= 16:
+        number, taken = struct.unpack_from("<H6xQ", heap, place)
+        step = taken if number == 0 else 16 + taken + -taken % 8
+        if not 16 <= step <= len(heap) - place:
+            raise ZooError(f"{file}: param_config is damaged: its heap leads in circles")
+        place += step
 
 
 def _config(hdf5: ModuleType, file: Path) -> dict[str, tuple[int, ...]]:
@@ -302,7 +315,7 @@ def _config(hdf5: ModuleType, file: Path) -> dict[str, tuple[int, ...]]:
             raise ValueError("a side below 1")
     except ZooError:
         raise
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise ZooError(
             f"{file}: not a file of fit-a-nef that can be read ({safe(error, 120)})"
         ) from error
@@ -333,7 +346,7 @@ def _look(
                     f"{file}: expected {rows} whole numbers as labels, got {labels.dtype} "
                     f"{labels.shape}"
                 )
-    except (OSError, KeyError, RuntimeError) as error:
+    except _UNREADABLE as error:
         raise ZooError(f"{file}: cannot be read ({safe(error, 120)})") from error
     return True
 
