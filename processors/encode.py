@@ -19,7 +19,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from processors import base
+from processors import base, fourier
 from processors.sizes import STATISTICS
 from zoo import NetworkSpec, Weights, symmetry
 
@@ -128,7 +128,8 @@ def drop_channel(weights: Weights, spec: NetworkSpec) -> Weights:
 class FourierFeatures(nn.Module):
     """[sin, cos](2 pi x B) of each entry, B ~ N(0, scale^2) a fixed buffer.
 
-    Computed in float32 at least, under autocast too: phases reach hundreds of radians.
+    Computed in float32 at least, under autocast too: phases reach hundreds of radians. Nothing
+    but the entries is kept for backward; see `processors.fourier`.
 
     Args:
         inp: channels of the entries.
@@ -149,22 +150,17 @@ class FourierFeatures(nn.Module):
         self.frequencies: Tensor
         self.register_buffer("frequencies", scale * torch.randn(inp, chan // 2))
 
-    def _encode(self, x: Float[Tensor, "*entry chan"], taps: int) -> Float[Tensor, "*entry feat"]:
+    def encode(self, x: Float[Tensor, "*entry chan"], taps: int) -> Float[Tensor, "*entry feat"]:
+        """The features of one tensor."""
         wide = x if x.dtype == torch.float64 else x.float()
-        channels = rearrange(wide, "... (chan taps) -> ... chan taps", taps=taps).unbind(-2)
-        # Not a matmul: autocast would round its inputs to bfloat16.
-        products = (
-            row[:, None] * channel[..., None, :]
-            for row, channel in zip(self.frequencies.to(wide), channels, strict=True)
-        )
-        turns = sum(products, start=wide.new_zeros(()))
-        phase = 2 * pi * turns
-        return torch.cat([phase.sin(), phase.cos()], dim=-2).flatten(-2).to(x.dtype)
+        entries = rearrange(wide, "... (chan taps) -> ... taps chan", taps=taps)
+        found = fourier.features(entries, self.frequencies.to(wide)).to(x.dtype)
+        return rearrange(found, "... taps feat -> ... (feat taps)")
 
     def forward(self, x: Weights) -> Weights:
         return Weights(
-            tuple(self._encode(w, taps) for w, taps in zip(x.weights, self.taps, strict=True)),
-            tuple(self._encode(bias, 1) for bias in x.biases),
+            tuple(self.encode(w, taps) for w, taps in zip(x.weights, self.taps, strict=True)),
+            tuple(self.encode(bias, 1) for bias in x.biases),
         )
 
     def extra_repr(self) -> str:

@@ -262,6 +262,14 @@ class EquivariantLinear(nn.Module):
                 return linear.weight[top : top + high, left : left + wide]
         raise ValueError(f"no such term: {term}")
 
+    def product(self, term: Term) -> nn.Linear:
+        """The map that a term is part of, or all of: `kept` has two axes for one tensor alone."""
+        for product, linear in self._each():
+            sides = term.source in product.sources and term.target in product.targets
+            if sides and product.kept == term.kept:
+                return linear
+        raise ValueError(f"no such term: {term}")
+
     def forward(
         self, weights: Weights, pooled: Pooled | None = None, more: Sequence[Part] = ()
     ) -> Weights:
@@ -275,13 +283,13 @@ class EquivariantLinear(nn.Module):
         base.check(weights, self._slots, self.chan_in)
         if pooled is None:
             pooled = Pooled(self._slots, weights.tensors(), self.pool, both=True)
+        return self.combine(pooled, more)
+
+    def combine(self, pooled: Pooled, more: Sequence[Part] = ()) -> Weights:
+        """As `forward`, of weights that nobody but `pooled` has to know."""
         parts: dict[str, dict[tuple[int, ...], Tensor]] = {slot.name: {} for slot in self._slots}
         for product, linear in self._each():
-            inputs = [pooled(name, product.kept) for name in product.sources]
-            if not inputs:
-                inputs = [weights.biases[0].new_zeros(len(weights), 0)]
-            x = inputs[0] if len(inputs) == 1 else torch.cat(inputs, dim=-1)
-            y = linear(x)
+            y = pooled.mix(linear, product.sources, product.kept)
             pieces = y.split([self._wide_out[name] for name in product.targets], dim=-1)
             if len(pieces) == 1:
                 pieces = (y,)  # not a view, so that adding to it in place is cheap

@@ -291,7 +291,12 @@ class MonomialNFN(nn.Module):
     def forward(self, weights: Weights) -> Float[Tensor, "net out"] | Weights:
         """`net out`, or edited networks."""
         own: Weights = self.monomial(lift(self.normalise(weights)))
-        features: Weights = self.features(self.invariant(own))
+        features: Weights = self.invariant(own)
+        if len(self.features):
+            lifting, layers = self.features
+            assert isinstance(lifting, Lifting)
+            assert isinstance(layers, Features)
+            features = layers.lifted(lifting, features)
         if self.out is not None:
             vectors: Tensor = self.head(features)
             return vectors

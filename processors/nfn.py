@@ -9,12 +9,15 @@ text, the code is followed, and said so.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
+from processors import base, fourier
 from processors.base import check_group
 from processors.encode import (
     FourierFeatures,
@@ -24,9 +27,9 @@ from processors.encode import (
     drop_channel,
     lift,
 )
-from processors.linear import EquivariantLinear
+from processors.linear import EquivariantLinear, Term
 from processors.pointwise import Activation, ChannelDropout
-from processors.pool import InvariantPool
+from processors.pool import InvariantPool, Pooled
 from processors.sizes import POSITIONS, SYMMETRIES
 from zoo import NetworkSpec, Weights
 
@@ -74,6 +77,107 @@ class Lifting(nn.Sequential):
         super().__init__(*parts)
         self.chan = chan
 
+    def into(self, layer: EquivariantLinear, x: Weights, *front: nn.Module) -> Weights:
+        """`layer` of the lifted entries, which of large tensors are never kept.
+
+        Args:
+            x: weights with channels.
+            front: what comes between; like positions, it adds or appends what is the same
+                for every network.
+        """
+        first = next(iter(self), None)
+        if (
+            not isinstance(first, FourierFeatures)
+            or len(first.frequencies) > 1
+            or layer.pool == "max"
+            or layer.blocks != "all"
+        ):
+            x = self(x)
+            for module in front:
+                x = module(x)
+            return layer(x)
+        base.check(x, base.slots(layer.spec, layer.group), 1)
+        constants = None
+        if len(self) > 1 or front:
+            constants = x.map(partial(_blank, chan=first.chan))
+            for module in (*list(self)[1:], *front):
+                constants = module(constants)
+        return layer.combine(_LiftedPools(layer, first, x, constants))
+
+
+def _blank(tensor: Float[Tensor, "net *axes taps"], chan: int) -> Tensor:
+    """Features of a single network, all zero."""
+    return tensor.new_zeros(1, *tensor.shape[1:-1], chan * tensor.shape[-1])
+
+
+class _LiftedPools(Pooled):
+    """What a layer takes from lifted entries: their pools, and products with large tensors.
+
+    Lifted entries are Fourier features, followed by zeros, plus `constants`, which are those
+    of one network; what the layer does to either is linear, and so is added up.
+    """
+
+    def __init__(
+        self,
+        layer: EquivariantLinear,
+        features: FourierFeatures,
+        x: Weights,
+        constants: Weights | None,
+    ):
+        slots = base.slots(layer.spec, layer.group)
+        self._sets, self._pool = {slot.name: slot.sets for slot in slots}, layer.pool
+        self._known: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+        self._mixed: dict[str, Tensor] = {}
+        self._constants = {} if constants is None else constants.tensors()
+        self._frequencies = features.frequencies
+        for slot in slots:
+            tensor = x.tensors()[slot.name]
+            if len(slot.sets) == 2 and slot.taps == 1:
+                self._never_kept(layer, slot, tensor.squeeze(-1))
+            else:
+                lifted = features.encode(tensor, slot.taps)
+                constant = self._constants.get(slot.name)
+                self._known[slot.name, slot.sets] = slot.fold(_added(lifted, constant))
+
+    def _never_kept(self, layer: EquivariantLinear, slot: base.Slot, x: Tensor) -> None:
+        linear = layer.product(Term(slot.name, slot.name, slot.sets))
+        half = self._frequencies.shape[1]
+        wide = x if x.dtype == torch.float64 else x.float()
+        matrix = linear.weight[:, : 2 * half]
+        if torch.is_autocast_enabled(x.device.type):
+            matrix = matrix.to(torch.get_autocast_dtype(x.device.type))
+        mixed, over_second, over_first = fourier.mixed(wide, self._frequencies[0].to(wide), matrix)
+        constant = self._constants.get(slot.name)
+        if constant is not None:
+            mixed = mixed.add_(linear(constant))
+        elif linear.bias is not None:
+            mixed = mixed.add_(linear.bias)
+        self._mixed[slot.name] = mixed
+        for place, total in enumerate((over_second, over_first)):
+            pooled_axis = 2 - place
+            if self._pool == "mean":
+                total = total / x.shape[pooled_axis]
+            if constant is not None:
+                pooled = constant.sum(pooled_axis)
+                pooled = pooled / x.shape[pooled_axis] if self._pool == "mean" else pooled
+                total = _added(total.to(x.dtype), pooled)
+            self._known[slot.name, slot.sets[place : place + 1]] = total.to(x.dtype)
+
+    def mix(
+        self, linear: nn.Linear, names: Sequence[str], kept: tuple[int, ...]
+    ) -> Float[Tensor, "net *kept feature"]:
+        """As `Pooled.mix`; products with large tensors are known already."""
+        if len(kept) == 2 and len(names) == 1 and names[0] in self._mixed:
+            return self._mixed[names[0]]
+        return super().mix(linear, names, kept)
+
+
+def _added(lifted: Tensor, constant: Tensor | None) -> Tensor:
+    """Features, and zeros behind them, plus what is the same for every network."""
+    if constant is None:
+        return lifted
+    return pad(lifted, (0, constant.shape[-1] - lifted.shape[-1])) + constant
+
 
 class Features(nn.Sequential):
     """Linear layers of one symmetry, each with ReLU and a dropout of whole channels.
@@ -103,11 +207,24 @@ class Features(nn.Sequential):
         parts: list[nn.Module] = []
         for before, after in zip((inp, *channels), channels, strict=False):
             parts.append(EquivariantLinear(spec, symmetry, before, after, pool=pool))
-            parts.append(Activation("relu"))
+            parts.append(Activation("relu", overwrite=True))
             if dropout:
                 parts.append(ChannelDropout(dropout))
         super().__init__(*parts)
         self.chan = channels[-1] if channels else inp
+
+    def lifted(self, lifting: Lifting, x: Weights) -> Weights:
+        """The features of `lifting(x)`, at less cost than by themselves."""
+        modules = list(self)
+        for place, module in enumerate(modules):
+            if isinstance(module, EquivariantLinear):
+                x = lifting.into(module, x, *modules[:place])
+                break
+        else:
+            return self(lifting(x))  # type: ignore[no-any-return]
+        for module in modules[place + 1 :]:
+            x = module(x)
+        return x
 
 
 class PoolHead(nn.Sequential):
@@ -229,7 +346,7 @@ class NFN(nn.Module):
 
     def forward(self, weights: Weights) -> Float[Tensor, "net out"] | Weights:
         """`net out`, or edited networks."""
-        features = self.features(self.lifting(lift(self.normalise(weights))))
+        features = self.features.lifted(self.lifting, lift(self.normalise(weights)))
         if self.out is None:
             edited: Weights = self.step(weights, drop_channel(self.last(features), self.spec))
             return edited

@@ -51,18 +51,25 @@ class Activation(nn.Module):
     Odd ones ("sin", "tanh", "identity") commute with sign flips, "relu" and "abs" with
     positive scales, "abs" makes signs vanish.
 
+    Args:
+        overwrite: nobody else reads what comes in, so that "relu" may be done in place.
+
     Raises:
         ValueError: for an unknown activation.
     """
 
-    def __init__(self, name: str = "relu"):
+    def __init__(self, name: str = "relu", overwrite: bool = False):
         super().__init__()
         if name not in ACTIVATIONS:
             raise ValueError(f"unknown activation {name!r}; known: {', '.join(ACTIVATIONS)}")
         self.name = name
+        self._overwrite = overwrite and name == "relu"
 
     def forward(self, x: Weights) -> Weights:
-        return x.map(ACTIVATIONS[self.name])
+        if not self._overwrite:
+            return x.map(ACTIVATIONS[self.name])
+        # Views are broadcast, or parts of others.
+        return x.map(lambda tensor: tensor.relu() if tensor._is_view() else tensor.relu_())
 
     def extra_repr(self) -> str:
         return self.name

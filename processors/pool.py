@@ -61,6 +61,17 @@ class Pooled:
             self._known[name, kept] = _reduce(whole, 1 + wider.index(dropped), self._pool)
         return self._known[name, kept]
 
+    def mix(
+        self, linear: nn.Linear, names: Sequence[str], kept: tuple[int, ...]
+    ) -> Float[Tensor, "net *kept feature"]:
+        """A linear map of the tensors, side by side, each pooled to `kept`."""
+        inputs = [self(name, kept) for name in names]
+        if not inputs:  # constants alone
+            some = next(iter(self._known.values()))
+            inputs = [some.new_zeros(len(some), 0)]
+        mixed: Tensor = linear(inputs[0] if len(inputs) == 1 else torch.cat(inputs, dim=-1))
+        return mixed
+
 
 def _reduce(tensor: Tensor, dim: int, pool: str) -> Tensor:
     if pool == "max":

@@ -75,7 +75,17 @@ ORDER = {
     "processors": [
         *("sizes", "own", "settings", "options", "records", "config"),
         *("files", "progress", "saving", "first", "rows"),
-        *("base", "pool", "pointwise", "encode", "linear", "attention", "align", "matching"),
+        *(
+            "base",
+            "pool",
+            "pointwise",
+            "fourier",
+            "encode",
+            "linear",
+            "attention",
+            "align",
+            "matching",
+        ),
         *("dws", "nfn", "monomial", "graded", "probe", "vae", "baselines", "models"),
         *("checkpoint", "runs"),
         *("tasks.figures", "tasks.papers", "tasks.corruptions", "tasks.task"),

@@ -115,7 +115,7 @@ def test_fourier_features_take_several_channels_and_have_the_scale():
     assert layer.frequencies.std().item() == pytest.approx(10, rel=0.05)
     x = torch.randn(2, 4, 3)
     expected = (2 * math.pi * x @ layer.frequencies).sin()
-    torch.testing.assert_close(layer._encode(x, 1)[..., :1000], expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(layer.encode(x, 1)[..., :1000], expected, atol=1e-3, rtol=0)
     with pytest.raises(ValueError, match="must be even, got 3"):
         encode.FourierFeatures(SIREN, chan=3)
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from equivariance import assert_breaks, assert_equivariant, assert_invariant, random_weights
 
+from processors.encode import lift
 from processors.linear import EquivariantLinear
-from processors.nfn import NFN
+from processors.nfn import NFN, Features, Lifting
 from zoo import NetworkSpec
 
 SPECS = [
@@ -48,6 +49,42 @@ def test_models_keep_hnp_and_no_more(spec, symmetry, positions):
     editor = step(NFN(spec, None, **options).double().eval())
     assert_equivariant(editor, spec, "hnp", None)
     assert_breaks(editor, spec, "np", None)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=label)
+@pytest.mark.parametrize("symmetry", ["np", "hnp", "pointwise"])
+@pytest.mark.parametrize("positions", ["sinusoidal", "learned", "none"])
+@pytest.mark.parametrize("pool", ["mean", "sum", "max"])
+def test_features_that_are_never_kept_are_the_same(spec, symmetry, positions, pool):
+    torch.manual_seed(0)
+    lifting = Lifting(spec, 1, 8, 0.3, positions)
+    features = Features(spec, symmetry, lifting.chan, (6, 4), pool=pool)
+    model = torch.nn.ModuleList([lifting, features]).double()
+    found = []
+    for run in (lambda x: features(lifting(x)), lambda x: features.lifted(lifting, x)):
+        x = lift(random_weights(spec, None)).map(lambda t: t.detach().requires_grad_())
+        y = run(x)
+        model.zero_grad()
+        sum(tensor.square().sum() for tensor in y.tensors().values()).backward()
+        grads = [p.grad for p in model.parameters()] + [t.grad for t in x.tensors().values()]
+        found.append([*y.tensors().values(), *grads])
+        torch.manual_seed(0)
+    for mine, expected in zip(*found, strict=True):
+        torch.testing.assert_close(mine, expected)
+
+
+def test_training_keeps_less_than_the_fourier_features():
+    spec = NetworkSpec.mlp([2, 32, 32, 1])
+    net = NFN(spec, 10, channels=(8, 8), head=8)
+    kept = {}
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: kept.update({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()}) or t,
+        lambda t: t,
+    ):
+        out = net(random_weights(spec, None, nets=16, dtype=torch.float32))
+    entries = sum(tensor[0].numel() for tensor in random_weights(spec, None).tensors().values())
+    assert out.requires_grad
+    assert sum(kept.values()) < 16 * entries * 4 * 256
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=label)
