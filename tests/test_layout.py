@@ -264,8 +264,10 @@ def told_apart(source: str, package: str = "zoo") -> list[str]:
     for node in ast.walk(tree):
         text = ast.unparse(node) if isinstance(node, ast.expr) else ""
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass"):
-            if any(re.search(r"\w(Recipe|Source)$", word) for word in named(node.args[1])):
+            if any(re.search(r"(Recipe|Source|Classified)$", word) for word in named(node.args[1])):
                 found.append(text)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "type":
+            found += [text] if last_word(node.args[0]) in ("recipe", "source") else []
         elif isinstance(node, ast.Attribute) and node.attr == "kind":
             if re.search(r"recipe$", ast.unparse(node.value)):
                 found.append(text)
@@ -367,6 +369,7 @@ def test_every_kind_is_asked_for_its_columns():
         "isinstance(recipe, ImageRecipe | SineRecipe)",
         "isinstance(source, (str, sources.SineSource))",
         "issubclass(made, recipes.ImageRecipe)",
+        "made = {ImageRecipe: 1}[type(index.recipe)]",
         "if recipe.kind == 'image': pass",
         "index.recipe['kind'] == 'sine'",
         "index.recipe.get('kind')",
