@@ -21,15 +21,15 @@ Source: the characters of these groups; messages along weights as in Kofinas et 
 and Kalogeropoulos et al. 2024, which have permutations, and scales or signs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import gelu
+from torch.nn.functional import gelu, pad
 
 from zoo import NetworkSpec, Weights, absorb, canonical
 
@@ -51,8 +51,8 @@ class _Linear(nn.Module):
     def forward(
         self, x: Float[Tensor, "grade net neuron chan"]
     ) -> Float[Tensor, "grade net neuron out"]:
-        mixed = torch.bmm(x.flatten(1, 2), self.weight).unflatten(1, x.shape[1:3])
-        return torch.cat([mixed[:1] + self.constant, mixed[1:]])
+        constants = pad(self.constant[None, None], (0, 0, 0, 0, 0, len(x) - 1))
+        return torch.baddbmm(constants, x.flatten(1, 2), self.weight).unflatten(1, x.shape[1:3])
 
 
 def values(x: Float[Tensor, "grade ..."]) -> Float[Tensor, "element ..."]:
@@ -62,9 +62,33 @@ def values(x: Float[Tensor, "grade ..."]) -> Float[Tensor, "element ..."]:
     """
     if len(x) == 1:
         return x
-    half = len(x) // 2
-    first, second = values(x[:half]), values(x[half:])
-    return torch.cat([first + second, first - second]) * 2**-0.5
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        half = len(x) // 2
+        first, second = values(x[:half]), values(x[half:])
+        return torch.cat([first + second, first - second]) * 2**-0.5
+    found: Tensor = _Values.apply(x)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Values(torch.autograd.Function):
+    """`values` of 2 or 4 grades, written where they are to be: nothing is cut and joined."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        found = torch.empty_like(x, memory_format=torch.contiguous_format)
+        step = len(x) // 2
+        torch.add(x[:step], x[step:], out=found[:step])
+        torch.sub(x[:step], x[step:], out=found[step:])
+        if len(x) == 4:
+            even, odd = found[0::2], found[1::2]
+            total = even + odd
+            torch.sub(even, odd, out=odd)
+            even.copy_(total)
+        return found.mul_(len(x) ** -0.5)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return values(grad)
 
 
 def _scaled(x: Float[Tensor, "grade net neuron chan"]) -> Float[Tensor, "grade net neuron chan"]:
@@ -83,13 +107,20 @@ class _Link(nn.Module):
         )
 
     def forward(
-        self, lower: Tensor, upper: Tensor, edges: "_Edges", to_lower: Tensor, to_upper: Tensor
+        self,
+        lower: Sequence[Tensor],
+        upper: Sequence[Tensor],
+        edges: "_Edges",
+        to_lower: list[Tensor],
+        to_upper: list[Tensor],
     ) -> None:
-        """Add what the layers send each other to what they receive."""
-        to_upper[self._rows] += self._carry(edges.up, self.up(lower[self._columns]))
-        to_lower[self._columns] += self._carry(edges.down, self.down(upper[self._rows]))
-        to_upper[0] += self._carry(edges.up_squared, self.up_squared(lower[0]))
-        to_lower[0] += self._carry(edges.down_squared, self.down_squared(upper[0]))
+        """Add what the layers send each other to what they receive, grade by grade."""
+        rows, columns = self._rows, self._columns
+        to_upper[rows] = to_upper[rows] + self._carry(edges.up, self.up(lower[columns]))
+        to_lower[columns] = to_lower[columns] + self._carry(edges.down, self.down(upper[rows]))
+        squares = (self.up_squared(lower[0]), self.down_squared(upper[0]))
+        to_upper[0] = to_upper[0] + self._carry(edges.up_squared, squares[0])
+        to_lower[0] = to_lower[0] + self._carry(edges.down_squared, squares[1])
 
     def _carry(self, edge: Tensor, sent: Tensor) -> Float[Tensor, "net neuron chan"]:
         return torch.bmm(edge, sent.unflatten(-1, (self._taps, self._chan)).flatten(1, 2))
@@ -126,15 +157,17 @@ class _Round(nn.Module):
 
     def forward(self, features: list[Tensor], edges: list[_Edges]) -> list[Tensor]:
         scaled = [_scaled(each) for each in features]
-        received = [torch.zeros_like(each) for each in features]
+        # Grades are taken apart once, and what they are and receive is put together once.
+        sent = [each.unbind() for each in scaled]
+        received = [list(each) for each in sent]
         for lower, (link, along) in enumerate(zip(self.links, edges, strict=True)):
             upper = lower + 1
-            link(scaled[lower], scaled[upper], along, received[lower], received[upper])
+            link(sent[lower], sent[upper], along, received[lower], received[upper])
         found = []
-        for each, own, came, mixed, updated in zip(
-            features, scaled, received, self.mixed, self.updated, strict=True
+        for each, all_of_it, mixed, updated in zip(
+            features, received, self.mixed, self.updated, strict=True
         ):
-            plain, gate = values(mixed(own + came)).chunk(2, dim=-1)
+            plain, gate = values(mixed(torch.stack(all_of_it))).chunk(2, dim=-1)
             found.append(each + updated(values(plain * gelu(gate))))
         return found
 
@@ -264,7 +297,8 @@ class Graded(nn.Module):
             features = each(features, edges)
         pooled = [seen[f"bias_{len(features)}"]]
         for read, found in zip(self.read, features, strict=True):
-            still = values(gelu(values(read(_scaled(found)))))[0]
+            # Grade 0 of the values.
+            still = gelu(values(read(_scaled(found)))).sum(dim=0) * len(found) ** -0.5
             pooled += [still.mean(dim=1), still.amax(dim=1)]
         vectors: Tensor = self.head(torch.cat(pooled, dim=1))
         return vectors
