@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from equivariance import distance, random_weights
+from helpers import run
 
 import processors
-from processors.models import EDITORS, MODELS
+from processors import train as training
+from processors.models import EDITORS, MODELS, arguments
+from processors.tasks import TASKS
 from zoo import NetworkSpec, Weights, ZooError
 
 SPEC = NetworkSpec.mlp([2, 4, 3, 1], coord_order="xy")
@@ -160,3 +163,61 @@ def test_statnn_has_the_published_size():
     model = processors.build("statnn", NetworkSpec.cnn([1, 16, 16, 16], 10), out=1)
     found = sum(parameter.numel() for parameter in model.parameters())
     assert found == 56 * 1000 + 1000 + 1000 * 1000 + 1000 + 1000 + 1 == 1_059_001
+
+
+# ---- every model of every task
+
+
+@pytest.fixture(scope="module")
+def zoos(digits_zoo, waves_zoo, trajectories_zoo, tmp_path_factory) -> dict[str, Path]:
+    """A zoo for every task."""
+    home = tmp_path_factory.mktemp("zoos")
+    tenths, pairs = home / "tenths", home / "pairs"
+    small = ("--hidden", 6, "--layers", 3, "--epochs", 1, "--batch", 256)
+    for words in (
+        ("fit-trajectories", "digits", "--limit", 12, "--checkpoints", "tenths",
+         "--validation-share", 0.2, "--out", tenths),
+        ("fit-classifiers", "digits", "--limit", 12, "--out", pairs),
+    ):  # fmt: skip
+        result = run(*words, *small)
+        assert result.exit_code == 0, result.output
+    found = {"classify": digits_zoo, "edit": digits_zoo, "regress": waves_zoo, "ssl": waves_zoo}
+    return {**found, "generalize": trajectories_zoo, "tickets": tenths, "adapt": pairs}
+
+
+class Begun(Exception):
+    """A training that would begin now."""
+
+    def __init__(self, config):
+        self.config = config
+
+
+REFUSED = {
+    "tickets": ({"nfn-np", "nfn-hnp", "nfn-pt"}, "tickets are predicted by NFN layers"),
+    "edit": (set(EDITORS), "cannot edit networks"),
+    "adapt": (set(EDITORS), "cannot edit networks"),
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_model_of_every_task_is_built_with_its_sizes(task, zoos, tmp_path, monkeypatch):
+    """As `fit_model` does before it begins: what papers say fits the class that it is for."""
+
+    def begins(job, overwrite):
+        raise Begun(job.config)
+
+    monkeypatch.setattr(training, "_in_folder", begins)
+    fit, refusal = REFUSED.get(task, (set(MODELS), ""))
+    options = {"target": "frequency"} if task == "regress" else {}
+    for name in MODELS:
+        given = (task, name, zoos[task], tmp_path / "run")
+        if name not in fit:
+            with pytest.raises(ValueError, match=refusal):
+                processors.fit_model(*given, options=options, device="cpu")
+            continue
+        with pytest.raises(Begun) as begun:
+            processors.fit_model(*given, options=options, device="cpu")
+        config = begun.value.config
+        assert {*config.model_sizes} <= {*arguments(name), "narrow"}, name
+        assert config.settings.total(per_epoch=3) > 0
+    assert not (tmp_path / "run").exists()
