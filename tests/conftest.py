@@ -5,12 +5,14 @@ import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
+from local_hub import Client, Hub
 
 # A suite in the background of a shell inherits that Ctrl-C is ignored, and so would the
 # commands that tests stop by it.
@@ -112,3 +114,43 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("real"):
             item.add_marker(skip)
+
+
+@pytest.fixture(scope="module")
+def shared_hub() -> Iterator[Hub]:
+    """A Hub that the tests of a module share."""
+    with Hub() as running:
+        yield running
+
+
+@pytest.fixture
+def hub(shared_hub) -> Hub:
+    """The module's Hub without the faults and requests of the test before."""
+    shared_hub.heal()
+    shared_hub.seen.clear()
+    return shared_hub
+
+
+@pytest.fixture(scope="module")
+def client(shared_hub, tmp_path_factory) -> Iterator[Client]:
+    """A process that runs commands against the module's Hub."""
+    with shared_hub.client(tmp_path_factory.mktemp("home")) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """scikit-learn's digits, a source."""
+    from zoo import sources
+
+    return sources.load_images("digits")
+
+
+@pytest.fixture(scope="session")
+def quick():
+    """A recipe that fits digits in no time."""
+    from zoo.recipes import ImageRecipe, recipe
+
+    chosen = recipe("dws", "digits", steps=6, hidden=8)
+    assert isinstance(chosen, ImageRecipe)
+    return chosen

@@ -19,12 +19,6 @@ WSZOO = [sys.executable, "-c", "from cli.main import main; main()"]
 
 
 @pytest.fixture(scope="module")
-def shared_hub(tmp_path_factory) -> Iterator[Hub]:
-    with Hub() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def clients(shared_hub, tmp_path_factory) -> Iterator["Clients"]:
     started = Clients(shared_hub, tmp_path_factory)
     yield started

@@ -11,7 +11,7 @@ import pytest
 from helpers import assert_same_rows
 
 import zoo
-from zoo import shards, sources, verification
+from zoo import shards, verification
 from zoo.kinds import training
 from zoo.kinds.training import Classification
 from zoo.making.builder import build
@@ -19,12 +19,6 @@ from zoo.making.plan import plan_rows
 from zoo.making.progress import Progress
 from zoo.making.site import unfinished
 from zoo.recipes import ClassifierRecipe, TrajectoryRecipe, bounds, recipe
-
-
-@pytest.fixture(scope="module")
-def digits() -> sources.ImageSource:
-    return sources.load_images("digits")
-
 
 PAIRS = ClassifierRecipe(name="binary", hidden=16, layers=3, batch="64", networks=30)
 RUNS = TrajectoryRecipe(

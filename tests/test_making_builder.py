@@ -24,21 +24,7 @@ from zoo.making.builder import build
 from zoo.making.plan import largest_remainder, plan_rows
 from zoo.making.progress import Progress
 from zoo.making.site import unfinished
-from zoo.recipes import ImageRecipe, recipe
-
-QUICK = {"steps": 6, "hidden": 8}
-
-
-@pytest.fixture(scope="module")
-def digits() -> sources.ImageSource:
-    return sources.load_images("digits")
-
-
-@pytest.fixture
-def quick() -> ImageRecipe:
-    chosen = recipe("dws", "digits", **QUICK)
-    assert isinstance(chosen, ImageRecipe)
-    return chosen
+from zoo.recipes import recipe
 
 
 def assert_same_files(left: Path, right: Path) -> None:

@@ -20,7 +20,7 @@ from local_hub import Hub
 from local_s3 import missing, running
 
 import zoo
-from zoo import shards, sources, storage
+from zoo import shards, storage
 from zoo.errors import ZooError
 from zoo.making import cluster, plan, site
 from zoo.making.builder import build, build_on_cluster
@@ -35,11 +35,6 @@ needs_ray = pytest.mark.skipif(bool(lacking), reason=f"needs a Ray cluster to te
 STEPS = 4000  # a shard takes about a second
 SETTINGS: dict[str, Any] = {"limit": 100, "shard_rows": 12}
 SHARDS = 9  # seven of train, one each of the others
-
-
-@pytest.fixture(scope="module")
-def digits() -> sources.ImageSource:
-    return sources.load_images("digits")
 
 
 @pytest.fixture(scope="module")

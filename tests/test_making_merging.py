@@ -9,27 +9,15 @@ import pytest
 from helpers import line_of, run
 
 import zoo
-from zoo import shards, sources
+from zoo import shards
 from zoo.errors import ZooError
 from zoo.making.builder import build
 from zoo.making.merging import merge
 from zoo.making.plan import Settings, plan_zoo
 from zoo.making.site import record_file
-from zoo.recipes import ImageRecipe, recipe
+from zoo.recipes import recipe
 
 SETTINGS = {"limit": 120, "shard_rows": 20}  # 7 shards: five of train, one each of the others
-
-
-@pytest.fixture(scope="module")
-def digits() -> sources.ImageSource:
-    return sources.load_images("digits")
-
-
-@pytest.fixture(scope="module")
-def quick() -> ImageRecipe:
-    chosen = recipe("dws", "digits", steps=6, hidden=8)
-    assert isinstance(chosen, ImageRecipe)
-    return chosen
 
 
 @pytest.fixture(scope="module")

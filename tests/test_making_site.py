@@ -33,18 +33,6 @@ SETTINGS: dict[str, Any] = {"limit": 60, "shard_rows": 20}  # five shards: three
 
 
 @pytest.fixture(scope="module")
-def digits() -> sources.ImageSource:
-    return sources.load_images("digits")
-
-
-@pytest.fixture(scope="module")
-def quick() -> ImageRecipe:
-    chosen = recipe("dws", "digits", steps=6, hidden=8)
-    assert isinstance(chosen, ImageRecipe)
-    return chosen
-
-
-@pytest.fixture(scope="module")
 def other(quick) -> ImageRecipe:
     return replace(quick, lr=0.01)
 

@@ -6,14 +6,13 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from helpers import run
-from local_hub import TOKEN, Client, Hub
+from local_hub import TOKEN, Hub
 
 import processors
 import zoo
@@ -35,15 +34,9 @@ def finished(digits_zoo, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def hub() -> Iterator[Hub]:
-    with Hub() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(hub, tmp_path_factory) -> Iterator[Client]:
-    with hub.client(tmp_path_factory.mktemp("home")) as started:
-        yield started
+def hub(shared_hub) -> Hub:
+    """As it is from the first test on."""
+    return shared_hub
 
 
 @pytest.fixture(scope="module")

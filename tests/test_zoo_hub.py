@@ -10,7 +10,6 @@ import site
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 from helpers import CLASSES, write_zoo
-from local_hub import TOKEN, Client, Hub, Tree
+from local_hub import TOKEN, Hub, Tree
 
 import zoo
 from zoo import cards, shards
@@ -29,25 +28,11 @@ from zoo.hub import publication, pushing, trust
 CUTS = 20
 
 
-@pytest.fixture(scope="module")
-def shared_hub() -> Iterator[Hub]:
-    with Hub() as running:
-        yield running
-
-
 @pytest.fixture
-def hub(shared_hub) -> Hub:
-    """The module's server without the faults of the test before."""
-    shared_hub.heal()
-    shared_hub.seen.clear()
-    shared_hub.objects.clear()
-    return shared_hub
-
-
-@pytest.fixture(scope="module")
-def client(shared_hub, tmp_path_factory) -> Iterator[Client]:
-    with shared_hub.client(tmp_path_factory.mktemp("home")) as process:
-        yield process
+def hub(hub) -> Hub:
+    """Without the objects of the test before, too, or nothing would be uploaded twice."""
+    hub.objects.clear()
+    return hub
 
 
 @pytest.fixture

@@ -29,25 +29,6 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def shared_hub() -> Iterator[Hub]:
-    with Hub() as running:
-        yield running
-
-
-@pytest.fixture
-def hub(shared_hub) -> Hub:
-    shared_hub.heal()
-    shared_hub.seen.clear()
-    return shared_hub
-
-
-@pytest.fixture(scope="module")
-def client(shared_hub, tmp_path_factory) -> Iterator[Client]:
-    with shared_hub.client(tmp_path_factory.mktemp("home")) as process:
-        yield process
-
-
-@pytest.fixture(scope="module")
 def published(shared_hub, client, digits_zoo) -> str:
     """A zoo of 80 networks in shards of 25, in a repository."""
     assert client.run("push", digits_zoo, "user/digits").code == 0

@@ -4,7 +4,7 @@ import gzip
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +18,15 @@ MB = 1 << 20
 
 
 @pytest.fixture(scope="module")
-def shared_hub() -> Iterator[Hub]:
-    with Hub() as running:
-        yield running
-
-
-@pytest.fixture
-def hub(shared_hub) -> Hub:
-    shared_hub.heal()
-    shared_hub.seen.clear()
-    return shared_hub
-
-
-@pytest.fixture(scope="module")
-def client(shared_hub, tmp_path_factory) -> Iterator[Client]:
-    """A process whose bounds are a hundredth of the real ones, so that tests stay small."""
-    with shared_hub.client(tmp_path_factory.mktemp("home")) as process:
-        process.ask(
-            "from zoo.hub import bounds, trust\n"
-            "bounds.ANSWER_BYTES = 1 << 18; bounds.LISTED_FILES = 3000\n"
-            "bounds.SLOW_S = 0.3; trust.TEXT_BYTES = 1 << 20; trust.PICTURES = 20\n"
-            "result = 0"
-        )
-        yield process
+def client(client) -> Client:
+    """Its bounds are a hundredth of the real ones, so that tests stay small."""
+    client.ask(
+        "from zoo.hub import bounds, trust\n"
+        "bounds.ANSWER_BYTES = 1 << 18; bounds.LISTED_FILES = 3000\n"
+        "bounds.SLOW_S = 0.3; trust.TEXT_BYTES = 1 << 20; trust.PICTURES = 20\n"
+        "result = 0"
+    )
+    return client
 
 
 @pytest.fixture(scope="module")
