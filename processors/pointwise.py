@@ -66,7 +66,7 @@ class Activation(nn.Module):
         self._overwrite = overwrite and name == "relu"
 
     def forward(self, x: Weights) -> Weights:
-        if not self._overwrite:
+        if not self._overwrite or torch.compiler.is_compiling():
             return x.map(ACTIVATIONS[self.name])
         # Views are broadcast, or parts of others.
         return x.map(lambda tensor: tensor.relu() if tensor._is_view() else tensor.relu_())
