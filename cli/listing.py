@@ -6,7 +6,7 @@ need its class.
 
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any
 
 import click
@@ -46,16 +46,6 @@ TASKS = {
     "edit": (_NFN, "INRs changed so that their picture is dilated or has more contrast."),
     "tickets": (_NFN, "Which weights of an untrained network to keep, by a variational encoder."),
 }  # fmt: skip
-# Functions of processors.tasks.papers: settings and sizes of a model.
-_PAPERS: dict[str, tuple[str, str, tuple[Any, ...], tuple[Any, ...]]] = {
-    "classify": ("inrs", "inr_sizes", (), ()),
-    "regress": ("waves", "wave_sizes", (), ()),
-    "generalize (MLPs)": ("classifiers", "classifier_sizes", (False,), (False,)),
-    "generalize (CNNs)": ("classifiers", "classifier_sizes", (True,), (True,)),
-    "ssl": ("representations", "representation_sizes", (), ()),
-    "adapt": ("adapters", "adapter_sizes", (), (3072,)),
-    "edit": ("editors", "editor_sizes", (), ()),
-}
 
 
 def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -124,14 +114,14 @@ def _first_line(text: str | None) -> str:
 def models(name: str | None) -> None:
     """List the models that read networks, or what is to be known of the one called NAME.
 
-    Of one it prints the arguments of its class, for --set, and the settings of the papers for
-    each task.
+    Of one it prints the arguments of its class, for --set, and for each task what is taken
+    where nothing else is asked for, with the paper or file that it comes from.
     """
     if name is None:
         for line in table([(known, *about) for known, about in MODELS.items()]):
             say(line)
         say()
-        say("`wszoo models NAME` prints the arguments of one, and the papers' settings by task.")
+        say("`wszoo models NAME` prints the arguments of one, and its settings by task and preset.")
         return
     paper, about = MODELS[_known("model", name, list(MODELS))]
     for line in table([(f"{name}:", f"{about} {'' if paper == _OURS else paper + '.'}")]):
@@ -141,8 +131,8 @@ def models(name: str | None) -> None:
     for line in table([("", argument, value) for argument, value in _arguments(name)]):
         say(line)
     say()
-    say("the papers' settings by task, where they are not the defaults of `wszoo train`:")
-    for line in table([("", task, words) for task, words in _settings(name)]):
+    say("what is taken where nothing else is asked for, by --preset; each line over those above:")
+    for line in table([("", *each) for each in _taken(name)]):
         say(line)
 
 
@@ -165,21 +155,27 @@ def _arguments(name: str) -> Iterator[tuple[str, str]]:
         yield argument, defaults.get(argument, "")
 
 
-def _settings(name: str) -> Iterator[tuple[str, str]]:
-    """What the papers take for a model, task by task."""
-    from processors.settings import Settings
-    from processors.tasks import papers
+def _taken(name: str) -> Iterator[tuple[str, str, str]]:
+    """The entries of the presets for a model: preset, task with its zoos, what they say."""
+    from processors.presets import SMALL, TABLE
 
-    usual = asdict(Settings())
-    for task, (settings, sizes, given, more) in _PAPERS.items():
-        found = asdict(getattr(papers, settings)(name, *given))
+    for entry in (*TABLE, *SMALL):
+        if (entry.models and name not in entry.models) or name in entry.but:
+            continue
+        if not any((entry.settings, entry.sizes, entry.options)):
+            continue
+        kind = {None: "", True: "CNNs", False: "MLPs"}[entry.conv]
+        wide = "wide inputs" if entry.wide else ""
+        zoos = ", ".join([*entry.recipes, *entry.sources, *filter(None, (kind, wide))])
         words = [
             f"{key.replace('_', '-')} {'none' if value is None else value}"
-            for key, value in found.items()
-            if value != usual[key]
+            for key, value in {**entry.settings, **entry.options}.items()
         ]
-        words += [f"{key}={value}" for key, value in getattr(papers, sizes)(name, *more).items()]
-        yield task, ", ".join(words) or "the defaults"
+        words += [f"{key}={value}" for key, value in entry.sizes.items()]
+        about = f"{entry.about}, {entry.source}" if entry.about else entry.source
+        note = f"; {entry.note}" if entry.note else ""
+        where = f"{entry.task} ({zoos})" if zoos else entry.task
+        yield entry.preset, where, f"{', '.join(words)} [{about}{note}]"
 
 
 @click.command()

@@ -79,8 +79,8 @@ def parse_models(text: str) -> list[str]:
 @click.command()
 @click.argument("experiment", required=False)
 @click.option(
-    "--scale", type=click.Choice(["paper", "quick"]), default="quick", show_default=True,
-    help="As published, or some minutes on a laptop.",
+    "--scale", type=click.Choice(["paper", "cpu", "quick"]), default="quick", show_default=True,
+    help="As published, a night of one core, or some minutes on a laptop.",
 )  # fmt: skip
 @click.option(
     "--out", type=FolderPath(), default=Path("reproduced"), show_default=True,

@@ -26,6 +26,7 @@ from cli.output import say
 from processors.config import SPLITS, Request, parse_limit
 from processors.options import OPTIONS, symmetries
 from processors.own import is_own
+from processors.presets import PAPER_NETWORKS, PRESETS
 from processors.records import how_to_go_on, stamp
 from processors.settings import DEVICES, SEEDS, Settings
 from processors.sizes import check_sizes
@@ -132,6 +133,11 @@ split_limit = click.option(
 )  # fmt: skip
 _COMMON: list[Callable[..., Any]] = [
     click.option(
+        "--preset", type=click.Choice(PRESETS),
+        help="What is not asked for: as the model's paper, or what learns from few networks in "
+        f"minutes.  [default: paper from {PAPER_NETWORKS:,} training networks on, else small]",
+    ),
+    click.option(
         "--model", required=True, type=Parsed(_model), is_eager=True,
         help=f"{', '.join(MODELS)}; or package.module:Class, one of your own.",
     ),
@@ -189,8 +195,10 @@ def training(
 def print_summary(folder: Path, summary: dict[str, Any]) -> None:
     """The lines that stand for a finished run."""
     for split in ("validation", "test"):
-        found = "  ".join(f"{name} {value:.4g}" for name, value in summary[split].items())
-        say(f"{split:<10}  {found}")
+        words = {name: f"{name} {value:.4g}" for name, value in summary[split].items()}
+        if split == "test" and (constant := summary.get("constant")):
+            words[summary["metric"]] += f", {constant['name']} {constant['score']:.4g}"
+        say(f"{split:<10}  {'  '.join(words.values())}")
     say(
         f"{folder}: {summary['model']} for {summary['task']}, {summary['networks']:,} networks, "
         f"{summary['epochs']:g} epochs, {summary['minutes']:.1f} min"
@@ -201,8 +209,9 @@ def print_summary(folder: Path, summary: dict[str, Any]) -> None:
 def train() -> None:
     """Train a model for a TASK on a zoo, a folder or one on the Hub.
 
-    Settings that are not given are the papers'. Run the same command again after a stop
-    of any kind: it goes on where it was. Several GPUs: accelerate launch --no_python
+    Settings that are not given are those of --preset: of the model's paper, or what learns
+    from few networks in minutes. Run the same command again after a stop of any kind: it goes
+    on where it was. Several GPUs: accelerate launch --no_python
     wszoo train ...
     """
 
@@ -217,14 +226,14 @@ def _make(task: str) -> click.Command:
         request = Request(
             own_task or task, values["model"], zoo, given(values, Settings),
             given(values, OPTIONS[task]), sizes, values["seed"], values["split_limit"],
-            lr_grid or (),
+            lr_grid or (), values["preset"],
         )  # fmt: skip
         plain = ("device", "data_root", "log_with", "overwrite")
         _train(request, out, {name: values[name] for name in plain})
 
     command.__doc__ = (
         f"{TASK_HELP[task]}\n\nZOO is a folder, or the USER/NAME of a zoo on the Hub. Settings "
-        "that are not given are those of the model's paper. With more --epochs or --steps a run "
+        "that are not given are those of --preset. With more --epochs or --steps a run "
         "that is there goes on, where its schedule is constant."
     )
     decorators: list[Callable[..., Any]] = [
@@ -250,7 +259,7 @@ def _train(request: Request, out: Path | None, others: dict[str, Any]) -> None:
             request.task, request.model, request.zoo, folder,
             settings=request.settings, options=request.options, sizes=request.sizes,
             seed=request.seed, split_limit=request.split_limit, lr_grid=request.lr_grid,
-            progress=report, tell=progress.tell, **others,
+            preset=request.preset, progress=report, tell=progress.tell, say=progress.tell, **others,
         )  # fmt: skip
     # Of several processes one speaks.
     if os.environ.get("RANK", "0") == "0":

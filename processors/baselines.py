@@ -80,6 +80,7 @@ class MLP(nn.Module):
     Args:
         out: length of the output.
         hidden: hidden layers, each with batch normalisation, ReLU and dropout.
+        norm: whether there is batch normalisation; NFN's has none, and 3 x 1,000 on raw weights.
         stats, statistics: see `encode.Normalise`.
         params: what the width is solved for, unless `width` is given.
     """
@@ -92,6 +93,7 @@ class MLP(nn.Module):
         width: int | None = None,
         params: int = PARAMS,
         dropout: float = 0.0,
+        norm: bool = True,
         stats: Mapping[str, Tensor] | None = None,
         statistics: str = "entry",
     ):
@@ -100,7 +102,7 @@ class MLP(nn.Module):
         self.normalise = Normalise(spec, stats, statistics)
 
         def make(width: int) -> nn.Module:
-            return _perceptron(spec.param_count, width, out, hidden, dropout=dropout)
+            return _perceptron(spec.param_count, width, out, hidden, norm, dropout)
 
         self.width = width or solve_width(make, params)
         self.resolved = {"width": self.width}

@@ -4,13 +4,14 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from processors.options import OPTIONS, Options
+from processors.options import LATER, OPTIONS, Options
 from processors.own import find, is_own
+from processors.presets import PRESETS, Chosen
 from processors.settings import SEEDS, Settings, steps_per_epoch
 from zoo.fields import about, defaults_of, types_of
 
@@ -18,7 +19,7 @@ SPLITS = ("train", "validation", "test")
 _NUMBER = re.compile(r"[0-9]{1,15}")
 _PACKAGES = ("wszoo", "torch", "accelerate", "numpy")
 # What a run may go on with otherwise: where the zoo lies, as its hash says that it is the same.
-_FREE = ("command", "versions", "device", "zoo", "options", "sizes")
+_FREE = ("command", "versions", "device", "zoo", "options", "sizes", "asked")
 
 
 def parse_limit(text: str | None) -> dict[str, int]:
@@ -67,16 +68,17 @@ def _check_given(kind: type, given: Mapping[str, Any], unknown: str) -> None:
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a training; the rest is the papers' and the zoo's.
+    """What is asked of a training; the rest is a preset's and the zoo's.
 
     Attributes:
         task, model: names in `tasks.TASKS` and `models.MODELS`.
         zoo: a folder, or a repository on the Hub.
-        settings: changes of what the papers do, see `Settings`.
+        settings: changes of what the preset does, see `Settings`.
         options: of the task, see its `Options`.
         sizes: arguments of the model's class.
         split_limit: see `parse_limit`.
         lr_grid: learning rates that are tried first.
+        preset: of `presets.PRESETS`; None for what the number of networks asks for.
 
     Raises:
         ValueError: for whatever can be known to be wrong without the zoo.
@@ -91,6 +93,7 @@ class Request:
     seed: int = 0
     split_limit: str | None = None
     lr_grid: Sequence[float] = ()
+    preset: str | None = None
 
     def __post_init__(self) -> None:
         if not self.zoo:
@@ -98,6 +101,8 @@ class Request:
         if type(self.seed) is not int or not 0 <= self.seed < SEEDS:
             raise ValueError(f"seed must be from 0 to {SEEDS - 1}, got {self.seed}")
         parse_limit(self.split_limit)
+        if self.preset is not None and self.preset not in PRESETS:
+            raise ValueError(f"unknown preset {self.preset!r}; known: {', '.join(PRESETS)}")
         if None not in (self.settings.get("epochs"), self.settings.get("steps")):
             raise ValueError("epochs and steps both say how long: expected either epochs or steps")
         _check_given(Settings, self.settings, "unknown setting {!r}; known: {}")
@@ -120,8 +125,8 @@ class Request:
         task, model = (name.rpartition(":")[2] for name in (self.task, self.model))
         return Path("runs") / f"{task}-{model}-{Path(self.zoo).name}-{self.seed}"
 
-    def settled(self, papers: Settings) -> Settings:
-        """The papers' settings with the changes that are asked for.
+    def settled(self, usual: Settings) -> Settings:
+        """Usual settings with the changes that are asked for.
 
         Raises:
             ValueError: for an unknown setting, or a number out of its range.
@@ -131,7 +136,7 @@ class Request:
             given.setdefault("epochs", None)
         if given.get("epochs") is not None:
             given.setdefault("steps", None)
-        return Settings(**{**asdict(papers), **given})
+        return Settings(**{**asdict(usual), **given})
 
     def command(self, out: Path) -> str:
         """The command line that asks for it."""
@@ -141,6 +146,7 @@ class Request:
         """The words of that command line after `wszoo`."""
         task = [self._command_of_own(), "--task", self.task] if is_own(self.task) else [self.task]
         words = ["train", task[0], self.zoo, *task[1:], "--model", self.model]
+        words += ["--preset", self.preset] if self.preset else []
         for name, value in {**self.settings, **self.options}.items():
             if value is None or value is False:
                 continue
@@ -169,8 +175,9 @@ class RunConfig:
         request: what was asked for.
         zoo_name, zoo_sha256, recipe, source: from the zoo's index.
         networks: of each split that are used.
-        settings, task_options, model_sizes: the request's over the papers' and the defaults,
+        settings, task_options, model_sizes: the request's over the preset's and the defaults,
             which may be others in another version.
+        preset: what was not asked for is of; None in runs of before there were any.
         out: the run's folder.
     """
 
@@ -184,6 +191,9 @@ class RunConfig:
     task_options: Options
     model_sizes: Mapping[str, Any]
     out: Path
+    preset: str | None = None
+    # Of the model, what runs of before there were presets took without saying so.
+    unsaid: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As it comes back from the file: plain data, tuples as lists."""
@@ -210,6 +220,8 @@ class RunConfig:
             "versions": {name: version(name) for name in _PACKAGES},
             "command": self.command(),
         }
+        if self.preset is not None:
+            plain |= {"preset": self.preset, "asked": dict(asked.settings)}
         found: dict[str, Any] = json.loads(json.dumps(plain))
         return found
 
@@ -224,7 +236,8 @@ class RunConfig:
     def _differ(self, found: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
         # A setting that is newer than the run was as its default is.
         settings = {**defaults_of(Settings), **found["settings"]}
-        options = {**defaults_of(type(self.task_options)), **found["task_options"]}
+        options = {**defaults_of(type(self.task_options)), **LATER, **found["task_options"]}
+        options = {k: v for k, v in options.items() if k in asdict(self.task_options)}
         known = {**found, "settings": settings, "task_options": options}
         return list(_differ(known, self.to_json()))
 
@@ -263,3 +276,51 @@ def _differ(was: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]
             yield from _differ(was.get(key), now.get(key), inner)
     elif was != now:
         yield name, was, now
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the configuration of a run that is there says of what was not asked for.
+
+    Whatever is asked for neither now nor then stays as the run has it, though another version,
+    or another number of networks, would choose otherwise.
+
+    Attributes:
+        preset: of the run; None where there was none yet.
+        settings, sizes, options: that were not asked for then.
+        asked: names of what was.
+    """
+
+    preset: str | None
+    settings: Mapping[str, Any]
+    sizes: Mapping[str, Any]
+    options: Mapping[str, Any]
+    asked: frozenset[str]
+
+    def laid_over(self, usual: Chosen) -> Chosen:
+        """A preset as it was when the run began."""
+        settings = Settings(**{**asdict(usual.settings), **self.settings})
+        sizes = {name: value for name, value in usual.sizes.items() if name in self.asked}
+        options = {name: value for name, value in usual.options.items() if name in self.asked}
+        return replace(
+            usual, settings=settings, sizes={**sizes, **self.sizes},
+            options={**options, **self.options},
+        )  # fmt: skip
+
+
+def stored(found: Mapping[str, Any]) -> Stored:
+    """What a run's configuration, as it was checked, holds of its preset's or its paper's."""
+    words = shlex.split(found["command"])
+    flags = {word.removeprefix("--").partition("=")[0].replace("-", "_") for word in words}
+    asked = frozenset(found["asked"] if "asked" in found else flags & set(found["settings"]))
+    if asked & {"epochs", "steps"}:
+        asked |= {"epochs", "steps"}
+    settings = {**defaults_of(Settings), **found["settings"]}
+    options = {**LATER, **found["task_options"]}
+    return Stored(
+        found.get("preset"),
+        {name: value for name, value in settings.items() if name not in asked},
+        {name: v for name, v in found["model_sizes"].items() if name not in found["sizes"]},
+        {name: value for name, value in options.items() if name not in found["options"]},
+        asked | set(found["sizes"]) | set(found["options"]),
+    )

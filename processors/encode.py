@@ -19,6 +19,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
+import zoo
 from processors import base, fourier
 from processors.sizes import STATISTICS
 from zoo import NetworkSpec, Weights, symmetry
@@ -35,8 +36,9 @@ class Normalise(nn.Module):
 
     Args:
         stats: what `zoo.Zoo.stats()` gives; None for the identity.
-        kind: "entry", a mean and deviation for each entry, as in the papers, or
-            "tensor", one for each tensor, which commutes with permutations.
+        kind: "entry", a mean and deviation for each entry, as DWSNets; "tensor", one for each
+            tensor, which commutes with permutations; or "none": raw weights, as NFN and
+            Monomial-NFN read them.
         group: for "mono-relu" and "mono-sin" no mean is subtracted, which would mix up
             orbits; only `kind="tensor"` then commutes with the group.
 
@@ -55,8 +57,9 @@ class Normalise(nn.Module):
         if kind not in STATISTICS:
             raise ValueError(f"unknown statistics {kind!r}; known: {', '.join(STATISTICS)}")
         base.check_group(group)
-        self.kind, self.names = kind, tuple(spec.tensors)
-        for name, shape in spec.tensors.items():
+        self.kind, self.names = kind, () if kind == "none" else tuple(spec.tensors)
+        for name in self.names:
+            shape = spec.tensors[name]
             size = tuple(shape) if kind == "entry" else (1,)
             mean, std = torch.zeros(size), torch.ones(size)
             if stats is not None:
@@ -70,6 +73,8 @@ class Normalise(nn.Module):
             self.register_buffer(f"std_{name}", std.flatten(2) if std.ndim > 2 else std)
 
     def forward(self, x: Weights) -> Weights:
+        if self.kind == "none":
+            return x
         tensors = x.tensors()
         return base.rebuild(
             {
@@ -88,6 +93,27 @@ def _statistic(stats: Mapping[str, Tensor], key: str, size: tuple[int, ...]) -> 
         got = tuple(stats[key].shape) if key in stats else "none"
         raise ValueError(f"expected statistics {key} of shape {size}, got {got}; see zoo.Zoo.stats")
     return stats[key].to(torch.float32)
+
+
+def canonical(spec: NetworkSpec, weights: Weights) -> Weights:
+    """The networks of the same functions in which signs and scales of neurons are settled.
+
+    Sine and tanh neurons without a negative bias: where it is, their incoming weights, their
+    bias and their outgoing weights change sign. ReLU neurons as `zoo.canonical` has them. So
+    networks that differ by signs, where no bias is 0, or by positive scales become one.
+    """
+    new_weights, new_biases = list(weights.weights), list(weights.biases)
+    for number, layer in enumerate(spec.layers[:-1]):
+        if layer.activation not in ("sin", "tanh"):
+            continue
+        sign = torch.where(new_biases[number] < 0, -1.0, 1.0).to(new_biases[number])
+        inward, outward = new_weights[number], new_weights[number + 1]
+        rows = sign.reshape(*sign.shape, *(1 for _ in inward.shape[2:]))
+        new_weights[number] = inward * rows
+        new_biases[number] = new_biases[number] * sign
+        columns = sign.reshape(sign.shape[0], 1, -1, *(1 for _ in outward.shape[3:]))
+        new_weights[number + 1] = outward * columns
+    return zoo.canonical(spec, Weights(tuple(new_weights), tuple(new_biases)))
 
 
 def lift(weights: Weights) -> Weights:
@@ -256,6 +282,31 @@ class LearnedEncoding(nn.Module):
                 weight + repeat(for_weight, "out inp chan -> out inp (chan taps)", taps=taps)
             )
             biases.append(bias + for_bias)
+        return Weights(tuple(weights), tuple(biases))
+
+
+class InputOutputEmbedding(nn.Module):
+    """Learned vectors of the inputs and outputs, added in front of one layer.
+
+    Of the input neurons in the first weights, of the output neurons in the last weights and,
+    others, in the last biases. With one in front of every layer NP layers see all the way
+    which input or output they are at.
+
+    Source: NFN's released `NPLinear` with `io_embed`, N(0, 1) at the start.
+    """
+
+    def __init__(self, spec: NetworkSpec, chan: int):
+        super().__init__()
+        taps = base.taps(spec)
+        self.inputs = nn.Parameter(torch.randn(spec.inp, chan * taps[0]))
+        self.outputs = nn.Parameter(torch.randn(spec.out, chan * taps[-1]))
+        self.bias = nn.Parameter(torch.randn(spec.out, chan))
+
+    def forward(self, x: Weights) -> Weights:
+        weights, biases = list(x.weights), list(x.biases)
+        weights[0] = weights[0] + self.inputs
+        weights[-1] = weights[-1] + self.outputs[:, None]
+        biases[-1] = biases[-1] + self.bias
         return Weights(tuple(weights), tuple(biases))
 
 

@@ -2,7 +2,8 @@
 
 Since then a saved model's config.json holds every argument as it was settled. Those of
 the first version hold what was given; the rest is here, as it was, whatever the classes'
-defaults are today. Nothing else reads this table, and it never changes.
+defaults are today. Nothing else reads this table, and it never changes. Arguments that came
+later still stand here with what models without them had.
 """
 
 from collections.abc import Callable, Mapping
@@ -105,3 +106,21 @@ def settled(
     if name not in _DEFAULTS:
         return said
     return {**_DEFAULTS[name](spec, out, said), **said}
+
+
+# What arguments that came later stand for in a model that was saved without them.
+_LATER: dict[str, dict[str, Any]] = {
+    **{f"nfn-{kind}": {"layers": True} for kind in ("np", "hnp", "pt")},
+    "monomial": {"layers": True},
+}
+
+
+def completed(name: str, sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """All arguments of a saved model whose config.json lacks those that came later."""
+    return {**_LATER.get(name, {}), **sizes}
+
+
+def unsaid(name: str) -> dict[str, Any]:
+    """What a model's class took by default in runs of before there were presets."""
+    taken = {"monomial": "tensor", **{f"nfn-{kind}": "entry" for kind in ("np", "hnp", "pt")}}
+    return completed(name, {"statistics": taken[name]} if name in taken else {})

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from processors import own, saving
 from processors.baselines import MLP, AlignedMLP, AugmentedMLP, INR2Vec, StatNN, Transformer
 from processors.dws import DWSNet
-from processors.encode import Normalise
-from processors.first import settled
+from processors.encode import Normalise, canonical
+from processors.first import completed, settled
 from processors.graded import Graded
 from processors.monomial import MonomialNFN
 from processors.nfn import NFN, LearnedStep
@@ -56,6 +56,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 ACCESS = {name: "function" if name == "probe" else "weights" for name in MODELS}
 # Those that give networks for `out=None`, and baselines whose vector is added to them.
 EQUIVARIANT = ("dws", "nfn-np", "nfn-hnp", "nfn-pt", "monomial")
+# Arguments of `Processor` itself, whatever the model.
+OF_ALL = ("narrow", "canonical")
 EDITORS = (*EQUIVARIANT, "mlp", "mlp-aug", "mlp-align", "inr2vec", "transformer")
 
 
@@ -73,6 +75,7 @@ class Narrow(nn.Module):
     Args:
         make: gives the model for a spec of networks with `inputs` inputs.
         edits: whether it is an editor, else it gives vectors.
+        stats, statistics: see `processors.Normalise`; the inner model gets none.
 
     Source: Navon et al. 2023, App. J, methods to control the complexity.
     """
@@ -84,13 +87,14 @@ class Narrow(nn.Module):
         make: Callable[[NetworkSpec], nn.Module],
         stats: Mapping[str, Tensor] | None,
         edits: bool,
+        statistics: str = "entry",
     ):
         super().__init__()
         if spec.layers[0].kind != "linear":
             raise ValueError("narrow is for networks whose first layer is linear, not for CNNs")
         if not 0 < inputs < spec.inp:
             raise ValueError(f"narrow must be positive and below {spec.inp} inputs, got {inputs}")
-        self.normalise = Normalise(spec, stats)
+        self.normalise = Normalise(spec, stats, statistics)
         first = replace(spec.layers[0], inp=inputs)
         self.model = make(replace(spec, layers=(first, *spec.layers[1:]), coord_order=None))
         self.down = nn.Linear(spec.inp, inputs, bias=False)
@@ -216,6 +220,8 @@ class Processor(nn.Module, Saved, library_name="wszoo", tags=["weight-space"]):
         out: length of the output; None for an editor, `Weights` to `Weights`.
         sizes: other arguments of the model, plain data.
         narrow: of an equivariant model, the inputs that `Narrow` leaves it; 0 for all.
+        canonical: whether a model that reads gets networks whose neurons' signs and scales are
+            settled, see `encode.canonical`.
         stats: of the zoo, see `processors.Normalise`; not in config.json, since the
             normalisation is among the weights.
         readout: "mean" and "std", lists of `out` numbers: outputs are in deviations of a
@@ -240,13 +246,17 @@ class Processor(nn.Module, Saved, library_name="wszoo", tags=["weight-space"]):
         stats: Mapping[str, Tensor] | None = None,
         readout: dict[str, list[float]] | None = None,
         narrow: int = 0,
+        canonical: bool = False,
     ):
         super().__init__()
         self._made, given = maker(name), dict(sizes or {})
         if out is None and name not in EDITORS and not own.is_own(name):
             raise ValueError(f"model {name!r} cannot edit networks; known: {', '.join(EDITORS)}")
         self.name, self.out, self.narrow, self.readout = name, out, narrow, readout
-        check_given(name, {**given, "narrow": narrow})
+        check_given(name, {**given, "narrow": narrow, "canonical": canonical})
+        if canonical and out is None:
+            raise ValueError("canonical is for models that read; an editor changes what is there")
+        self.canonical = canonical
         self.spec = NetworkSpec.from_json(spec)
         # A baseline edits by a vector as long as the network, times a learned scale.
         edits_itself = name in EQUIVARIANT or own.is_own(name)
@@ -258,8 +268,11 @@ class Processor(nn.Module, Saved, library_name="wszoo", tags=["weight-space"]):
             ours = {"spec": inner, "out": length, "stats": stats}
             return self._made(**{k: v for k, v in ours.items() if k in takes}, **given)
 
+        # Wide inputs are normalised entry by entry, unless the model reads raw weights.
+        asked = given.get("statistics", arguments(name).get("statistics"))
+        raw = "none" if asked == "none" else "entry"
         self.model: nn.Module = (
-            Narrow(self.spec, narrow, make, stats, out is None) if narrow
+            Narrow(self.spec, narrow, make, stats, out is None, raw) if narrow
             else make(self.spec, stats)
         )  # fmt: skip
         made = self.model.model if isinstance(self.model, Narrow) else self.model
@@ -281,6 +294,7 @@ class Processor(nn.Module, Saved, library_name="wszoo", tags=["weight-space"]):
             "sizes": self.sizes,
             "readout": self.readout,
             "narrow": self.narrow,
+            **({"canonical": True} if self.canonical else {}),
             # Every argument stands there; the first version wrote what was given.
             "resolved": True,
         }
@@ -295,7 +309,8 @@ class Processor(nn.Module, Saved, library_name="wszoo", tags=["weight-space"]):
                 vectors = self.model(weights)
             edited: Weights = self.step(weights, Weights.unflatten(vectors, self.spec))
             return edited
-        found: Tensor | Weights = self.model(weights)
+        seen = canonical(self.spec, weights) if self.canonical else weights
+        found: Tensor | Weights = self.model(seen)
         if self._plain or isinstance(found, Weights):
             return found
         return found.float() * self.std + self.mean
@@ -308,6 +323,7 @@ def build(
     stats: Mapping[str, Tensor] | None = None,
     readout: dict[str, list[float]] | None = None,
     narrow: int = 0,
+    canonical: bool = False,
     **sizes: Any,
 ) -> Processor:
     """A fresh model for networks of this spec, with the paper's sizes where none are given.
@@ -316,27 +332,27 @@ def build(
         name: in `MODELS`.
         out: length of the output; None for an editor, `Weights` to `Weights`.
         stats: what `zoo.Zoo.stats()` gives; None to normalise nothing.
-        readout, narrow: see `Processor`.
+        readout, narrow, canonical: see `Processor`.
         sizes: arguments of the model's class, such as `chan` of `DWSNet`.
 
     Raises:
         ValueError: for an unknown name, or sizes that the model refuses.
     """
-    return Processor(name, spec.to_json(), out, sizes, stats, readout, narrow)
+    return Processor(name, spec.to_json(), out, sizes, stats, readout, narrow, canonical)
 
 
 def check_given(name: str, sizes: Mapping[str, Any]) -> None:
     """Hold what a model is to be built with against what it takes, before it is built.
 
     Args:
-        sizes: arguments of its class, and `narrow`.
+        sizes: arguments of its class, and those of `OF_ALL`.
 
     Raises:
         ValueError: for an unknown name or argument, or a value that cannot be.
     """
     takes, more = _parameters(maker(name))
     wanted = [key for key in takes if key not in _OURS]
-    given = {key: value for key, value in sizes.items() if key != "narrow"}
+    given = {key: value for key, value in sizes.items() if key not in OF_ALL}
     if unknown := [key for key in given if key in _OURS or (key not in takes and not more)]:
         raise ValueError(
             f"model {name!r} has no argument {unknown[0]!r}; known: {', '.join(wanted) or 'none'}"
@@ -412,6 +428,7 @@ def _recipe(plain: Mapping[str, Any], spec: NetworkSpec) -> Callable[[], nn.Modu
                         coord_order=None) if narrow else spec  # fmt: skip
         sizes = settled(plain["name"], inner, plain["out"], plain["sizes"] or {})
         given["sizes"] = sizes
+    given["sizes"] = completed(plain["name"], given["sizes"] or {})
     return partial(Processor, **given)
 
 

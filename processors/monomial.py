@@ -18,6 +18,7 @@ Source: Tran et al. 2024, Monomial-NFN, Sec. 5 and App. B and D; the last line a
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from math import sqrt
 from typing import Any
 
 import torch
@@ -94,6 +95,7 @@ class MonomialLayers(nn.Sequential):
         channels: after each layer.
         activations: after each layer; the last may be "abs", which ends equivariance to
             signs: what comes out is invariant to them.
+        initial: "xavier" (see `xavier_`), or "fan-in", as every other layer.
 
     Raises:
         ValueError: if an activation does not fit the group.
@@ -106,6 +108,7 @@ class MonomialLayers(nn.Sequential):
         channels: Sequence[int],
         activations: Sequence[str],
         inp: int = 1,
+        initial: str = "xavier",
     ):
         check_group(group, MONOMIAL_GROUPS)
         parts: list[nn.Module] = []
@@ -118,9 +121,37 @@ class MonomialLayers(nn.Sequential):
                     f"({', '.join(_COMMUTING[group])}), got {name!r}"
                 )
             before = channels[number - 1] if number else inp
-            parts += [EquivariantLinear(spec, group, before, after), Activation(name)]
+            layer = EquivariantLinear(spec, group, before, after)
+            if initial == "xavier":
+                xavier_(layer)
+            parts += [layer, Activation(name)]
         super().__init__(*parts)
         self.chan = channels[-1] if count else inp
+
+
+@torch.no_grad()
+def xavier_(layer: EquivariantLinear) -> None:
+    """Draw a monomial layer anew: N(0, 2 / (fan-in + fan-out)), each summed over a group.
+
+    Groups are all that the first weights, the first biases and the last biases come from, and
+    each single map of the others; a constant has a fan-out alone.
+
+    Source: the released code of Monomial-NFN, `init_type: xavier_normal`, which all of its
+    experiments have but the classification of CIFAR-10.
+    """
+    last = f"bias_{len(layer.spec.layers) - 1}"
+    blocks = [((term.target, term.source), layer.block(term)) for term in layer.terms]
+    constants = [each.bias for each in layer.products.children() if each.bias is not None]
+    groups: dict[tuple[str, ...], list[tuple[Tensor, int]]] = {}
+    for (target, source), block in blocks:
+        together = target in ("weight_0", "bias_0", last)
+        key = (target,) if together else (target, source)
+        groups.setdefault(key, []).append((block, block.shape[1]))
+    groups.setdefault((last,), []).extend((each, 0) for each in constants)  # type: ignore[misc]
+    for members in groups.values():
+        fans = sum(fan_in + len(drawn) for drawn, fan_in in members)
+        for drawn, _ in members:
+            drawn.normal_(0, sqrt(2 / fans))
 
 
 def invariant_entries(spec: NetworkSpec, group: str, chan: int) -> nn.Module:
@@ -142,6 +173,8 @@ class _Sizes:
     bands: int = 3
     head: int = 1000
     dropout: float = 0.0
+    head_dropout: float | None = None
+    initial: str = "xavier"
 
     def arguments(self) -> dict[str, Any]:
         """What `MonomialNFN` is to be given for these sizes."""
@@ -151,6 +184,7 @@ class _Sizes:
             "activations": list(self.activations),
             "base": self.base or "none",
             "base_channels": list(self.base_channels) or None,
+            "head_dropout": self.dropout if self.head_dropout is None else self.head_dropout,
         }
 
 
@@ -184,9 +218,8 @@ class MonomialNFN(nn.Module):
     editing          16, 1                 none            np, 3 x 128
     equivariant      16, 16, 16            relu, or sin    np, 3 x 128
 
-    and Fourier features and positions as in `NFN` for MNIST. Classification is that of
-    MNIST; Fashion-MNIST has `base="np"`, head 500, CIFAR-10 channels 16, 16, 1, both
-    Fourier scale 10, positions 10 and 6 and no dropout.
+    and Fourier features and positions as in `NFN` for MNIST. Classification is that of MNIST;
+    the other data sets' stand in `processors.presets`.
 
     Args:
         out: length of the output; None to edit.
@@ -196,11 +229,12 @@ class MonomialNFN(nn.Module):
         channels, activations: of the monomial layers; for channels alone, activations
             are the table's first, and its last after the last layer.
         base, base_channels: symmetry and channels of the NFN layers; "none" for no layers.
-        fourier, fourier_scale, max_freq, bands: see `nfn.Lifting`; "np" has positions.
-        head, dropout: see `PoolHead`; whole channels of the NFN layers are dropped too.
+        fourier, fourier_scale, max_freq, bands, layers: see `nfn.Lifting`; "np" has positions.
+        head, head_dropout, head_norm: see `PoolHead`; the dropout as `dropout` if it is None.
+        dropout: of whole channels of the NFN layers.
+        initial: of the monomial layers, see `MonomialLayers`.
         scale: first value of the learned scales.
-        stats, statistics: see `processors.Normalise`; only "tensor" commutes with the
-            group.
+        stats, statistics: see `processors.Normalise`; "entry" does not commute with the group.
 
     Raises:
         ValueError: for an unknown kind, or one that does not fit `out` or the group.
@@ -222,9 +256,13 @@ class MonomialNFN(nn.Module):
         bands: int | None = None,
         head: int | None = None,
         dropout: float | None = None,
+        head_dropout: float | None = None,
+        initial: str | None = None,
+        layers: bool = False,
+        head_norm: bool = False,
         scale: float = 0.01,
         stats: Mapping[str, Tensor] | None = None,
-        statistics: str = "tensor",
+        statistics: str = "none",
     ):
         super().__init__()
         group = monomial_group(spec) if group is None else group
@@ -253,6 +291,8 @@ class MonomialNFN(nn.Module):
             "bands": bands,
             "head": head,
             "dropout": dropout,
+            "head_dropout": head_dropout,
+            "initial": initial,
         }
         sizes = replace(sizes, **{key: value for key, value in given.items() if value is not None})
         if sizes.base == "none":
@@ -260,7 +300,9 @@ class MonomialNFN(nn.Module):
         self.spec, self.out, self.group, self.kind = spec, out, group, kind
         self.resolved = {**sizes.arguments(), "group": group, "kind": kind}
         self.normalise = Normalise(spec, stats, statistics, group)
-        self.monomial = MonomialLayers(spec, group, sizes.channels, sizes.activations)
+        self.monomial = MonomialLayers(
+            spec, group, sizes.channels, sizes.activations, initial=sizes.initial
+        )
         chan = self.monomial.chan
         # Published editing breaks the symmetry here; "abs" has made signs vanish already.
         vanished = kind == "editing" or sizes.activations[-1] == "abs"
@@ -276,6 +318,7 @@ class MonomialNFN(nn.Module):
                 positions,
                 sizes.max_freq,
                 sizes.bands,
+                layers,
             )
             features = Features(spec, sizes.base, lifting.chan, sizes.base_channels, sizes.dropout)
             self.features.extend([lifting, features])
@@ -286,7 +329,8 @@ class MonomialNFN(nn.Module):
             self.last = EquivariantLinear(spec, sizes.base, chan, after)
             self.step = LearnedStep(spec, scale)
         else:
-            self.head = PoolHead(spec, chan, out, sizes.head, sizes.dropout)
+            dropped = self.resolved["head_dropout"]
+            self.head = PoolHead(spec, chan, out, sizes.head, dropped, head_norm)
 
     def forward(self, weights: Weights) -> Float[Tensor, "net out"] | Weights:
         """`net out`, or edited networks."""

@@ -21,6 +21,7 @@ from processors import base, fourier
 from processors.base import check_group
 from processors.encode import (
     FourierFeatures,
+    InputOutputEmbedding,
     IOEncoding,
     LearnedEncoding,
     Normalise,
@@ -41,8 +42,10 @@ class Lifting(nn.Sequential):
         inp: channels that come in.
         fourier: channels of the Fourier features; 0 leaves them out.
         fourier_scale: 10, and 3 for MNIST and editing.
-        positions: "sinusoidal" adds channels, "learned" adds to them, or "none".
+        positions: "sinusoidal" adds channels, "learned" adds to them; "learned-each", which adds
+            to them in front of every layer, is left to `Features`; or "none".
         max_freq, bands: of the sinusoidal positions; 10 and 6, 3 and 3 for MNIST and editing.
+        layers: whether the sinusoidal positions have the layer's number.
 
     Attributes:
         chan: channels that come out.
@@ -60,6 +63,7 @@ class Lifting(nn.Sequential):
         positions: str = "sinusoidal",
         max_freq: float = 10.0,
         bands: int = 6,
+        layers: bool = False,
     ):
         if positions not in POSITIONS:
             raise ValueError(f"unknown positions {positions!r}; known: {', '.join(POSITIONS)}")
@@ -69,7 +73,7 @@ class Lifting(nn.Sequential):
             parts.append(FourierFeatures(spec, inp, fourier, fourier_scale))
             chan = fourier
         if positions == "sinusoidal":
-            encoding = IOEncoding(spec, chan, max_freq, bands)
+            encoding = IOEncoding(spec, chan, max_freq, bands, layers)
             parts.append(encoding)
             chan = encoding.chan
         elif positions == "learned":
@@ -186,6 +190,7 @@ class Features(nn.Sequential):
         symmetry: "np", "hnp" or "pointwise".
         inp, channels: that come in, and after each layer.
         dropout: of the channels.
+        embed: whether learned inputs and outputs are added in front of every layer.
 
     Attributes:
         chan: channels that come out.
@@ -202,10 +207,12 @@ class Features(nn.Sequential):
         channels: Sequence[int],
         dropout: float = 0.0,
         pool: str = "mean",
+        embed: bool = False,
     ):
         check_group(symmetry, SYMMETRIES)
         parts: list[nn.Module] = []
         for before, after in zip((inp, *channels), channels, strict=False):
+            parts += [InputOutputEmbedding(spec, before)] if embed else []
             parts.append(EquivariantLinear(spec, symmetry, before, after, pool=pool))
             parts.append(Activation("relu", overwrite=True))
             if dropout:
@@ -234,14 +241,23 @@ class PoolHead(nn.Sequential):
         inp: channels that come in.
         width: of the two hidden layers.
         dropout: after each ReLU.
+        norm: batch normalisation of what was pooled. Not in the papers: means over neurons
+            hardly differ from network to network, and without it some thousand updates pass
+            before anything is learnt.
     """
 
     def __init__(
-        self, spec: NetworkSpec, inp: int, out: int, width: int = 1000, dropout: float = 0.0
+        self,
+        spec: NetworkSpec,
+        inp: int,
+        out: int,
+        width: int = 1000,
+        dropout: float = 0.0,
+        norm: bool = False,
     ):
         pool = InvariantPool(spec, "hnp", inp, pool="mean")
         super().__init__(
-            pool,
+            *([nn.Sequential(pool, nn.BatchNorm1d(pool.features))] if norm else [pool]),
             nn.Linear(pool.features, width),
             nn.ReLU(),
             nn.Dropout(dropout),
@@ -280,19 +296,20 @@ def _chosen(sizes: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, 
 class NFN(nn.Module):
     """A neural functional of plain weights: invariant, or an editor of networks.
 
-    Sizes that are None are the paper's: 3 x 512 channels, Fourier scale 10, positions 10
-    and 6 and dropout 0.5 in the head to classify INRs; 3 x 128, 3, and 3 and 3 to edit.
-    For MNIST the paper has Fourier scale 3, positions 3 and 3 and dropout 0.1; for
-    generalisation channels 16, 16, 5 and nothing else (`fourier=0, positions="none"`).
+    Sizes that are None are the paper's, for raw weights: 3 x 512 channels, Fourier scale 10,
+    positions 10 and 6 and dropout 0.5 in the head to classify INRs; 3 x 128, 3, and 3 and 3 to
+    edit. A scale of 10 is for entries as they are: the hidden weights of an INR deviate by
+    some .02. What the papers have beyond that, experiment by experiment, stands in
+    `processors.presets`.
 
     Args:
         out: length of the output; None to edit, `Weights` to `Weights`.
         symmetry: "np", "hnp" or "pointwise" (the ablation, without any mixing of entries).
         channels: after each layer.
-        fourier, fourier_scale, positions, max_freq, bands: see `Lifting`; positions are
+        fourier, fourier_scale, positions, max_freq, bands, layers: see `Lifting`; positions are
             "none" by default for "hnp", which sees inputs and outputs anyway.
         dropout: of whole channels.
-        head, head_dropout: see `PoolHead`.
+        head, head_dropout, head_norm: see `PoolHead`.
         scale: first value of the learned scales.
         stats, statistics: see `processors.Normalise`.
     """
@@ -313,10 +330,17 @@ class NFN(nn.Module):
         head_dropout: float = 0.5,
         scale: float = 0.01,
         stats: Mapping[str, Tensor] | None = None,
-        statistics: str = "entry",
+        statistics: str = "none",
+        layers: bool | int = False,
+        head_norm: bool = False,
     ):
         super().__init__()
         check_group(symmetry, SYMMETRIES)
+        if not isinstance(layers, bool):
+            raise ValueError(
+                f"layers says whether positions have the layer's number: true or false, got "
+                f"{layers!r}; channels=[...] says how many layers there are"
+            )
         if channels is None:
             channels = (128, 128, 128) if out is None else (512, 512, 512)
         lifting = _chosen(
@@ -336,13 +360,16 @@ class NFN(nn.Module):
         self.spec, self.out, self.symmetry = spec, out, symmetry
         self.resolved = {"channels": list(channels), **lifting}
         self.normalise = Normalise(spec, stats, statistics)
-        self.lifting = Lifting(spec, 1, fourier, **lifting)
-        self.features = Features(spec, symmetry, self.lifting.chan, channels, dropout)
+        self.lifting = Lifting(spec, 1, fourier, **lifting, layers=layers)
+        embed = lifting["positions"] == "learned-each"
+        self.features = Features(spec, symmetry, self.lifting.chan, channels, dropout, embed=embed)
         if out is None:
-            self.last = EquivariantLinear(spec, symmetry, self.features.chan, 1)
+            last = EquivariantLinear(spec, symmetry, self.features.chan, 1)
+            before = [InputOutputEmbedding(spec, self.features.chan)] if embed else []
+            self.last = nn.Sequential(*before, last) if embed else last
             self.step = LearnedStep(spec, scale)
         else:
-            self.head = PoolHead(spec, self.features.chan, out, head, head_dropout)
+            self.head = PoolHead(spec, self.features.chan, out, head, head_dropout, head_norm)
 
     def forward(self, weights: Weights) -> Float[Tensor, "net out"] | Weights:
         """`net out`, or edited networks."""

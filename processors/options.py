@@ -14,6 +14,10 @@ AUGMENTATIONS = ("move", "noise", "dropout", "permute", "sign", "phase", "scale"
 SYMMETRIES = ("permutation", "sign", "scale", "phase")
 LOSSES = ("auto", "bce", "mse")
 EDITS = ("dilate", "contrast")
+VIEWS = ("clean", "augmented")
+SELECTS = ("loss", "metric")
+# Fields that the first runs were without, and what those did.
+LATER = {"pair": "augmented,augmented", "select": "metric"}
 
 
 def augmentations(text: str) -> tuple[str, ...]:
@@ -51,6 +55,21 @@ def symmetries(text: str) -> tuple[str, ...]:
     return kinds
 
 
+def views(text: str) -> tuple[str, ...]:
+    """The two views of a network that `ssl` compares.
+
+    >>> views("clean,augmented")
+    ('clean', 'augmented')
+
+    Raises:
+        ValueError: for anything but two of "clean" and "augmented", or two clean ones.
+    """
+    names = tuple(name.strip() for name in text.split(","))
+    if len(names) != 2 or set(names) - set(VIEWS) or set(names) == {"clean"}:
+        raise ValueError(f"takes clean,augmented or augmented,augmented, got {text!r}")
+    return names
+
+
 @dataclass(frozen=True)
 class Options:
     """What every task can be told.
@@ -62,7 +81,7 @@ class Options:
     augment: str = described(
         "auto",
         f"of {', '.join(AUGMENTATIONS)}, or package.module:function, with commas; none; auto: as "
-        "the model's paper, else noise and dropout, and move for pictures",
+        "the preset, see `wszoo models NAME`",
         values=augmentations,
     )
     noise: float = described(
@@ -81,6 +100,11 @@ class ClassifyOptions(Options):
     """What `classify` can be told."""
 
     target: str | None = described(None, "column of the class, if there are several")
+    select: str | None = described(
+        None,
+        "what the best weights are chosen by on the validation split.  [default: metric]",
+        choices=SELECTS,
+    )
 
 
 @dataclass(frozen=True)
@@ -118,8 +142,23 @@ class SslOptions(Options):
     )
     dimension: int = described(16, "length of the representation", least=1, most=1 << 16)
     temperature: float = described(0.1, "of the NT-Xent loss", above=0, most=1e6)
-    projection: int = described(
-        0, "width of a perceptron between representation and loss; 0: none", least=0, most=1 << 20
+    projection: int | None = described(
+        None,
+        "width of a perceptron between representation and loss; 0: none.  [default: 16]",
+        least=0,
+        most=1 << 20,
+    )
+    pair: str | None = described(
+        None,
+        "views of a network that are pulled together: clean,augmented or augmented,augmented.  "
+        "[default: clean,augmented]",
+        values=views,
+    )
+    select: str | None = described(
+        None,
+        "what the best weights are chosen by on the validation split: the contrastive loss, or "
+        "the probe's error, which sees targets.  [default: loss]",
+        choices=SELECTS,
     )
     views: int = described(
         0,

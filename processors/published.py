@@ -3,8 +3,11 @@
 Numbers as printed, in the unit of `Published.unit`; spreads where the papers give one.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from processors.presets import plain_source
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,12 @@ class Table:
     """A table of a paper, as far as it concerns one task on one kind of zoo.
 
     Attributes:
+        experiment: as the papers' experiments are numbered.
         task, recipe, source: of the runs it is set beside; a source of None means any.
         options, fields: that such runs, and the recipe of their zoo, must have, as in their
             `config.json`.
         metric, factor: of our summary, and what turns it into the paper's unit.
+        values: number and spread by row: a model, with what was changed of it.
     """
 
     experiment: str
@@ -50,6 +55,21 @@ class Table:
     values: dict[str, tuple[float, float | None]]
     options: tuple[tuple[str, Any], ...] = ()
     fields: tuple[tuple[str, Any], ...] = ()
+
+    def published(self, row: str) -> Published:
+        """The number of a row."""
+        value, spread = self.values[row]
+        return Published(value, spread, self.scale, self.where)
+
+    def fits(self, config: Mapping[str, Any]) -> bool:
+        """Whether a run stands beside it; `config` is its `config.json`."""
+        return (
+            self.task == config["task"]
+            and self.recipe == config["recipe"].get("name")
+            and self.source in (None, plain_source(config["source"]))
+            and all(config["task_options"].get(name) == value for name, value in self.options)
+            and all(config["recipe"].get(name) == value for name, value in self.fields)
+        )
 
 
 _DWS, _NFN, _MONOMIAL = "Navon et al. 2023", "Zhou et al. 2023", "Tran et al. 2024"
@@ -69,6 +89,41 @@ TABLES = (
         {
             "mlp": (19.91, 0.47), "mlp-aug": (22.76, 0.13), "mlp-align": (47.79, 1.03),
             "inr2vec": (22.33, 0.41), "transformer": (26.97, 0.33), "dws": (67.06, 0.29),
+        },
+    ),
+    Table(
+        "D2, later", "classify", "dws", "mnist", "accuracy", 100, "accuracy, %", _INRS,
+        "Kalogeropoulos et al. 2024 and Kahana et al. 2025",
+        {"ScaleGMN": (96.6, None), "ProbeGen (function access)": (98.4, None)},
+    ),
+    Table(
+        "D2, later", "classify", "dws", "fashion-mnist", "accuracy", 100, "accuracy, %", _INRS,
+        "Kalogeropoulos et al. 2024 and Kahana et al. 2025",
+        {"ScaleGMN": (80.8, None), "ProbeGen (function access)": (87.7, None)},
+    ),
+    Table(
+        "D5", "classify", "dws", "fashion-mnist", "accuracy", 100, "accuracy, %",
+        "55,000 pictures, 100 epochs", f"{_DWS}, Table 4",
+        {
+            "dws, 1 view": (67.06, None), "dws, 2 views": (70.22, None),
+            "dws, 4 views": (70.31, None), "dws, 6 views": (73.32, None),
+            "dws, 8 views": (74.87, None), "dws, 10 views": (75.12, None),
+        },
+    ),
+    Table(
+        "D7", "classify", "dws", "mnist", "accuracy", 100, "accuracy, %", _INRS,
+        f"{_DWS}, Table 10",
+        {
+            "dws blocks=b2b": (65.87, None), "dws blocks=w2w": (84.75, None),
+            "dws blocks=both": (85.23, None), "dws blocks=diagonal": (85.68, None),
+        },
+    ),
+    Table(
+        "D8", "classify", "dws", "mnist", "accuracy", 100, "accuracy, %", _INRS,
+        f"{_DWS}, Table 11",
+        {
+            "dws norm=false augment=none": (77.20, None), "dws norm=false": (80.20, None),
+            "dws augment=none": (83.05, None),
         },
     ),
     Table(
@@ -130,9 +185,72 @@ TABLES = (
         options=(("edit", "contrast"),),
     ),
     Table(
+        "M3", "classify", "nfn", "mnist", "accuracy", 100, "accuracy, %",
+        "45,000 networks, 200,000 updates", f"{_MONOMIAL}, Table 3",
+        {
+            "monomial": (68.43, None), "nfn-np, one copy": (69.82, None),
+            "nfn-hnp, one copy": (66.02, None),
+        },
+    ),
+    Table(
+        "N6", "classify", "nfn", "mnist", "accuracy", 100, "accuracy, %",
+        "450,000 networks, 200,000 updates", f"{_NFN}, Table 17",
+        {"nfn-np positions=none": (92.9, None)},
+    ),
+    Table(
+        "M3", "classify", "nfn", "fashion-mnist", "accuracy", 100, "accuracy, %",
+        "45,000 networks, 200,000 updates", f"{_MONOMIAL}, Table 3",
+        {
+            "monomial": (61.15, None), "nfn-np, one copy": (58.21, None),
+            "nfn-hnp, one copy": (57.43, None),
+        },
+    ),
+    Table(
+        "N6", "classify", "nfn", "fashion-mnist", "accuracy", 100, "accuracy, %",
+        "450,000 networks, 200,000 updates", f"{_NFN}, Table 17",
+        {"nfn-np positions=none": (73.4, None)},
+    ),
+    Table(
+        "M3", "classify", "nfn", "cifar10", "accuracy", 100, "accuracy, %",
+        "45,000 networks, 200,000 updates", f"{_MONOMIAL}, Table 3",
+        {
+            "monomial": (34.23, None), "nfn-np, one copy": (33.74, None),
+            "nfn-hnp, one copy": (31.61, None),
+        },
+    ),
+    Table(
+        "N6", "classify", "nfn", "cifar10", "accuracy", 100, "accuracy, %",
+        "900,000 networks, 200,000 updates", f"{_NFN}, Table 17",
+        {"nfn-np positions=none": (46.5, None)},
+    ),
+    Table(
+        "M4", "edit", "nfn", "mnist", "mse", 1, "MSE on [-1, 1]",
+        "45,000 networks, 50,000 updates", f"{_MONOMIAL}, Table 4 (dilate)",
+        {"monomial kind=editing": (0.069, None)},
+        options=(("edit", "dilate"),),
+    ),
+    Table(
+        "N6", "edit", "nfn", "mnist", "mse", 1, "MSE on [-1, 1]",
+        "45,000 networks, 50,000 updates", f"{_NFN}, Table 18 (dilate)",
+        {"nfn-np positions=none": (0.07, None)},
+        options=(("edit", "dilate"),),
+    ),
+    Table(
+        "M4", "edit", "nfn", "cifar10", "mse", 1, "MSE on [-1, 1]",
+        "45,000 networks, 50,000 updates", f"{_MONOMIAL}, Table 4 (contrast)",
+        {"monomial kind=editing": (0.02, None)},
+        options=(("edit", "contrast"),),
+    ),
+    Table(
+        "N6", "edit", "nfn", "cifar10", "mse", 1, "MSE on [-1, 1]",
+        "45,000 networks, 50,000 updates", f"{_NFN}, Table 18 (contrast)",
+        {"nfn-np positions=none": (0.02, None)},
+        options=(("edit", "contrast"),),
+    ),
+    Table(
         "M2", "generalize", "small-cnn", None, "tau", 1, "Kendall's tau",
         "Small CNN Zoo, CIFAR-10-GS, tanh half; another zoo than ours", f"{_MONOMIAL}, Table 2",
-        {"monomial": (0.939, None)},
+        {"monomial": (0.939, None), "monomial, signs augmented": (0.943, None)},
         fields=(("activation", "tanh"),),
     ),
     Table(
@@ -145,6 +263,36 @@ TABLES = (
         },
     ),
     Table(
+        "M1", "generalize", "small-cnn", None, "tau", 1, "Kendall's tau",
+        "Small CNN Zoo, CIFAR-10-GS, ReLU half; another zoo than ours", f"{_MONOMIAL}, Table 2",
+        {
+            "monomial, neurons scaled by up to 10": (0.920, None),
+            "monomial, by up to 100": (0.919, None), "monomial, by up to 1,000": (0.920, None),
+            "monomial, by up to 10,000": (0.920, None),
+        },
+        fields=(("activation", "relu"),),
+    ),
+    Table(
+        "M5", "generalize", "small-cnn", None, "tau", 1, "Kendall's tau",
+        "Small CNN Zoo, CIFAR-10-GS, ReLU half; another zoo than ours", f"{_MONOMIAL}, Table 24",
+        {"monomial, 2 layers": (0.918, None), "monomial, 1 layer": (0.915, None)},
+        fields=(("activation", "relu"),),
+    ),
+    Table(
+        "N7", "generalize", "nfn-mlp5", "mnist", "tau", 1, "Kendall's tau",
+        "2,000 runs, 20,000 networks, 50 epochs", f"{_NFN}, Table 19",
+        {"nfn-hnp": (0.871, None), "nfn-np": (0.855, None), "statnn": (0.860, None)},
+    ),
+    Table(
+        "N4", "tickets", "nfn-mlp3", "mnist", "accuracy_predicted", 100,
+        "accuracy after training at 95% sparsity, %", "400 networks, 200 epochs",
+        f"{_NFN}, Table 5",
+        {
+            "nfn-np": (94.8, None), "nfn-pt": (95.0, None), "dense": (97.8, None),
+            "magnitude pruning (IMP)": (96.2, None), "random": (89.6, None),
+        },
+    ),
+    Table(
         "N7", "generalize", "nfn-mlp3", "mnist", "tau", 1, "Kendall's tau",
         "2,000 runs, 20,000 networks, 50 epochs", f"{_NFN}, Table 19",
         {"nfn-hnp": (0.876, None), "nfn-np": (0.859, None), "statnn": (0.854, None)},
@@ -152,25 +300,22 @@ TABLES = (
 )  # fmt: skip
 
 
-def table_for(config: dict[str, Any]) -> Table | None:
-    """The table that a run stands beside, or None; `config` is its `config.json`."""
-    for table in TABLES:
-        same = (
-            table.task == config["task"]
-            and table.recipe == config["recipe"].get("name")
-            and table.source in (None, config["source"])
-            and all(config["task_options"].get(name) == value for name, value in table.options)
-            and all(config["recipe"].get(name) == value for name, value in table.fields)
-        )
-        if same:
-            return table
-    return None
+def tables_for(config: Mapping[str, Any]) -> list[Table]:
+    """All tables that a run stands beside, of one unit: that of the first."""
+    found = [table for table in TABLES if table.fits(config)]
+    return [table for table in found if table.unit == found[0].unit]
 
 
-def published_for(config: dict[str, Any]) -> Published | None:
+def table_for(config: Mapping[str, Any]) -> Table | None:
+    """The first table that a run stands beside, or None."""
+    return next(iter(tables_for(config)), None)
+
+
+def published_for(config: Mapping[str, Any]) -> Published | None:
     """The number for the run's model, or None where the papers have none."""
-    table = table_for(config)
-    if table is None or config["model"] not in table.values or config["sizes"]:
+    if config["sizes"]:
         return None
-    value, spread = table.values[config["model"]]
-    return Published(value, spread, table.scale, table.where)
+    for table in tables_for(config):
+        if config["model"] in table.values:
+            return table.published(config["model"])
+    return None

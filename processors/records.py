@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from processors.options import OPTIONS, Options
+from processors.options import LATER, OPTIONS, Options
+from processors.presets import PRESETS
 from processors.settings import SEEDS, Settings
 from zoo import ZooError, schema
 from zoo.fields import types_of
@@ -18,6 +19,7 @@ from zoo.schema import (
     SHA256,
     Also,
     Bool,
+    Choice,
     Either,
     Int,
     Json,
@@ -77,6 +79,8 @@ _CONFIG = Record(
         "versions": MapOf(_LINE),
         "command": Also(_LINE, _no_command),
     },
+    # Of runs since there are presets.
+    {"preset": Choice(*PRESETS), "asked": MapOf(Json())},
     others=Json(),
 )
 
@@ -162,7 +166,8 @@ def check_config(plain: Any, name: str) -> dict[str, Any]:
 
 
 def _options(kind: type[Options]) -> Record:
-    return Record({"task_options": _fields(kind)})
+    later = tuple(name for name in types_of(kind) if name in LATER)
+    return Record({"task_options": _fields(kind, later)})
 
 
 def check_summary(plain: Any, config: Mapping[str, Any], name: str) -> dict[str, Any]:

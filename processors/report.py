@@ -1,8 +1,9 @@
-"""Sets the results of runs side by side, and beside them what was published.
+"""Sets the results of runs side by side, and below them what was published.
 
 Runs that differ in their seed alone become one row, mean and deviation over seeds; runs
-of different scale never do. Every row says its networks, epochs, seeds and device; the
-published number stands beside it with the scale that it belongs to.
+of different scale never do. Every row says its networks, epochs and seeds. All published
+numbers of the experiments stand below, grey, each with the scale that it belongs to; so does
+what one has without reading networks. Settings, device and minutes are in a second table.
 """
 
 import contextlib
@@ -18,7 +19,8 @@ import numpy as np
 
 from processors import ceiling, runs
 from processors.files import write_records, write_text
-from processors.published import Published, published_for, table_for
+from processors.presets import plain_source
+from processors.published import Table, tables_for
 from processors.records import check_config, check_summary
 from processors.tasks import figures
 from zoo import ZooError, schema
@@ -56,6 +58,7 @@ class Section:
     Attributes:
         metric, higher: by which rows are ordered; of the paper's table where there is one.
         factor, unit: from our metric to what is shown.
+        tables: of the papers, for all of its rows.
     """
 
     title: str
@@ -64,6 +67,16 @@ class Section:
     factor: float
     unit: str
     rows: tuple[Row, ...]
+    tables: tuple[Table, ...]
+
+    @property
+    def constant(self) -> tuple[str, float] | None:
+        """Name and score of what reads no networks, where a run of these says it."""
+        for row in self.rows:
+            first = row.summaries[0]
+            if "constant" in first and first["metric"] == self.metric:
+                return first["constant"]["name"], self.factor * first["constant"]["score"]
+        return None
 
 
 def _plain(value: Any) -> str:
@@ -158,19 +171,23 @@ def sections(found: Sequence[tuple[Path | None, dict[str, Any]]]) -> list[Sectio
     groups: dict[tuple[str, ...], list[tuple[Path | None, dict[str, Any]]]] = {}
     for folder, record in found:
         config, summary = record["config"], record["summary"]
-        table = table_for(config)
-        aim = table.experiment if table else ""
-        key = (config["task"], config["recipe"].get("name", ""), config["source"], aim,
+        aims = dict.fromkeys(table.experiment for table in _tables(config, summary))
+        # What one experiment differs by from another on the same zoo, such as how it edits.
+        aim = ", ".join(name for name in aims if " " not in name)
+        source = plain_source(config["source"])
+        kind = str(config["task_options"].get("edit", ""))
+        key = (config["task"], config["recipe"].get("name", ""), source, aim, kind,
                summary["metric"])  # fmt: skip
         groups.setdefault(key, []).append((folder, record))
     made = []
-    for (task, recipe, source, aim, metric), members in groups.items():
+    for (task, recipe, source, aim, kind, metric), members in groups.items():
         byscale: dict[str, list[tuple[Path | None, dict[str, Any]]]] = {}
         for folder, record in members:
             scale = _scale(record["config"], record["summary"])
             byscale.setdefault(scale, []).append((folder, record))
-        table = table_for(members[0][1]["config"])
         summary = members[0][1]["summary"]
+        tables = _tables(members[0][1]["config"], summary)
+        table = tables[0] if tables else None
         shown = table.metric if table else metric
         higher = bool(summary["higher"]) if shown == summary["metric"] else True
         rows = [
@@ -192,15 +209,22 @@ def sections(found: Sequence[tuple[Path | None, dict[str, Any]]]) -> list[Sectio
         )
         made.append(
             Section(
-                title=f"{aim + ': ' if aim else ''}{task} on {source} (recipe {recipe})",
+                title=f"{aim + ': ' if aim else ''}{task}{' ' + kind if kind else ''} on {source} "
+                f"(recipe {recipe})",
                 metric=shown,
                 higher=higher,
                 factor=table.factor if table else 1.0,
                 unit=table.unit if table else shown,
                 rows=tuple(rows),
+                tables=tuple(tables),
             )
         )
     return sorted(made, key=lambda section: section.title)
+
+
+def _tables(config: dict[str, Any], summary: dict[str, Any]) -> list[Table]:
+    """Those that a run stands beside, whose metric it has."""
+    return [table for table in tables_for(config) if table.metric in summary["test"]]
 
 
 def _number(values: Sequence[float], factor: float) -> str:
@@ -218,58 +242,101 @@ def _others(row: Row, metric: str) -> str:
     return ", ".join(f"{name} {np.mean(row.values(name)):.4g}" for name in names)
 
 
+def _grey(text: str) -> str:
+    return f'<span style="color:grey">{text}</span>'
+
+
+def _lines(cells: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table; the first row is its head."""
+    head, *rows = [f"| {' | '.join(row)} |" for row in cells]
+    return [head, "|" + "---|" * len(cells[0]), *rows]
+
+
+def scale_of(row: Row) -> str:
+    """Networks, epochs and seeds, in words."""
+    first = row.summaries[0]
+    epochs = float(np.mean([summary["epochs"] for summary in row.summaries]))
+    seeds = "1 seed" if len(row.summaries) == 1 else f"{len(row.summaries)} seeds"
+    return f"{first['networks']:,} networks, {epochs:.4g} epochs, {seeds}"
+
+
+def _results(section: Section) -> list[str]:
+    """The table of results: ours, a constant's, and all that was published; one unit."""
+    cells = [["model", section.unit, "of scale"]]
+    for row in section.rows:
+        value = _number(row.values(section.metric), section.factor)
+        cells.append([row.model, f"**{value}**", scale_of(row)])
+    if section.constant is not None:
+        name, score = section.constant
+        cells.append([_grey(name), _grey(f"{score:.4g}"), _grey("without reading networks")])
+    for table in section.tables:
+        for name in table.values:
+            number = table.published(name)
+            words = (f"{table.experiment}: {name}", f"{number}", f"{table.scale} ({table.where})")
+            cells.append([_grey(word) for word in words])
+    return _lines(cells)
+
+
+def _conditions(section: Section) -> list[str]:
+    """The table of how the rows came about."""
+    cells = [["model", "preset", "lr", "batch", "updates", "parameters", "device", "minutes",
+              "other metrics"]]  # fmt: skip
+    for row in section.rows:
+        first, config = row.summaries[0], row.configs[0]
+        cells.append(
+            [
+                row.model,
+                config.get("preset", ""),
+                f"{first['lr']:g}",
+                f"{first['batch']:,}",
+                f"{np.mean([s['steps'] for s in row.summaries]):,.0f}",
+                f"{first['parameters']:,}",
+                first["device"],
+                f"{np.mean([s['minutes'] for s in row.summaries]):.1f}",
+                _others(row, section.metric),
+            ]
+        )
+    return _lines(cells)
+
+
 def render(found: Sequence[tuple[Path | None, dict[str, Any]]], out: Path) -> str:
     """The report as Markdown; its figures go into a folder beside `out`."""
     pictures = out.with_name(f"{out.stem}_figures")
     lines = [
         "# Results",
         "",
-        "Rows are means over seeds (± one deviation). Published numbers belong to the scale "
-        "beside them; only rows of that scale can be compared with them.",
+        "Rows are means over seeds (± one deviation). Published numbers, in grey, belong to the "
+        "scale that stands beside them; only rows of that scale can be compared with them.",
     ]
     for number, section in enumerate(sections(found), 1):
         arrow = "higher is better" if section.higher else "lower is better"
         lines += ["", f"## {section.title}", "", f"{section.unit}, test split; {arrow}.", ""]
-        lines += [
-            "| model | test | published | of scale | networks | epochs | seeds | lr "
-            "| parameters | device | minutes | other metrics |",
-            "|---|---|---|---|---|---|---|---|---|---|---|---|",
-        ]
-        for row in section.rows:
-            first = row.summaries[0]
-            beside: Published | None = published_for(row.configs[0])
-            cells = [
-                row.model,
-                f"**{_number(row.values(section.metric), section.factor)}**",
-                f"{beside}" if beside else "",
-                f"{beside.scale} ({beside.where})" if beside else "",
-                f"{first['networks']:,}",
-                f"{np.mean([s['epochs'] for s in row.summaries]):.4g}",
-                f"{len(row.summaries)}",
-                f"{first['lr']:g}",
-                f"{first['parameters']:,}",
-                first["device"],
-                f"{np.mean([s['minutes'] for s in row.summaries]):.1f}",
-                _others(row, section.metric),
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
+        lines += [*_results(section), "", "How they came about:", "", *_conditions(section)]
         lines += ["", "Commands:", ""]
         lines += [f"    {row.configs[0]['command']}" for row in section.rows]
         lines += _draw(section, number, pictures)
     return "\n".join(lines) + "\n"
 
 
+def panels(section: Section) -> list[figures.Panel]:
+    """A panel for each scale of ours, and for each experiment and scale that was published."""
+    found: dict[tuple[str, bool], list[tuple[str, Any]]] = {}
+    for row in section.rows:
+        values = section.factor * np.asarray(row.values(section.metric))
+        first = row.summaries[0]
+        scale = f"{first['networks']:,} networks, {first['epochs']:.4g} epochs"
+        found.setdefault((scale, False), []).append((row.model, values))
+    for table in section.tables:
+        title = f"published, {table.experiment}: {table.scale}"
+        for name, (value, _) in table.values.items():
+            found.setdefault((title, True), []).append((name, np.asarray([value])))
+    return [figures.Panel(title, tuple(rows), grey) for (title, grey), rows in found.items()]
+
+
 def _draw(section: Section, number: int, folder: Path) -> list[str]:
     """A figure of the section's rows, and of each model the best that its run has drawn."""
-    bars = []
-    for row in section.rows:
-        beside = published_for(row.configs[0])
-        values = section.factor * np.asarray(row.values(section.metric))
-        scale = f"{row.summaries[0]['networks']:,} x {row.summaries[0]['epochs']:g}"
-        name = f"{row.model}\n{scale}"
-        bars.append((name, values, beside.value if beside else None))
     drawn = folder / f"{number}.png"
-    figures.bars(bars, section.unit, drawn)
+    figures.dots(panels(section), section.unit, section.constant, drawn)
     lines = ["", f"![{section.title}]({folder.name}/{drawn.name})"]
     for row in section.rows:
         run = row.folders[0]

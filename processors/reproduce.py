@@ -4,8 +4,9 @@
     campaign.perform(steps, "reproduced")
 
 makes `reproduced/zoos/...`, `reproduced/runs/...` and `reproduced/report-sine-ssl-quick.md`.
-"paper" is the published scale, "quick" some minutes on a laptop, whose numbers are not
-comparable.
+"paper" is the published scale, by the preset of that name. "cpu" is what a night of one core
+does with the preset "small", and "quick" some minutes on a laptop; their numbers are not
+comparable with published ones.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from processors.campaign import RUNS, Step
 from processors.config import Request
 from processors.evaluation import find_device
 
-SCALES = ("paper", "quick")
+SCALES = ("paper", "cpu", "quick")
 # By validation, on the first seed (Navon et al. 2023, App. J).
 RATES = (5e-3, 1e-3, 5e-4, 1e-4)
 BASELINES = ("mlp", "mlp-aug", "mlp-align", "inr2vec", "transformer")
@@ -58,6 +59,7 @@ class Experiment:
         seeds: at paper scale.
         limit, quick: networks (or runs) of the zoo, and settings, at quick scale.
         quick_recipe, quick_sizes: more changes of the recipe there, and of all models.
+        cpu_limit, cpu: the same as `limit` and `quick` at the scale of a CPU.
     """
 
     identity: str
@@ -75,6 +77,21 @@ class Experiment:
     quick: Mapping[str, Any] = field(default_factory=lambda: {"epochs": 5, "batch": 64})
     quick_recipe: Mapping[str, Any] = field(default_factory=dict)
     quick_sizes: Mapping[str, Any] = field(default_factory=dict)
+    cpu_limit: int | None = None
+    cpu: Mapping[str, Any] = field(default_factory=dict)
+
+    def count(self, scale: str) -> int | None:
+        """Networks, or runs, of the zoo; None for all."""
+        return {"quick": self.limit, "cpu": self.cpu_limit}.get(scale)
+
+    def recipe_at(self, scale: str) -> dict[str, Any]:
+        """What is changed of the recipe."""
+        smaller = scale == "quick" or (scale == "cpu" and "views" in self.quick_recipe)
+        return {**self.recipe_changes, **(self.quick_recipe if smaller else {})}
+
+    def settings_at(self, scale: str) -> Mapping[str, Any]:
+        """What is changed of the preset's settings."""
+        return {"quick": self.quick, "cpu": self.cpu}.get(scale, {})
 
 
 def _models(*names: str) -> tuple[Variant, ...]:
@@ -93,13 +110,20 @@ def _cnns(
         identity, text, "fit-trajectories", "cifar10", "small-cnn", "generalize", variants,
         recipe_changes={"activation": activation, "validation_share": 0.1}, options=options or {},
         rates=(), limit=12, quick={"epochs": 3, "batch": 8}, quick_recipe={"epochs": 1},
+        cpu_limit=80,
     )  # fmt: skip
 
 
+# Monomial-NFN as published, which is not equivariant to signs, and as wszoo has it, which is.
+_EDITORS = (
+    *_models(*NFNS), Variant("monomial", {"kind": "editing"}), Variant("monomial"),
+    *_models("mlp"),
+)  # fmt: skip
 _STEPS = {"steps": 100, "batch": 32, "warmup": 0}
 # About the scale of docs/results.md, where the parts of a layer are told apart.
 _PARTS: dict[str, Any] = {
     "limit": 5000,
+    "cpu_limit": 14_000,
     "quick": {"epochs": 15, "batch": 128, "lr": 2e-3, "schedule": "cosine", "evaluations": 5},
     "quick_sizes": {"variant": "deepsets"},
 }
@@ -112,16 +136,17 @@ EXPERIMENTS: dict[str, Experiment] = {
     ),
     "mnist-classification": Experiment(
         "D2", "The digit of an INR (DWSNets, Table 1).",
-        "fit-inrs", "mnist", "dws", "classify", _models("dws", *BASELINES),
+        "fit-inrs", "mnist", "dws", "classify", _models("dws", *BASELINES), cpu_limit=14_000,
     ),
     "fashion-classification": Experiment(
         "D2", "The class of a Fashion-MNIST INR (DWSNets, Table 1).",
         "fit-inrs", "fashion-mnist", "dws", "classify", _models("dws", *BASELINES), limit=300,
+        cpu_limit=14_000,
     ),
     "sine-ssl": Experiment(
         "D3", "A dense representation of sine waves (DWSNets, Table 2).",
         "fit-inrs", "sine", "sine-ssl", "ssl",
-        _models("dws", *NFNS, "monomial", *BASELINES), limit=300,
+        _models("dws", *NFNS, "monomial", *BASELINES), limit=300, cpu={"epochs": 40},
     ),
     "adaptation": Experiment(
         "D4", "Classifiers adapted to corrupted pictures (DWSNets, Table 3).",
@@ -131,8 +156,16 @@ EXPERIMENTS: dict[str, Experiment] = {
     "views": Experiment(
         "D5", "Several networks of each Fashion-MNIST picture (DWSNets, Table 4).",
         "fit-inrs", "fashion-mnist", "dws", "classify", _models("dws"),
-        recipe_changes={"views": 10}, limit=600,
+        recipe_changes={"views": 10}, limit=600, cpu_limit=3000,
     ),
+    **{
+        f"views-{views}": Experiment(
+            "D5", f"{views} network{'s' * (views > 1)} of each Fashion-MNIST picture (Table 4).",
+            "fit-inrs", "fashion-mnist", "dws", "classify", _models("dws"),
+            recipe_changes={"views": views}, limit=600, cpu_limit=3000,
+        )
+        for views in (1, 2, 4, 6, 8)
+    },
     "trajectories": Experiment(
         "D6", "The accuracy of Fashion-MNIST classifiers (DWSNets, Figure 7).",
         "fit-trajectories", "fashion-mnist", "fashion", "generalize",
@@ -167,10 +200,41 @@ EXPERIMENTS: dict[str, Experiment] = {
     "mnist-nfn": Experiment(
         "N2", "The digit of an INR of NFN's recipe, ten views (NFN, Table 3).",
         "fit-inrs", "mnist", "nfn", "classify",
-        _models("nfn-np", "nfn-hnp", "dws", "mlp", "mlp-aug"),
+        (
+            *_models("nfn-np", "nfn-hnp", "dws", "mlp", "mlp-aug"),
+            # As the released inv_ff_io_mnist.yaml has it, against the command of its README.
+            Variant(
+                "nfn-np",
+                {"fourier_scale": 3.0, "max_freq": 3.0, "bands": 3, "head_dropout": 0.1},
+            ),
+        ),
         recipe_changes={"views": 10}, rates=(), limit=300, quick=_STEPS,
-        quick_recipe={"views": 1},
+        quick_recipe={"views": 1}, cpu_limit=14_000,
     ),
+    **{
+        f"{name}-one-copy": Experiment(
+            "M3", f"The class of an INR of {title}, one copy (Monomial-NFN, Table 3).",
+            "fit-inrs", source, "nfn", "classify", _models("monomial", "nfn-np", "nfn-hnp"),
+            rates=(), limit=300, quick=_STEPS, cpu_limit=14_000,
+        )
+        for name, source, title in (
+            ("mnist", "mnist", "MNIST"), ("fashion", "fashion-mnist", "Fashion-MNIST"),
+            ("cifar", "cifar10", "CIFAR-10"),
+        )
+    },
+    **{
+        f"{name}-nfn": Experiment(
+            "N2", f"The class of an INR of {title}, of NFN's recipe (NFN, Table 3).",
+            "fit-inrs", source, "nfn", "classify",
+            _models("nfn-np", "nfn-hnp", "dws", "mlp", "mlp-aug"),
+            recipe_changes={"views": views}, rates=(), limit=300, quick=_STEPS,
+            quick_recipe={"views": 1}, cpu_limit=14_000,
+        )
+        for name, source, title, views in (
+            ("fashion", "fashion-mnist", "Fashion-MNIST, ten views", 10),
+            ("cifar", "cifar10", "CIFAR-10, twenty views", 20),
+        )
+    },
     "tickets": Experiment(
         "N4", "Winning tickets of MNIST MLPs (NFN, Table 5).",
         "fit-trajectories", "mnist", "nfn-mlp3", "tickets", _models("nfn-np", "nfn-pt"),
@@ -180,31 +244,36 @@ EXPERIMENTS: dict[str, Experiment] = {
     ),
     "dilate": Experiment(
         "N5", "Digits made thicker in their weights (NFN, Table 6).",
-        "fit-inrs", "mnist", "nfn", "edit", _models(*NFNS, "monomial", "mlp"),
-        options={"edit": "dilate"}, rates=(), limit=200, quick=_STEPS,
+        "fit-inrs", "mnist", "nfn", "edit", _EDITORS,
+        options={"edit": "dilate"}, rates=(), limit=200, quick=_STEPS, cpu_limit=14_000,
     ),
     "contrast": Experiment(
         "N5", "CIFAR-10 pictures with more contrast (NFN, Table 6).",
-        "fit-inrs", "cifar10", "nfn", "edit", _models(*NFNS, "monomial", "mlp"),
-        options={"edit": "contrast"}, rates=(), limit=100, quick=_STEPS,
+        "fit-inrs", "cifar10", "nfn", "edit", _EDITORS,
+        options={"edit": "contrast"}, rates=(), limit=100, quick=_STEPS, cpu_limit=14_000,
     ),
     "io-encoding": Experiment(
         "N6", "NFN with and without positions of inputs and outputs (NFN, Table 17).",
         "fit-inrs", "mnist", "nfn", "classify",
         (Variant("nfn-np"), Variant("nfn-np", sizes={"positions": "none"})),
         recipe_changes={"views": 10}, rates=(), limit=300, quick=_STEPS,
-        quick_recipe={"views": 1},
+        quick_recipe={"views": 1}, cpu_limit=14_000,
     ),
     "mlp-generalization": Experiment(
         "N7", "The accuracy of MNIST MLPs (NFN, Table 19).",
         "fit-trajectories", "mnist", "nfn-mlp3", "generalize",
-        (
-            Variant("nfn-np"),
-            Variant("statnn"),
-        ),
+        _models("nfn-hnp", "nfn-np", "statnn"),
         rates=(), recipe_changes={"validation_share": 0.1}, options={"loss": "bce"}, limit=12,
-        quick={"epochs": 1, "batch": 8},
-        quick_recipe={"epochs": 1},
+        quick={"epochs": 1, "batch": 8}, quick_recipe={"epochs": 1}, cpu_limit=100,
+        cpu={"epochs": 10},
+    ),
+    "mlp-generalization-5": Experiment(
+        "N7", "The same of MLPs of five layers (NFN, Table 19).",
+        "fit-trajectories", "mnist", "nfn-mlp5", "generalize",
+        _models("nfn-hnp", "nfn-np", "statnn"),
+        rates=(), recipe_changes={"validation_share": 0.1}, options={"loss": "bce"}, limit=12,
+        quick={"epochs": 1, "batch": 8}, quick_recipe={"epochs": 1}, cpu_limit=100,
+        cpu={"epochs": 10},
     ),
     "monomial-depth": _cnns(
         "M5", "Depth of Monomial-NFN (Tran et al. 2024, Table 24).", "relu",
@@ -263,7 +332,7 @@ def plan(
     All of them are checked as far as they can be before the zoo is there.
 
     Args:
-        scale: "paper" or "quick".
+        scale: "paper", "cpu" or "quick".
         out: folder of zoos, runs and report.
 
     Raises:
@@ -281,9 +350,9 @@ def plan(
     if not str(out):
         raise ValueError("out must name a folder, got ''")
     find_device(changes.device)
-    folder, quick = Path(out), scale == "quick"
-    fit, made = _fit(experiment, quick, folder / "zoos", changes)
-    seeds = tuple(changes.seeds) or ((0,) if quick else experiment.seeds)
+    folder = Path(out)
+    fit, made = _fit(experiment, scale, folder / "zoos", changes)
+    seeds = tuple(changes.seeds) or (experiment.seeds if scale == "paper" else (0,))
     steps = [fit]
     for variant in experiment.variants:
         if changes.models and variant.model not in changes.models:
@@ -291,7 +360,7 @@ def plan(
         home = folder / "runs" / f"{name}-{scale}"
         first = home / f"{variant.name}-{seeds[0]}"
         for seed in seeds:
-            request = _request(experiment, variant, quick, seed, made, changes.settings)
+            request = _request(experiment, variant, scale, seed, made, changes.settings)
             run = home / f"{variant.name}-{seed}"
             # The rate is chosen on the first seed and kept for the others.
             rate = request.lr_grid and seed != seeds[0]
@@ -300,17 +369,15 @@ def plan(
     return [*steps, Step(("report", RUNS, "--out", report))]
 
 
-def _fit(experiment: Experiment, quick: bool, folder: Path, changes: Changes) -> tuple[Step, Path]:
+def _fit(experiment: Experiment, scale: str, folder: Path, changes: Changes) -> tuple[Step, Path]:
     """The command that makes the zoo, and where that lies.
 
     Raises:
         ValueError: for a recipe that cannot be.
     """
-    recipe = {**experiment.recipe_changes, **(experiment.quick_recipe if quick else {})}
+    recipe = experiment.recipe_at(scale)
     zoos.recipe(experiment.recipe, experiment.source, experiment.command, **recipe)
-    count = changes.limit
-    if count is None and quick:
-        count = experiment.limit
+    count = changes.limit if changes.limit is not None else experiment.count(scale)
     # Experiments on the same networks share them.
     name = [experiment.source, experiment.recipe, *(f"{k}={v}" for k, v in recipe.items())]
     made = folder / "-".join([*name, *([str(count)] if count is not None else [])])
@@ -335,7 +402,7 @@ def _training(request: Request, run: Path, rate: str, changes: Changes) -> Step:
 def _request(
     experiment: Experiment,
     variant: Variant,
-    quick: bool,
+    scale: str,
     seed: int,
     zoo: Path,
     settings: Mapping[str, Any],
@@ -345,7 +412,7 @@ def _request(
     Raises:
         ValueError: for settings that cannot be.
     """
-    changed = {**variant.settings, **(experiment.quick if quick else {})}
+    changed = {**variant.settings, **experiment.settings_at(scale)}
     # Whoever says how long means that alone.
     if settings.keys() & {"epochs", "steps"}:
         changed = {k: v for k, v in changed.items() if k not in ("epochs", "steps")}
@@ -353,8 +420,9 @@ def _request(
     request = Request(
         experiment.task, variant.model, str(zoo), changed,
         {**experiment.options, **variant.options},
-        {**variant.sizes, **(experiment.quick_sizes if quick else {})},
-        seed, None, () if quick or "lr" in changed else experiment.rates,
+        {**variant.sizes, **(experiment.quick_sizes if scale == "quick" else {})},
+        seed, None, experiment.rates if scale == "paper" and "lr" not in changed else (),
+        "paper" if scale == "paper" else "small",
     )  # fmt: skip
     tasks.known(request.task).check_model(request.model, request.sizes)
     return request

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from processors import checkpoint, own, records, saving
-from processors.config import RunConfig
+from processors.config import RunConfig, Stored, stored
 from processors.files import write_json, write_text
 from processors.models import MODEL, load
 from processors.records import CHECKPOINT, CONFIG, METRICS, STATE, SUMMARY
@@ -135,6 +135,20 @@ def load_model(folder: Path) -> Any:
         ZooError: if it is no run, not finished, or damaged.
     """
     return load(finished(folder).folder)
+
+
+def stored_in(folder: Path, task: str, model: str, zoo_hash: str) -> Stored | None:
+    """What a run in a folder, of the same task and model on the same zoo, says of its preset."""
+    for place in (folder, folder / _OLD):
+        if not is_run(place):
+            continue
+        try:
+            found = records.read_config(place)
+        except ZooError:
+            return None
+        same = (found["task"], found["model"], found["zoo_sha256"]) == (task, model, zoo_hash)
+        return stored(found) if same else None
+    return None
 
 
 # ---- entering a folder

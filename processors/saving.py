@@ -26,7 +26,7 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _CONFIG_BYTES = 16 << 20
 _SIZE = Int(low=1, high=1 << 16)
 _READOUT = Record({"mean": ListOf(Real(), least=1), "std": ListOf(Real(above=0), least=1)})
-# Of a `Processor`; `resolved` is new since the first version.
+# Of a `Processor`; `resolved` and `canonical` are new since the first version.
 PROCESSOR = Record(
     {
         "name": schema.NAME,
@@ -36,7 +36,7 @@ PROCESSOR = Record(
         "readout": Maybe(_READOUT),
         "narrow": Int(low=0),
     },
-    {"stats": Choice(None), "resolved": Bool()},
+    {"stats": Choice(None), "resolved": Bool(), "canonical": Bool()},
 )
 # Of a `TicketVAE`.
 TICKETS = Record(

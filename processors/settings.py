@@ -3,6 +3,7 @@
 Every field is a flag of `wszoo train`; what it is and which values it takes stands with it.
 """
 
+import math
 from dataclasses import dataclass
 
 from zoo.fields import check, described
@@ -70,3 +71,12 @@ class Settings:
     def total(self, per_epoch: int) -> int:
         """Updates in all, of epochs of so many."""
         return self.steps if self.steps is not None else (self.epochs or 0) * per_epoch
+
+    def interval(self, per_epoch: int) -> int:
+        """Updates between validations: of whole epochs, where there are any."""
+        found = math.ceil(self.total(per_epoch) / self.evaluations)
+        return found if self.epochs is None else math.ceil(found / per_epoch) * per_epoch
+
+    def validations(self, per_epoch: int) -> int:
+        """How often the validation split is measured in all."""
+        return math.ceil(self.total(per_epoch) / self.interval(per_epoch))

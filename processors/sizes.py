@@ -13,8 +13,9 @@ from zoo.fields import About
 
 POOLS = ("mean", "sum", "max")
 VARIANTS = ("attention", "deepsets")
-STATISTICS = ("entry", "tensor")
-POSITIONS = ("sinusoidal", "learned", "none")
+STATISTICS = ("entry", "tensor", "none")
+POSITIONS = ("sinusoidal", "learned", "learned-each", "none")
+INITS = ("fan-in", "xavier")
 MONOMIAL_GROUPS = ("mono-relu", "mono-sin")
 # Of Monomial-NFN; those that edit.
 EDITING = ("editing", "equivariant")
@@ -33,16 +34,18 @@ class Size:
         about: its limits.
         optional: None stands for the paper's own.
         many: it is a list of at least one.
+        flag: it may also be true or false.
     """
 
     kind: type
     about: About
     optional: bool = False
     many: bool = False
+    flag: bool = False
 
     def problem(self, value: Any) -> str | None:
         """What is wrong with a value, to follow the argument's name; or None."""
-        if value is None and self.optional:
+        if (value is None and self.optional) or (isinstance(value, bool) and self.flag):
             return None
         if not self.many:
             return self.about.problem(value, self.kind)
@@ -63,6 +66,7 @@ _SIZES: dict[str, Size] = {
     "base": Size(str, About(choices=(*SYMMETRIES, "none")), optional=True),
     "base_channels": Size(int, _CHAN, optional=True, many=True),
     "blocks": Size(str, About(choices=BLOCKS)),
+    "canonical": Size(bool, About()),
     "chan": Size(int, _CHAN),
     "channels": Size(int, _CHAN, optional=True, many=True),
     "dropout": Size(float, _CHANCE, optional=True),
@@ -70,13 +74,18 @@ _SIZES: dict[str, Size] = {
     "fourier_scale": Size(float, About(above=0, most=1e6), optional=True),
     "group": Size(str, About(choices=MONOMIAL_GROUPS), optional=True),
     "head": Size(int, _WIDTH, optional=True),
-    "head_dropout": Size(float, _CHANCE),
+    "head_dropout": Size(float, _CHANCE, optional=True),
+    "head_norm": Size(bool, About()),
     "heads": Size(int, About(least=1, most=1024)),
     "hidden": Size(int, _DEPTH),
+    "initial": Size(str, About(choices=INITS), optional=True),
     "inner": Size(int, _WIDTH, optional=True),
     "kind": Size(str, About(choices=KINDS), optional=True),
     "latent": Size(int, _CHAN),
     "layers": Size(int, _DEPTH),
+    # Whether positions have the layer's number; of tickets, how many layers there are.
+    **{f"nfn-{kind}.layers": Size(int, _DEPTH, flag=True) for kind in ("np", "hnp", "pt")},
+    "monomial.layers": Size(bool, About()),
     "max_freq": Size(float, About(above=0, most=1e6), optional=True),
     "mu": Size(float, About(above=0, most=1e6), optional=True),
     "narrow": Size(int, About(least=0, most=1 << 24)),

@@ -25,8 +25,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 import zoo as zoos
-from processors import checkpoint, own, records, runs, saving, tasks
-from processors.config import SPLITS, Request, RunConfig
+from processors import checkpoint, own, presets, records, runs, saving, tasks
+from processors.config import SPLITS, Request, RunConfig, Stored
 from processors.evaluation import evaluate, find_device
 from processors.files import set_aside, write_bytes, write_json, write_text
 from processors.models import name_of, preparation
@@ -35,6 +35,7 @@ from processors.progress import Progress, Report, Workplace
 from processors.rows import batch_rows, mixed, orders
 from processors.settings import Settings, steps_per_epoch
 from processors.tasks import Task, figures
+from processors.tasks.task import Constant
 from zoo import Weights, Zoo, ZooError, machine
 
 __all__ = ["Diverged", "Progress", "Report", "evaluate", "fit_model", "train"]
@@ -102,6 +103,8 @@ def fit_model(
     overwrite: bool = False,
     progress: Report | None = None,
     tell: Callable[[str], None] | None = None,
+    preset: str | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Train a model for a task on a zoo, or go on where a run was stopped.
 
@@ -113,7 +116,7 @@ def fit_model(
             is given those of spec, out and stats that it takes, and the sizes.
         zoo: a folder, or a repository on the Hub.
         out: folder of the run; `runs/TASK-MODEL-ZOO-SEED` by default.
-        settings: changes of what the papers do, see `Settings`.
+        settings: changes of what the preset does, see `Settings`.
         options: of the task, see its `Options`.
         sizes: arguments of the model's class.
         augment: a function of your own, networks to networks, instead of the task's
@@ -126,6 +129,9 @@ def fit_model(
         log_with: a tracker of accelerate, such as tensorboard or wandb.
         overwrite: take the place of the run that is there, once this one has begun.
         tell: called with a line where something damaged was set aside; a warning by default.
+        preset: what is done where nothing else is asked for: "paper", or "small", which learns
+            from few networks in minutes; by default that for the number of training networks.
+        say: called with lines on what is about to be done, and on what came out.
 
     Returns:
         What `summary.json` holds.
@@ -139,7 +145,7 @@ def fit_model(
         options.setdefault("augment", own.give(augment))
     request = Request(
         tasks.name_of(task), name_of(model), str(zoo), settings or {}, options, sizes or {}, seed,
-        split_limit, tuple(lr_grid),
+        split_limit, tuple(lr_grid), preset,
     )  # fmt: skip
     folder = Path(out) if out is not None else request.default_out()
     if str(out) == "":
@@ -152,11 +158,16 @@ def fit_model(
             own.allow(name)
     machine.limit_torch()
     made = _task(request, where, data_root)
+    zoo_hash = runs.zoo_sha256(made.data["train"].zoo)
+    was = None if overwrite else runs.stored_in(folder, request.task, request.model, zoo_hash)
+    usual, why = _usual(request, made, was)
+    made.settle(usual)
     stats = _plain_stats(request.model, made)
-    config = _settled(request, made, stats, folder)
+    config = _settled(request, made, usual, was, stats, folder)
     accelerator = _accelerator(config.settings, device, log_with, folder)
     _check_processes(config, accelerator.num_processes)
-    job = _Job(made, config, accelerator, log_with, progress, tell or _warn, stats)
+    speak = say or (lambda _: None)
+    job = _Job(made, config, accelerator, log_with, progress, tell or _warn, stats, speak, why)
     return _in_folder(job, overwrite)
 
 
@@ -174,7 +185,26 @@ def _task(request: Request, device: torch.device, data_root: str | Path | None) 
     data = {s: kind.rows(each, device, request.limits.get(s)) for s, each in opened.items()}
     for rows in data.values():
         rows.data_root = data_root
-    return tasks.make(request.task, data, request.options, request.model)
+    return tasks.make(request.task, data, request.options)
+
+
+def _usual(request: Request, task: Task, was: Stored | None) -> tuple[presets.Chosen, str]:
+    """What is done where nothing else is asked for, and a line that says whose it is and why."""
+    networks = len(task.data["train"])
+    few = presets.default_preset(networks)
+    if request.preset is None and was is not None:
+        usual = was.laid_over(task.chosen(request.model, was.preset or "paper"))
+        return usual, f"preset {was.preset or 'none'}: that of the run that goes on"
+    usual = task.chosen(request.model, request.preset or few)
+    if request.preset is not None:
+        return usual, f"preset {usual.preset}, as asked for"
+    least = f"{presets.PAPER_NETWORKS:,}"
+    if few == "paper":
+        return usual, f"preset paper: {networks:,} training networks, at least {least}"
+    return usual, (
+        f"preset small: {networks:,} training networks, fewer than {least}; --preset paper does "
+        "what the model's paper does"
+    )
 
 
 def _plain_stats(model: str, task: Task) -> Mapping[str, Any] | None:
@@ -185,16 +215,29 @@ def _plain_stats(model: str, task: Task) -> Mapping[str, Any] | None:
     return stats
 
 
-def _settled(request: Request, task: Task, stats: Mapping[str, Any] | None, out: Path) -> RunConfig:
+def _settled(
+    request: Request,
+    task: Task,
+    usual: presets.Chosen,
+    was: Stored | None,
+    stats: Mapping[str, Any] | None,
+    out: Path,
+) -> RunConfig:
     """Everything that the run depends on.
 
     Raises:
         ValueError: for settings that cannot be, or a model that cannot be built.
     """
-    chosen = request.settled(task.settings(request.model))
+    per_epoch = steps_per_epoch(len(task.data["train"]), request.settled(usual.settings).batch)
+    # What goes on has been fitted to its length when it began.
+    given = frozenset(request.settings) | ({"warmup", "patience"} if was else set())
+    chosen = presets.fitted(usual.settings, request.settled(usual.settings), given, per_epoch)
+    old = was is not None and was.preset is None and request.preset is None
+    unsaid = task.unsaid(request.model) if old else {}
+    model_sizes = {**task.fitting_sizes(request.model, usual.sizes), **request.sizes}
     for lr in request.lr_grid:
         _tenth(replace(chosen, lr=lr))
-    _try_to_build(task, request.model, stats, request.sizes)
+    _try_to_build(task, request.model, stats, {**unsaid, **model_sizes}, request.sizes)
     index = task.data["train"].zoo.index
     return RunConfig(
         request,
@@ -205,8 +248,10 @@ def _settled(request: Request, task: Task, stats: Mapping[str, Any] | None, out:
         networks={split: len(rows) for split, rows in task.data.items()},
         settings=chosen,
         task_options=task.options,
-        model_sizes={**task.fitting_sizes(request.model), **request.sizes},
+        model_sizes=model_sizes,
         out=out,
+        preset=None if old else usual.preset,
+        unsaid=unsaid,
     )
 
 
@@ -228,6 +273,8 @@ class _Job:
     Attributes:
         tell: called with a line where something damaged was set aside.
         stats: what the model is built with; None until its `prepare` has found them.
+        say: called with lines on what is about to be done, and on what came out.
+        why: a line on whose settings are taken.
     """
 
     task: Task
@@ -237,6 +284,8 @@ class _Job:
     progress: Report | None
     tell: Callable[[str], None]
     stats: Mapping[str, Any] | None
+    say: Callable[[str], None]
+    why: str
 
     @property
     def folder(self) -> Path:
@@ -266,6 +315,8 @@ def _in_folder(job: _Job, overwrite: bool) -> dict[str, Any]:
         job.accelerator.wait_for_everyone()
         if (folder / records.SUMMARY).exists():
             return _summary(folder)
+        if job.main:
+            _announce(job)
         try:
             return _work(job)
         except torch.OutOfMemoryError as error:
@@ -275,6 +326,20 @@ def _in_folder(job: _Job, overwrite: bool) -> dict[str, Any]:
             ) from error
         except (OSError, SafetensorError) as error:
             raise ZooError(f"{folder}: {error}; {records.how_to_go_on(folder)}") from error
+
+
+def _announce(job: _Job) -> None:
+    """Say what is about to be done."""
+    config = job.config
+    networks = config.networks["train"]
+    per_epoch = steps_per_epoch(networks, config.settings.batch)
+    job.say(job.why)
+    job.say(
+        f"{networks:,} networks, batch {config.settings.batch:,}: {per_epoch:,} updates an epoch, "
+        f"{config.settings.total(per_epoch):,} in all"
+    )
+    for line in presets.too_long(config.settings, per_epoch):
+        job.say(line)
 
 
 def _summary(folder: Path) -> dict[str, Any]:
@@ -308,12 +373,20 @@ def _open(zoo: str) -> dict[str, Zoo]:
 
 
 def _try_to_build(
-    task: Task, model: str, stats: Mapping[str, Any] | None, sizes: Mapping[str, Any]
+    task: Task,
+    model: str,
+    stats: Mapping[str, Any] | None,
+    whole: Mapping[str, Any],
+    sizes: Mapping[str, Any],
 ) -> None:
-    """ValueError unless the model can be built, before anything is written."""
+    """ValueError unless the model can be built of all its sizes, before anything is written.
+
+    Args:
+        sizes: those that were asked for.
+    """
     try:
         with torch.random.fork_rng(devices=[]):
-            task.module(model, stats, dict(sizes))
+            task.module(model, stats, dict(whole))
     except (TypeError, RuntimeError, ArithmeticError, LookupError, AttributeError) as error:
         if not sizes and not own.is_own(model):
             raise
@@ -330,7 +403,7 @@ def _work(job: _Job) -> dict[str, Any]:
     config, accelerator = job.config, job.accelerator
     tried = _tried(job)
     if tried:
-        best = _best_rate(tried, job.task.higher)
+        best = _best_rate(tried, job.task.selection[1])
         config = replace(config, settings=replace(config.settings, lr=best))
         job = replace(job, config=config)
     run = _Run(job, config.settings, config.out, config.request.model)
@@ -398,12 +471,12 @@ class _Run:
         self.accelerator, self.main = job.accelerator, job.main
         torch.manual_seed(self.seed)
         request = job.config.request
-        self.module: nn.Module = self.task.module(request.model, job.stats, dict(request.sizes))
+        sizes = {**job.config.unsaid, **job.config.model_sizes}
+        self.module: nn.Module = self.task.module(request.model, job.stats, sizes)
         self.per_epoch = steps_per_epoch(len(self.data["train"]), settings.batch)
         self.total = settings.total(self.per_epoch)
-        self.interval = math.ceil(self.total / settings.evaluations)
-        if settings.epochs is not None:
-            self.interval = math.ceil(self.interval / self.per_epoch) * self.per_epoch
+        self.interval = settings.interval(self.per_epoch)
+        self.selects, self.more_is_better = self.task.selection
         self.step, self.waited, self.seconds = 0, 0, 0.0
         self.best: float | None = None
         self.best_step = 0
@@ -492,9 +565,7 @@ class _Run:
     def _tell(self) -> None:
         if self.job.progress is not None and self.main:
             self.job.progress(
-                Progress(
-                    self.label, self.step, self.total, self.last_loss, self.task.metric, self.best
-                )
+                Progress(self.label, self.step, self.total, self.last_loss, self.selects, self.best)
             )
 
     # -- the loop
@@ -631,11 +702,12 @@ class _Run:
             self.module.train()
         # The others' batch statistics are those of their own networks.
         metrics = self.job.shared(metrics)
-        value = metrics[self.task.metric]
+        value = metrics[self.selects]
         if not math.isfinite(value):
-            raise self._diverged(f"validation {self.task.metric}")
+            raise self._diverged(f"validation {self.selects}")
         self._log({"step": self.step, "validation": metrics})
-        better = self.best is None or (value > self.best if self.task.higher else value < self.best)
+        sign = 1 if self.more_is_better else -1
+        better = self.best is None or sign * value > sign * self.best
         self.waited = 0 if better else self.waited + 1
         if better:
             self.best, self.best_step = value, self.step
@@ -713,10 +785,14 @@ class _Run:
             "parameters": parameters,
             "minutes": round(self.seconds / 60, 3),
         }
+        constant = task.constant("test")
+        if constant is not None and math.isfinite(constant.score):
+            summary["constant"] = constant._asdict()
+            self._compare(found["test"][task.metric], constant)
         self._write_models(last)
         task.figures(self.module, "test", folder / runs.FIGURES)
         logged, _ = records.read_metrics(folder)
-        figures.curves(logged, task.metric, folder / runs.FIGURES / "curves.png")
+        figures.curves(logged, task.metric, folder / runs.FIGURES / "curves.png", constant)
         told = {**config.to_json(), "title": task.title}
         drawn = sorted(f"{runs.FIGURES}/{p.name}" for p in (folder / runs.FIGURES).glob("*.png"))
         write_text(folder / runs.CARD, runs.card(told, summary, drawn))
@@ -728,6 +804,15 @@ class _Run:
         write_json(folder / records.SUMMARY, summary)
         shutil.rmtree(folder / records.CHECKPOINT, ignore_errors=True)
         return summary
+
+    def _compare(self, value: float, constant: Constant) -> None:
+        """Say so if the metric is no better than what one has without reading networks."""
+        if abs(value - constant.score) <= 2 * constant.error:
+            self.job.say(
+                f"{self.task.metric} {value:.4g} is within two standard errors "
+                f"({2 * constant.error:.2g}) of {constant.name}, {constant.score:.4g}: "
+                "nothing was learnt that the test split shows; try more --epochs, or another --lr"
+            )
 
     def _measured(self, split: str) -> dict[str, float]:
         """The finite metrics of a split; that of the task is among them."""

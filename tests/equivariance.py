@@ -133,6 +133,55 @@ def assert_breaks(
     assert error > BROKEN, f"equivariant to {error:.1e}: {_describe(spec, group, seed)}"
 
 
+def uncoupled_error(
+    module: Callable[[Weights], Output], spec: NetworkSpec, chan: int | None, seed: int = 0
+) -> float:
+    """How far the module is from commuting with permutations that differ tensor by tensor.
+
+    Every tensor's hidden axes are permuted for themselves, so that neighbours no longer agree
+    on which neuron is which. No symmetry of the networks.
+    """
+    generator = torch.Generator().manual_seed(seed + 1)
+    weights = random_weights(spec, chan, seed=seed)
+    drawn = [
+        torch.randperm(size, generator=generator).roll(1) if axis not in (0, len(spec.layers))
+        else torch.arange(size)
+        for slot in base.slots(spec, "hnp")
+        for axis, size in zip(slot.axes, slot.sizes, strict=True)
+    ]  # fmt: skip
+
+    def act(to: Weights) -> Weights:
+        orders = iter(drawn)
+        return base.rebuild(
+            {
+                slot.name: _ordered(to.tensors()[slot.name], [next(orders) for _ in slot.axes])
+                for slot in base.slots(spec, "hnp")
+            }
+        )
+
+    with torch.no_grad():
+        out, moved = module(weights), module(act(weights))
+    return distance(moved, act(out) if isinstance(out, Weights) else out)
+
+
+def _ordered(tensor: Tensor, orders: list[Tensor]) -> Tensor:
+    for axis, order in enumerate(orders, 1):
+        tensor = tensor.index_select(axis, order)
+    return tensor
+
+
+def assert_coupled(
+    module: Callable[[Weights], Output], spec: NetworkSpec, chan: int | None, seed: int = 0
+) -> None:
+    """The module tells which rows and columns belong to the same neuron.
+
+    One that ignores it commutes with every permutation of the group, and passes each test of
+    equivariance.
+    """
+    error = uncoupled_error(module, spec, chan, seed)
+    assert error > BROKEN, f"blind to the coupling of neighbours, to {error:.1e}: {spec.widths}"
+
+
 # Networks whose whole group is drawn, for readers that are exact.
 NETS = 4
 # Per activation, what is exact, and one kind each that is not a symmetry.

@@ -50,15 +50,18 @@ def test_a_model_is_described_with_its_arguments_and_settings(name):
 
     for argument in arguments(name):
         assert re.search(rf"^ +{argument} +\S", result.stdout, re.M), argument
-    for task in ("classify", "regress", "generalize (MLPs)", "ssl", "edit"):
+    for task in ("classify", "regress", "ssl"):
         assert f"  {task} " in result.stdout
 
 
-def test_settings_of_the_papers_are_said():
-    shown = run("models", "nfn-np").stdout
-    assert re.search(r"classify +epochs none, steps 200000, batch 32, lr 0\.0001", shown)
-    assert re.search(r"regress .*channels=\[8, 8, 8\]", shown)
-    assert re.search(r"  dws: |chan +\d+", run("models", "dws").stdout)
+def test_settings_of_presets_are_said_with_their_source():
+    shown = " ".join(run("models", "nfn-np").stdout.split())
+    assert "paper classify epochs none, steps 200000, batch 32, lr 0.0001" in shown
+    assert "statistics=none" in shown
+    assert "inv_ff.yaml" in shown
+    assert "statistics=entry, positions=learned-each" in shown
+    assert "small classify" in shown
+    assert "(fashion-mnist) warmup 20000" in " ".join(run("models", "monomial").stdout.split())
 
 
 def test_unknown_names_list_the_known_ones():

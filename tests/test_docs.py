@@ -89,7 +89,8 @@ def test_the_list_of_runs_in_training_runs_as_it_stands(tmp_path):
     assert found.stdout.strip() == f"{out}: 6 commands run, 0 were done before"
     report = (out / "report.md").read_text()
     for model in ("statnn", "mlp"):
-        (row,) = [line for line in report.splitlines() if line.startswith(f"| {model} |")]
+        # Results, and then how they came about.
+        row, _ = [line for line in report.splitlines() if line.startswith(f"| {model} |")]
         assert "±" in row
     lines = [json.loads(line) for line in (out / "ledger.jsonl").read_text().splitlines()]
     assert [line["status"] for line in lines] == ["done"] * 6

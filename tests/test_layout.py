@@ -73,7 +73,7 @@ ORDER = {
         "main",
     ],
     "processors": [
-        *("sizes", "own", "settings", "options", "records", "config"),
+        *("sizes", "own", "settings", "presets", "options", "records", "config"),
         *("files", "progress", "saving", "first", "rows"),
         *(
             "base",
@@ -88,7 +88,7 @@ ORDER = {
         ),
         *("dws", "nfn", "monomial", "graded", "probe", "vae", "baselines", "models"),
         *("checkpoint", "runs"),
-        *("tasks.figures", "tasks.papers", "tasks.corruptions", "tasks.task"),
+        *("tasks.figures", "tasks.corruptions", "tasks.task"),
         *("tasks.classify", "tasks.regress", "tasks.generalize", "tasks.ssl"),
         *("tasks.adapt", "tasks.edit", "tasks.tickets", "tasks"),
         *("evaluation", "train", "ceiling", "published", "report"),

@@ -2,9 +2,11 @@ import math
 
 import pytest
 import torch
+from equivariance import assert_breaks, assert_equivariant
 
 from processors import base, encode
-from zoo import NetworkSpec, Weights, forward, render
+from processors.linear import EquivariantLinear
+from zoo import NetworkSpec, Weights, forward, render, symmetry
 from zoo.stats import Moments, normalisation
 
 SIREN = NetworkSpec.mlp([2, 8, 8, 3], coord_order="xy")
@@ -23,6 +25,39 @@ def statistics(spec, weights):
     for name, tensor in weights.tensors().items():
         moments[name].add(tensor.reshape(len(weights), *spec.tensors[name]).numpy())
     return {name: torch.tensor(values) for name, values in normalisation(moments).items()}
+
+
+def test_raw_weights_are_read_as_they_are():
+    weights = random_networks(CNN)
+    plain = encode.Normalise(CNN, statistics(CNN, weights), "none")
+    assert torch.equal(plain(weights).flatten(), weights.flatten())
+    assert not plain.state_dict()
+
+
+@pytest.mark.parametrize("spec", [SIREN, RELU, CNN, NetworkSpec.mlp([3, 4, 5, 2], "tanh")])
+def test_a_canonical_network_is_the_same_for_all_signs_and_scales(spec):
+    weights = random_networks(spec, dtype=torch.float64)
+    found = encode.canonical(spec, weights)
+    kinds = tuple(set(symmetry.kept_by(spec)) & {"sign", "scale"})
+    moved = symmetry.apply(symmetry.sample(spec, 5, kinds, dtype=torch.float64), weights)
+    torch.testing.assert_close(encode.canonical(spec, moved).flatten(), found.flatten())
+    assert not torch.equal(moved.flatten(), weights.flatten())
+    if all(layer.kind == "linear" for layer in spec.layers):
+        x = torch.randn(7, spec.inp, dtype=torch.float64)
+        torch.testing.assert_close(forward(spec, found, x), forward(spec, weights, x))
+
+
+def test_inputs_and_outputs_are_told_apart_in_front_of_a_layer():
+    """Np layers do not see which input they are at, but with this before them they do."""
+    layer = EquivariantLinear(SIREN, "np", 2, 2).double()
+    told = torch.nn.Sequential(encode.InputOutputEmbedding(SIREN, 2).double(), layer)
+    assert_equivariant(layer, SIREN, "np", 2)
+    assert_breaks(told, SIREN, "np", 2)
+    assert_equivariant(told, SIREN, "hnp", 2)
+    wide = encode.InputOutputEmbedding(CNN, 2)
+    lifted = encode.lift(random_networks(CNN)).map(lambda x: torch.cat([x, x], -1))
+    assert wide(lifted).weights[0].shape == lifted.weights[0].shape
+    assert torch.equal(wide(lifted).weights[1], lifted.weights[1])
 
 
 @pytest.mark.parametrize("spec", [SIREN, CNN])

@@ -8,13 +8,20 @@ commutes with all of them.
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from equivariance import assert_breaks, assert_equivariant, equivariance_error, random_weights
+from equivariance import (
+    assert_breaks,
+    assert_coupled,
+    assert_equivariant,
+    equivariance_error,
+    random_weights,
+)
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch.func import functional_call, vmap
@@ -306,6 +313,62 @@ def test_not_equivariant_to_a_larger_group(group, larger):
         print("seed", seed, spec.widths)
         layer = EquivariantLinear(spec, group, 2, 3).double()
         assert_breaks(layer, spec, larger, 2, seed=seed)
+
+
+@pytest.mark.parametrize("group", ["hnp", "np", "mono-relu", "mono-sin"])
+def test_sensitive_to_permutations_that_are_not_coupled(group):
+    for spec in (NetworkSpec.mlp([2, 4, 5, 3]), NetworkSpec.mlp([2, 4, 3, 5, 2])):
+        assert_coupled(EquivariantLinear(spec, group, 2, 3).double(), spec, 2)
+
+
+def test_a_layer_that_ignores_the_coupling_of_neighbours_is_rejected():
+    """It passes every test of equivariance."""
+    spec = NetworkSpec.mlp([2, 4, 5, 3])
+
+    def apart(term: Term) -> bool:
+        return term.source == term.target or not term.kept
+
+    for group in ("hnp", "np"):
+        layer = EquivariantLinear(spec, group, 2, 3, blocks=apart).double()
+        assert_equivariant(layer, spec, group, 2)
+        with pytest.raises(AssertionError, match="blind to the coupling of neighbours"):
+            assert_coupled(layer, spec, 2)
+    pointwise = EquivariantLinear(spec, "pointwise", 2, 3).double()
+    with pytest.raises(AssertionError, match="blind"):
+        assert_coupled(pointwise, spec, 2)
+
+
+def released_specs() -> list[NetworkSpec]:
+    """2-3-4-3, 2-4-3, 2-3-4-3-2, and 2-3-4-3 with kernels of 2 x 2 and 2 x 1."""
+    conv = NetworkSpec.cnn([2, 3, 4], 3, kernel=2)
+    first, second, last = conv.layers
+    conv = replace(conv, layers=(first, replace(second, kernel=(2, 1)), last))
+    plain = [NetworkSpec.mlp(widths) for widths in ([2, 3, 4, 3], [2, 4, 3], [2, 3, 4, 3, 2])]
+    return [*plain, conv]
+
+
+# Dimensions of the spaces that the released layers span, one channel, constants included:
+# NFN ce78322, Monomial-NFN 43aa468, measured in float64. Where ours is larger, both stand there.
+@pytest.mark.parametrize(
+    ("group", "blocks", "released", "ours"),
+    [
+        ("hnp", "nfn-hnp", (171, 123, 173, 500), (171, 123, 173, 500)),
+        ("hnp", "all", (171, 123, 173, 500), (174, 126, 175, 503)),
+        ("hnp", "all", (168, None, 171, None), (174, 126, 175, 503)),  # DWSNets 2001d52
+        ("np", "all", (68, 36, 108, 216), (68, 36, 108, 216)),
+        ("pointwise", "all", (12, 8, 16, 34), (12, 8, 16, 34)),
+        ("mono-relu", "all", (32, 30, 23, 107), (32, 30, 23, 107)),
+        ("mono-sin", "all", (38, 33, 27, None), (38, 48, 27, 113)),
+    ],
+)
+def test_the_released_layers_span_no_more(group, blocks, released, ours):
+    for spec, theirs, mine in zip(released_specs(), released, ours, strict=True):
+        layer = EquivariantLinear(spec, group, 1, 1, blocks=blocks)
+        assert sum(parameter.numel() for parameter in layer.parameters()) == mine
+        assert theirs is None or theirs <= mine
+        if blocks == "all" and group != "pointwise":
+            rank, dimension = rank_and_dimension(layer)
+            assert rank == dimension == mine
 
 
 def test_a_layer_without_the_rule_is_rejected():

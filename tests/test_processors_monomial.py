@@ -168,3 +168,26 @@ def test_misuse_is_refused():
         MonomialLayers(spec, "mono-sin", [2, 2], ["sin", "relu"])
     with pytest.raises(ValueError, match="all relu, or all sin or tanh, got identity"):
         MonomialNFN(NetworkSpec.mlp([2, 3, 1], "identity"))
+
+
+def test_monomial_layers_begin_as_the_released_ones():
+    """N(0, 2 / (fan-in + fan-out)) of the released groups of maps: 2 inputs, 1 output, 3 layers."""
+    spec = NetworkSpec.mlp([2, 3, 3, 1], "sin")
+    torch.manual_seed(0)
+    (layer, _) = MonomialLayers(spec, "mono-sin", [200], ["sin"], inp=100)
+    blocks = {(t.source, t.target): layer.block(t) for t in layer.terms}
+    inp, out = 100, 200
+    groups = {
+        # Fans of each map, summed over what comes to one target where the code draws together.
+        ("weight_0", "weight_0"): 2 * inp + 2 * out + inp + 2 * out,
+        ("bias_0", "weight_0"): 2 * inp + 2 * out + inp + 2 * out,
+        ("weight_0", "bias_0"): 2 * inp + out + inp + out,
+        ("weight_1", "weight_1"): inp + out,
+        ("weight_2", "bias_1"): inp + out,
+        ("bias_1", "weight_2"): inp + out,
+        ("bias_2", "bias_2"): inp + out + out,  # with the constants, which have a fan-out alone
+    }
+    for key, fans in groups.items():
+        assert blocks[key].std().item() == pytest.approx((2 / fans) ** 0.5, rel=0.03), key
+    plain = MonomialLayers(spec, "mono-sin", [200], ["sin"], inp=100, initial="fan-in")[0]
+    assert plain.block(next(t for t in plain.terms if t.target == "weight_1")).abs().max() <= 0.1

@@ -6,10 +6,11 @@ import pytest
 import torch
 from equivariance import assert_breaks, assert_equivariant, assert_invariant, random_weights
 
+from processors import encode
 from processors.encode import lift
 from processors.linear import EquivariantLinear
 from processors.nfn import NFN, Features, Lifting
-from zoo import NetworkSpec
+from zoo import NetworkSpec, Weights
 
 SPECS = [
     NetworkSpec.mlp([2, 4, 3]),
@@ -181,5 +182,38 @@ def test_editing_starts_near_the_identity_and_learns_scales():
 def test_misuse_is_refused():
     with pytest.raises(ValueError, match="unknown group 'mono-sin'; known: np, hnp, pointwise"):
         NFN(CIFAR, symmetry="mono-sin")
-    with pytest.raises(ValueError, match="unknown positions 'x'; known: sinusoidal, learned, none"):
+    with pytest.raises(ValueError, match="unknown positions 'x'; known: sinusoidal, learned, "):
         NFN(CIFAR, positions="x", channels=[1])
+
+
+def test_positions_of_every_kind_tell_inputs_apart():
+    spec = NetworkSpec.mlp([3, 4, 4, 2], "sin")
+    weights = random_weights(spec, None, dtype=torch.float32)
+    swapped = Weights((weights.weights[0][..., [1, 0, 2]], *weights.weights[1:]), weights.biases)
+    for positions in ("sinusoidal", "learned", "learned-each", "none"):
+        torch.manual_seed(0)
+        model = NFN(spec, 5, "np", [4, 4], fourier=8, head=8, positions=positions).eval()
+        with torch.no_grad():
+            same = torch.allclose(model(weights), model(swapped), atol=1e-6)
+        # The head's pool tells inputs apart by itself; what is before it, by positions alone.
+        with torch.no_grad():
+            features = [model.features(model.lifting(encode.lift(w))) for w in (weights, swapped)]
+        middle = [each.weights[1] for each in features]
+        assert torch.allclose(*middle, atol=1e-6) == (positions == "none"), positions
+        assert not same
+
+
+def test_layer_numbers_are_in_positions_if_they_are_asked_for():
+    spec = NetworkSpec.mlp([2, 4, 4, 1], "sin")
+    assert not NFN(spec, layers=False, channels=[2]).lifting[1].weight_1.any()
+    assert NFN(spec, layers=True, channels=[2]).lifting[1].weight_1.any()
+    with pytest.raises(ValueError, match="layers says whether positions have the layer's number"):
+        NFN(spec, layers=3)
+
+
+def test_the_head_may_normalise_what_it_pooled():
+    spec = NetworkSpec.mlp([2, 4, 4, 1], "sin")
+    model = NFN(spec, 3, "hnp", [4], fourier=8, head=8, head_norm=True)
+    weights = random_weights(spec, None, nets=64, dtype=torch.float32).map(lambda x: 0.01 * x)
+    pooled = model.head[0](model.features(model.lifting(encode.lift(weights))))
+    torch.testing.assert_close(pooled.mean(0), torch.zeros(pooled.shape[1]), atol=1e-4, rtol=0)

@@ -109,11 +109,44 @@ def test_seeds_are_one_row_whatever_their_rate(tmp_path):
     text = report.render(report.collect(folders), tmp_path / "report.md")
     line = next(each for each in text.splitlines() if each.startswith("| dws"))
     cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells[1] == "**2 ± 1**"
-    assert cells[2] == "1.39 ± 0.06"
-    assert "4,000 networks, 500 epochs" in cells[3]
-    assert cells[4:7] == ["4,000", "500", "3"]
-    assert cells[-1] == "mse_frequency 3"
+    assert cells[1:] == ["**2 ± 1**", "4,000 networks, 500 epochs, 3 seeds"]
+    (settings,) = [x for x in text.splitlines() if x.startswith("| dws") and "cpu, 1 thr" in x]
+    assert [cell.strip() for cell in settings.strip("|").split("|")][-1] == "mse_frequency 3"
+
+
+def test_all_published_numbers_are_grey_rows_with_their_scale(tmp_path):
+    folder = write_run(tmp_path / "a", config(source="imagefolder:/home/me/sine"), summary(1.0))
+    record = json.loads((folder / "summary.json").read_text())
+    record["constant"] = {"name": "the mean", "score": 7.5, "error": 0.1}
+    (folder / "summary.json").write_text(json.dumps(record))
+    text = report.render(report.collect([folder]), tmp_path / "report.md")
+    grey = [line for line in text.splitlines() if line.startswith("| <span")]
+    (table,) = [each for each in published.TABLES if each.experiment == "D3"]
+    assert len(grey) == 1 + len(table.values)
+    assert "the mean" in grey[0]
+    assert ">7.5<" in grey[0]
+    for line, name in zip(grey[1:], table.values, strict=True):
+        assert f">D3: {name}<" in line
+        assert f">{table.published(name)}<" in line
+        assert "4,000 networks, 500 epochs (Navon et al. 2023, Table 2)" in line
+    # A local path is no heading.
+    assert not any("/home/me" in line for line in text.splitlines() if line.startswith("#"))
+    assert "## D3: ssl on sine (recipe sine-ssl)" in text
+
+
+def test_a_panel_is_of_one_experiment_and_one_scale(tmp_path):
+    small = {"train": 200, "validation": 50, "test": 50}
+    folders = [
+        write_run(tmp_path / "a", config(), summary(1.0)),
+        write_run(tmp_path / "b", config(networks=small), summary(2.0)),
+        write_run(tmp_path / "c", config(model="mlp"), summary(3.0)),
+    ]
+    (section,) = report.sections(report.collect(folders))
+    found = [(each.title, [name for name, _ in each.rows]) for each in report.panels(section)]
+    assert found[0] == ("4,000 networks, 500 epochs", ["dws", "mlp"])
+    assert found[1] == ("200 networks, 500 epochs", ["dws"])
+    assert found[2][0] == "published, D3: 4,000 networks, 500 epochs"
+    assert [each.grey for each in report.panels(section)] == [False, False, True]
 
 
 def test_a_seed_counts_once_in_a_row(tmp_path):
@@ -199,15 +232,17 @@ def test_a_published_number_is_for_the_published_model_alone():
         assert table_for(cnns).experiment == experiment
 
 
-def test_tables_name_known_models_and_do_not_overlap():
+def test_tables_begin_with_known_models_and_do_not_overlap():
     from processors import MODELS
 
     seen = set()
     for table in published.TABLES:
-        assert set(table.values) <= set(MODELS)
         key = (table.task, table.recipe, table.source, table.options, table.fields)
-        assert key not in seen
-        seen.add(key)
+        for name in table.values:
+            assert (key, name) not in seen, (table.experiment, name)
+            seen.add((key, name))
+        models = {name.partition(" ")[0].rstrip(",") for name in table.values}
+        assert models & {*MODELS, "ScaleGMN"}
     assert table_for(config()).experiment == "D3"
 
 

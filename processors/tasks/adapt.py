@@ -16,10 +16,9 @@ from torch.nn.functional import cross_entropy
 
 from processors.options import AdaptOptions
 from processors.rows import Rows
-from processors.settings import Settings
-from processors.tasks import figures, papers
+from processors.tasks import figures
 from processors.tasks.corruptions import corrupt, flip, flip_chance
-from processors.tasks.task import Metrics, Task
+from processors.tasks.task import Constant, Metrics, Task
 from zoo import Weights, Zoo, ZooError, forward, source_of
 
 # Classifiers that are changed at once in an evaluation, and pictures in memory with them.
@@ -124,14 +123,6 @@ class Adapt(Task):
     def _auto(self) -> tuple[str, ...]:
         return ("noise", "dropout")
 
-    def settings(self, model: str) -> Settings:
-        """As published: 10,000 updates of 32 networks."""
-        return papers.adapters(model)
-
-    def sizes(self, model: str) -> dict[str, Any]:
-        """About 4M parameters, as published."""
-        return papers.adapter_sizes(model, self.spec.inp)
-
     def bank(self, part: str) -> Bank:
         """The corrupted pictures of training, validation or test, made when first wanted.
 
@@ -190,6 +181,12 @@ class Adapt(Task):
         after = float(self.accuracies(module, split).double().mean())
         before = float(self.before(split).double().mean())
         return {"accuracy": after, "accuracy_before": before, "gain": after - before}
+
+    def constant(self, split: str) -> Constant:
+        """The networks as they are."""
+        before = self.before(split).double()
+        error = float(before.std()) / len(before) ** 0.5 if len(before) > 1 else 0.0
+        return Constant("unadapted", float(before.mean()), error)
 
     def figures(self, module: Any, split: str, folder: Path) -> None:
         """`before_after.png`: each network; `pictures.png`: clean and corrupted ones."""

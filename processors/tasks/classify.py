@@ -1,6 +1,7 @@
 """Which class a network's picture is of: cross-entropy, accuracy, a confusion matrix."""
 
 from collections.abc import Mapping
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,8 @@ from torch.nn.functional import cross_entropy
 
 from processors.options import ClassifyOptions
 from processors.rows import Rows
-from processors.settings import Settings
-from processors.tasks import figures, papers
-from processors.tasks.task import Metrics, Task, predict, target_column
+from processors.tasks import figures
+from processors.tasks.task import Constant, Metrics, Task, predict, target_column
 from zoo import Weights
 
 
@@ -36,14 +36,6 @@ class Classify(Task):
         self.classes = tuple(self.zoo.columns[self.target].names or ())
         self.out = len(self.classes) or int(rows.column(self.target).max()) + 1
 
-    def settings(self, model: str) -> Settings:
-        """As published; NFN's 200,000 updates."""
-        return papers.inrs(model)
-
-    def sizes(self, model: str) -> dict[str, Any]:
-        """About 550,000 parameters for DWSNets and its baselines, as published for NFN."""
-        return papers.inr_sizes(model)
-
     def loss(self, module: Any, weights: Weights, columns: dict[str, Tensor]) -> Tensor:
         """Cross-entropy of augmented networks."""
         return cross_entropy(module(self.augment(weights)).float(), columns[self.target])
@@ -56,6 +48,13 @@ class Classify(Task):
             "accuracy": float((logits.argmax(dim=1) == labels).double().mean()),
             "loss": float(cross_entropy(logits, labels)),
         }
+
+    def constant(self, split: str) -> Constant:
+        """Answering what is most frequent in the training split, or here without one."""
+        wanted = self.data[split].column(self.target)
+        frequent = self.data.get("train", self.data[split]).column(self.target).mode().values
+        share = float((wanted == frequent).double().mean())
+        return Constant("chance", share, sqrt(share * (1 - share) / len(wanted)))
 
     def figures(self, module: Any, split: str, folder: Path) -> None:
         """`confusion.png`: what the networks of each class are taken for."""

@@ -18,9 +18,8 @@ from torch.nn.functional import mse_loss
 
 from processors.options import EditOptions
 from processors.rows import Rows
-from processors.settings import Settings
-from processors.tasks import figures, papers
-from processors.tasks.task import Metrics, Task
+from processors.tasks import figures
+from processors.tasks.task import Constant, Metrics, Task
 from zoo import Weights, coordinates, forward, original
 
 Picture = NDArray[np.uint8]
@@ -92,14 +91,6 @@ class Edit(Task):
     def _auto(self) -> tuple[str, ...]:
         return ()
 
-    def settings(self, model: str) -> Settings:
-        """As published: 50,000 updates of 32 networks."""
-        return papers.editors(model)
-
-    def sizes(self, model: str) -> dict[str, Any]:
-        """As published; about 550,000 parameters for DWSNets and baselines."""
-        return papers.editor_sizes(model)
-
     def _original(self, number: int) -> Picture:
         row = replace(self.zoo[0], columns={"index": number})
         found: Picture = original(row, self.data_root)
@@ -150,6 +141,12 @@ class Edit(Task):
         if split not in self._before:
             self._before[split] = self.error(None, split)
         return {"mse": self.error(module, split), "mse_before": self._before[split]}
+
+    def constant(self, split: str) -> Constant:
+        """The networks as they are."""
+        if split not in self._before:
+            self._before[split] = self.error(None, split)
+        return Constant("unedited", self._before[split], 0.0)
 
     @torch.no_grad()
     def figures(self, module: Any, split: str, folder: Path) -> None:

@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,8 +86,17 @@ def tsne(
     _save(figure, path)
 
 
-def curves(records: Sequence[Mapping[str, Any]], metric: str, path: Path) -> None:
-    """Training loss, and the validation metric, over updates."""
+def curves(
+    records: Sequence[Mapping[str, Any]],
+    metric: str,
+    path: Path,
+    constant: tuple[str, float, float] | None = None,
+) -> None:
+    """Training loss, and the validation metric, over updates.
+
+    Args:
+        constant: name and score of what reads no networks, drawn as a line.
+    """
     figure, (left, right) = _axes(9, 3.5, 2)
     losses = [(r["step"], r["loss"]) for r in records if "loss" in r]
     measured = [(r["step"], r["validation"]) for r in records if "validation" in r]
@@ -98,6 +107,9 @@ def curves(records: Sequence[Mapping[str, Any]], metric: str, path: Path) -> Non
     if found:
         right.plot(*zip(*found, strict=True), marker=".", linewidth=1)
     right.set_ylabel(f"validation {metric}")
+    if constant is not None:
+        right.axhline(constant[1], color="grey", linewidth=1, linestyle="--", label=constant[0])
+        right.legend(fontsize=8)
     for axes in (left, right):
         axes.set_xlabel("update")
         axes.grid(alpha=0.3)
@@ -127,21 +139,48 @@ def pictures(rows: Mapping[str, Sequence[NDArray[Any]]], path: Path) -> None:
     _save(figure, path)
 
 
-def bars(
-    rows: Sequence[tuple[str, NDArray[np.floating[Any]], float | None]], unit: str, path: Path
+class Panel(NamedTuple):
+    """Rows of one experiment and one scale.
+
+    Attributes:
+        title: the scale, and whose the numbers are.
+        rows: names and values, one for each seed.
+        grey: whether the numbers are published ones.
+    """
+
+    title: str
+    rows: tuple[tuple[str, NDArray[np.floating[Any]]], ...]
+    grey: bool
+
+
+def dots(
+    panels: Sequence[Panel], unit: str, constant: tuple[str, float] | None, path: Path
 ) -> None:
-    """A bar for each name, a dot for each seed, and a line where a number was published."""
-    names = [_wrapped(name) for name, _, _ in rows]
-    lines = max(name.count("\n") + 1 for name in names)
-    figure, (axes,) = _axes(7, (0.15 * lines + 0.12) * len(rows) + 0.8)
-    for place, (_, values, beside) in enumerate(rows):
-        axes.barh(place, values.mean(), color="tab:blue", alpha=0.6)
-        axes.plot(values, [place] * len(values), "k.", markersize=4)
-        if beside is not None:
-            axes.plot([beside, beside], [place - 0.4, place + 0.4], color="tab:red", linewidth=2)
-    axes.set_yticks(range(len(rows)), names, fontsize=7)
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlabel(f"{unit} (bars: ours, with networks x epochs; red: published)", fontsize=8)
+    """A dot for each seed and a tick for their mean, a panel for each scale; one axis for all.
+
+    Args:
+        constant: name and score of what reads no networks, a line through all panels.
+    """
+    from matplotlib.figure import Figure
+
+    names = [[_wrapped(name) for name, _ in panel.rows] for panel in panels]
+    lines = [sum(name.count("\n") + 1 for name in each) for each in names]
+    heights = [0.16 * count + 0.55 for count in lines]
+    figure = Figure(figsize=(7, sum(heights) + 0.5), layout="constrained")
+    grid = figure.subplots(len(panels), 1, squeeze=False, sharex=True, height_ratios=heights)
+    for axes, panel, labels in zip(grid[:, 0], panels, names, strict=True):
+        colour = "grey" if panel.grey else "tab:blue"
+        for place, (_, values) in enumerate(panel.rows):
+            axes.plot(values, [place] * len(values), "o", color=colour, markersize=4, alpha=0.7)
+            axes.plot(values.mean(), place, "|", color=colour, markersize=11)
+        if constant is not None:
+            axes.axvline(constant[1], color="black", linewidth=0.8, linestyle=":")
+        axes.set_title(panel.title, fontsize=8, loc="left", color="grey" if panel.grey else "black")
+        axes.set_yticks(range(len(labels)), labels, fontsize=7)
+        axes.set_ylim(len(labels) - 0.5, -0.5)
+        axes.grid(axis="x", alpha=0.3)
+    words = unit if constant is None else f"{unit} (dotted: {constant[0]}, {constant[1]:.4g})"
+    grid[-1, 0].set_xlabel(words, fontsize=8)
     _save(figure, path)
 
 

@@ -1,6 +1,7 @@
 """How well a classifier does on unseen data, from its weights alone."""
 
 from collections.abc import Callable, Mapping
+from math import sqrt
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -10,9 +11,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
 from processors.options import GeneralizeOptions
 from processors.rows import Rows
-from processors.settings import Settings
-from processors.tasks import figures, papers
-from processors.tasks.task import Metrics, Task, target_column
+from processors.tasks import figures
+from processors.tasks.task import Constant, Metrics, Task, constant_error, target_column
 from zoo import Weights, symmetry
 
 # Of networks to others of the same function, with random numbers of the generator.
@@ -79,14 +79,6 @@ class Generalize(Task):
             "noise", "dropout",
         )  # fmt: skip
 
-    def settings(self, model: str) -> Settings:
-        """As published: NFN's for CNNs, DWSNets' for MLPs."""
-        return papers.classifiers(model, any(x.kind == "conv" for x in self.spec.layers))
-
-    def sizes(self, model: str) -> dict[str, Any]:
-        """As published: NFN's 16, 16, 5 channels; about 4M parameters for DWSNets."""
-        return papers.classifier_sizes(model, any(x.kind == "conv" for x in self.spec.layers))
-
     def loss(self, module: Any, weights: Weights, columns: dict[str, Tensor]) -> Tensor:
         """Binary cross-entropy, or 100 x the mean squared error, of the sigmoid."""
         logits = module(self.augment(weights))[:, 0].float()
@@ -133,6 +125,18 @@ class Generalize(Task):
                 metrics[f"r2{suffix}"] = 1 - mse / spread
             metrics[f"mse_x100{suffix}"] = 100 * mse
         return metrics
+
+    def constant(self, split: str) -> Constant | None:
+        """An order by chance, or the mean of the training split."""
+        wanted = self.data[split].column(self.target)
+        if self.metric == "tau":
+            nets = len(wanted)
+            # Of Kendall's tau where there is no order (Kendall 1938).
+            error = sqrt(2 * (2 * nets + 5) / (9 * nets * (nets - 1))) if nets > 1 else 0.0
+            return Constant("chance", 0.0, error)
+        if "train" not in self.data:
+            return None
+        return constant_error(wanted, self.data["train"].column(self.target), 100)
 
     def figures(self, module: Any, split: str, folder: Path) -> None:
         """`predicted.png`: predicted against actual accuracy."""

@@ -10,9 +10,8 @@ from torch.nn.functional import mse_loss
 
 from processors.options import RegressOptions
 from processors.rows import Rows
-from processors.settings import Settings
-from processors.tasks import figures, papers
-from processors.tasks.task import Metrics, Task, predict, target_column
+from processors.tasks import figures
+from processors.tasks.task import Constant, Metrics, Task, constant_error, predict, target_column
 from zoo import Weights
 
 
@@ -37,14 +36,6 @@ class Regress(Task):
         # Moving the picture or the wave would change what is asked for.
         return ("noise", "dropout")
 
-    def settings(self, model: str) -> Settings:
-        """As papers."""
-        return papers.waves(model)
-
-    def sizes(self, model: str) -> dict[str, Any]:
-        """About 15,000 parameters, as papers."""
-        return papers.wave_sizes(model)
-
     def readout(self) -> dict[str, list[float]] | None:
         """Mean and deviation over the training split."""
         if "train" not in self.data:
@@ -66,6 +57,13 @@ class Regress(Task):
         spread = float((wanted - wanted.mean()).square().mean())
         # Of a constant, no share is explained or not.
         return {"mse": mse, "r2": 1 - mse / spread} if spread else {"mse": mse}
+
+    def constant(self, split: str) -> Constant | None:
+        """The mean of the training split."""
+        if "train" not in self.data:
+            return None
+        train = self.data["train"].column(self.target)
+        return constant_error(self.data[split].column(self.target), train)
 
     def figures(self, module: Any, split: str, folder: Path) -> None:
         """`predicted.png`: predictions against the truth."""

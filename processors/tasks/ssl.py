@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from processors.models import Processor
-from processors.options import SslOptions
+from processors.options import LATER, SslOptions, views
 from processors.rows import Rows
-from processors.settings import Settings
-from processors.tasks import figures, papers
-from processors.tasks.task import Metrics, Task, predict
+from processors.tasks import figures
+from processors.tasks.task import Constant, Metrics, Task, constant_error, predict
 from zoo import Weights
+
+# Networks whose views are compared in an evaluation, at most.
+_BATCH = 512
 
 
 class Projected(nn.Module):
@@ -80,14 +82,6 @@ class Ssl(Task):
     def _auto(self) -> tuple[str, ...]:
         return ("noise", "dropout")
 
-    def settings(self, model: str) -> Settings:
-        """As published."""
-        return papers.representations(model)
-
-    def sizes(self, model: str) -> dict[str, Any]:
-        """About 100,000 parameters, as published."""
-        return papers.representation_sizes(model)
-
     def module(self, model: str, stats: Mapping[str, Tensor] | None, sizes: dict[str, Any]) -> Any:
         """The model, and with --projection the perceptron after it."""
         built = super().module(model, stats, sizes)
@@ -103,10 +97,34 @@ class Ssl(Task):
 
     def loss(self, module: Any, weights: Weights, columns: dict[str, Tensor]) -> Tensor:
         """NT-Xent of two views; one pass through the model, so that batch norm sees both."""
-        views = [self.augment(weights) for _ in range(2)]
+        views = self._pair(weights)
         both = views[0].map(lambda *pair: torch.cat(pair), views[1])
         found = module(both)
         return nt_xent(found[: len(weights)], found[len(weights) :], self.options.temperature)
+
+    def _pair(self, weights: Weights) -> list[Weights]:
+        """Two views of every network, as --pair has them."""
+        pair = views(self.options.pair or LATER["pair"])
+        return [weights if name == "clean" else self.augment(weights) for name in pair]
+
+    @torch.no_grad()
+    def contrast(self, module: Any, split: str) -> float:
+        """The contrastive loss of a split, of the same views and batches in every evaluation."""
+        training, rows, total = self.augment.training, self.data[split], 0.0
+        self.augment.train()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            for weights, _ in rows.batches(_BATCH):
+                first, second = (self._through(module, view) for view in self._pair(weights))
+                loss = nt_xent(first, second, self.options.temperature)
+                total += float(loss) * len(weights)
+        self.augment.train(training)
+        return total / len(rows)
+
+    def _through(self, module: Any, weights: Weights) -> Tensor:
+        """What the loss compares, the perceptron's output if there is one."""
+        found: Tensor = module(weights)
+        return module.head(found) if isinstance(module, Projected) else found
 
     @torch.no_grad()
     def embed(self, module: Any, rows: Rows) -> Tensor:
@@ -121,8 +139,8 @@ class Ssl(Task):
         with torch.random.fork_rng():
             torch.manual_seed(0)
             for weights, _ in rows.batches(256):
-                views = [module(self.augment(weights)) for _ in range(self.options.views)]
-                found.append(torch.stack(views).float().mean(dim=0).cpu())
+                seen = [module(self.augment(weights)) for _ in range(self.options.views)]
+                found.append(torch.stack(seen).float().mean(dim=0).cpu())
         return torch.cat(found)
 
     def _wanted(self, rows: Rows) -> Tensor:
@@ -151,7 +169,16 @@ class Ssl(Task):
         metrics = {"mse": float(errors.mean())}
         for name, error in zip(self.targets, errors, strict=True):
             metrics[f"mse_{name}"] = float(error)
+        # What the run chooses by; a saved model is without the perceptron that it needs.
+        if self.selects == "loss" and split == "validation":
+            metrics["loss"] = self.contrast(module, split)
         return metrics
+
+    def constant(self, split: str) -> Constant | None:
+        """The targets' means in the training split."""
+        if "train" not in self.data:
+            return None
+        return constant_error(self._wanted(self.data[split]), self._wanted(self.data["train"]))
 
     def figures(self, module: Any, split: str, folder: Path) -> None:
         """`tsne.png`: the representations in the plane, coloured by each target."""

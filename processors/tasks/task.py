@@ -7,23 +7,53 @@ loss of one batch and the metrics of one split, and draws the figures; the loop 
 
 import abc
 from collections.abc import Mapping
+from dataclasses import replace
+from math import sqrt
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from processors import own
 from processors.encode import EntryDropout, GaussianNoise, MovePicture, RandomSymmetry
-from processors.models import Processor, arguments, check_given, load
+from processors.first import unsaid
+from processors.models import OF_ALL, Processor, arguments, check_given, load
 from processors.models import build as build_model
 from processors.options import Options, augmentations
+from processors.presets import Chosen, Situation, before, chosen
 from processors.rows import Rows
 from processors.settings import Settings
-from processors.tasks import papers
 from zoo import NetworkSpec, Weights, Zoo
 
 Metrics = dict[str, float]
+
+
+class Constant(NamedTuple):
+    """What one would score without reading any network.
+
+    Attributes:
+        name: of that, such as "chance".
+        score: in the task's metric.
+        error: the standard error of such a score on as many networks.
+    """
+
+    name: str
+    score: float
+    error: float
+
+
+def constant_error(wanted: Tensor, found: Tensor, factor: float = 1.0) -> Constant:
+    """The mean squared error of the mean of `found`, over the rows of `wanted`.
+
+    Args:
+        wanted, found: numbers of the split that is measured, and of the training split.
+        factor: of both.
+    """
+    squares = (wanted.double() - found.double().mean(dim=0)).square()
+    each = squares.flatten(1).mean(dim=1) if squares.ndim > 1 else squares
+    error = float(each.std()) / sqrt(len(each)) if len(each) > 1 else 0.0
+    return Constant("the mean", factor * float(each.mean()), factor * error)
 
 
 class Augment(nn.Module):
@@ -95,6 +125,8 @@ class Task(abc.ABC):
     higher: bool
     title: str
     out: int | None
+    # By which the best weights are chosen; None for `metric`.
+    selects: str | None = None
 
     def __init__(self, data: Mapping[str, Rows], options: Options) -> None:
         """Take the splits, "train" among them unless only `evaluate` is wanted.
@@ -119,17 +151,62 @@ class Task(abc.ABC):
         return (*move, "noise", "dropout")
 
     def augment_as(self, model: str) -> None:
-        """Take what `--augment auto` stands for with this model."""
-        auto = papers.augmentation(self.name, model, self._auto())
+        """Take what `--augment auto` stood for with this model, before there were presets."""
+        auto = before(self.name, model, self._auto())
         self.augment = Augment(self.spec, self.options, auto)
 
-    def settings(self, model: str) -> Settings:
-        """How the papers train this model for this task; DWSNets' settings by default."""
-        return Settings()
+    def situation(self, model: str) -> Situation:
+        """What a training of this model is of."""
+        index = self.zoo.index
+        return Situation(
+            self.name, model, str(index.recipe.get("name", "")), index.source["name"],
+            conv=any(layer.kind == "conv" for layer in self.spec.layers), inputs=self.spec.inp,
+            picture=len(self.spec.axes) == 2,
+        )  # fmt: skip
+
+    def chosen(self, model: str, preset: str = "paper") -> Chosen:
+        """What a preset does with this model here, with what this task's own methods say."""
+        found = chosen(self.situation(model), preset)
+        settings, sizes = self.settings(model), self.sizes(model)
+        return replace(found, settings=settings or found.settings, sizes={**found.sizes, **sizes})
+
+    def settle(self, found: Chosen) -> None:
+        """Take what is not asked for as a preset has it."""
+        options = found.options
+        changes = {
+            name: value
+            for name, value in options.items()
+            if name != "augment" and getattr(self.options, name, 0) is None
+        }
+        auto = augmentations(options["augment"]) if "augment" in options else self._auto()
+        asked = augmentations(self.options.augment)
+        names = [x for name in asked for x in (auto if name == "auto" else (name,))]
+        changes["augment"] = ",".join(dict.fromkeys(names)) or "none"
+        self.options = replace(self.options, **changes)
+        self.augment = Augment(self.spec, self.options, ())
+        self._settled()
+
+    def _settled(self) -> None:
+        """What follows from the options once they are settled."""
+        if getattr(self.options, "select", None) == "loss":
+            self.selects = "loss"
+
+    def settings(self, model: str) -> Settings | None:
+        """How a task of one's own trains this model; None for what presets say."""
+        return None
 
     def sizes(self, model: str) -> dict[str, Any]:
-        """Arguments of the model's class that the papers take for this task."""
+        """Arguments of the model's class that a task of one's own takes, over a preset's."""
         return {}
+
+    def constant(self, split: str) -> Constant | None:
+        """What one would score on a split without reading networks, where that is known."""
+        return None
+
+    @property
+    def selection(self) -> tuple[str, bool]:
+        """The metric by which the best weights are chosen, and whether more of it is better."""
+        return (self.metric, self.higher) if self.selects is None else (self.selects, False)
 
     @classmethod
     def check_model(cls, model: str, sizes: Mapping[str, Any]) -> None:
@@ -145,7 +222,7 @@ class Task(abc.ABC):
         return None
 
     def module(self, model: str, stats: Mapping[str, Tensor] | None, sizes: dict[str, Any]) -> Any:
-        """The module that is trained; `sizes` go over those of `self.sizes`.
+        """The module that is trained, of these sizes.
 
         Raises:
             ValueError: if the model does not fit.
@@ -156,13 +233,17 @@ class Task(abc.ABC):
             out=self.out,
             stats=stats,
             readout=self.readout(),
-            **{**self.fitting_sizes(model), **sizes},
+            **sizes,
         )
 
-    def fitting_sizes(self, model: str) -> dict[str, Any]:
-        """Those of `sizes` that the model's class takes."""
-        takes = {*arguments(model), "narrow"}
-        return {name: value for name, value in self.sizes(model).items() if name in takes}
+    def fitting_sizes(self, model: str, sizes: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of a preset's sizes that the model's class takes."""
+        takes = {*arguments(model), *OF_ALL}
+        return {name: value for name, value in sizes.items() if name in takes}
+
+    def unsaid(self, model: str) -> dict[str, Any]:
+        """What the model took by default in runs of before there were presets."""
+        return self.fitting_sizes(model, unsaid(model))
 
     def processor(self, module: nn.Module) -> Any:
         """The part of the trained module that is saved as `model/`, or None."""

@@ -19,10 +19,9 @@ from torch.nn.functional import cross_entropy
 from processors.models import load
 from processors.options import TicketsOptions
 from processors.rows import Batch, Rows
-from processors.settings import Settings
 from processors.sizes import check_sizes
-from processors.tasks import figures, papers
-from processors.tasks.task import Metrics, Task
+from processors.tasks import figures
+from processors.tasks.task import Constant, Metrics, Task
 from processors.vae import TicketVAE, largest
 from zoo import Weights, Zoo, ZooError, forward, source_of
 
@@ -115,9 +114,13 @@ class Tickets(Task):
             )
         check_sizes(sizes)
 
-    def settings(self, model: str) -> Settings:
-        """As published: 200 epochs."""
-        return papers.tickets(model)
+    def fitting_sizes(self, model: str, sizes: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the autoencoder."""
+        return {name: value for name, value in sizes.items() if name in SIZES}
+
+    def unsaid(self, model: str) -> dict[str, Any]:
+        """Nothing: the autoencoder is what it was."""
+        return {}
 
     def module(self, model: str, stats: Mapping[str, Tensor] | None, sizes: dict[str, Any]) -> Any:
         """The autoencoder, with the statistics of initial networks alone."""
@@ -239,6 +242,11 @@ class Tickets(Task):
                 found = forward(self.spec, weights, x).argmax(dim=2)
                 right += (found == labels).sum(dim=1)
         return right / len(tested)
+
+    def constant(self, split: str) -> Constant:
+        """Masks by chance."""
+        share, nets = 1 - self.options.sparsity, len(self.data[split])
+        return Constant("chance", share, (share / (nets * self.spec.param_count)) ** 0.5)
 
     def figures(self, module: Any, split: str, folder: Path) -> None:
         """`shares.png`: what each tensor keeps, of the ticket and of the predicted mask."""

@@ -1,0 +1,246 @@
+"""What is taken where nothing else is asked for: data with a source, and the parity that it has."""
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+from helpers import line_of, run
+
+import processors
+from processors import presets
+from processors.linear import EquivariantLinear
+from processors.models import MODELS, OF_ALL, arguments, check_given
+from processors.options import OPTIONS
+from processors.presets import SMALL, TABLE, Situation, chosen, fitted, too_long
+from processors.settings import Settings
+from zoo import NetworkSpec
+
+
+def taken(task, model, preset="paper", **more):
+    return chosen(Situation(task, model, **more), preset)
+
+
+@pytest.mark.parametrize("entry", [*TABLE, *SMALL], ids=lambda e: f"{e.preset}-{e.task}-{e.about}")
+def test_an_entry_says_its_source_and_names_what_exists(entry):
+    assert entry.source
+    assert entry.task in OPTIONS
+    assert {*entry.models} <= set(MODELS)
+    assert {*entry.settings} <= set(asdict(Settings()))
+    OPTIONS[entry.task](**entry.options)
+    for model in entry.models or MODELS:
+        takes = {*arguments(model), *OF_ALL}
+        fitting = {name: value for name, value in entry.sizes.items() if name in takes}
+        assert entry.sizes.keys() == fitting.keys() or not entry.models
+        check_given(model, fitting)
+
+
+@pytest.mark.parametrize("task", ["classify", "edit", "generalize"])
+@pytest.mark.parametrize("model", ["nfn-np", "nfn-hnp", "monomial"])
+def test_models_of_nfn_read_raw_weights(task, model):
+    normalised = (task, model) == ("generalize", "nfn-np")
+    expected = "entry" if normalised else "none"
+    assert taken(task, model, recipe="nfn", source="mnist").sizes["statistics"] == expected
+    spec = NetworkSpec.mlp([2, 4, 4, 1])
+    if not normalised:
+        assert processors.build(model, spec).sizes["statistics"] == "none"
+
+
+# PARITY: what the released codes have, where it moves a number.
+@pytest.mark.parametrize(
+    ("task", "model", "more", "expected"),
+    [
+        ("classify", "nfn-np", {"recipe": "dws"}, {"augment": "none"}),
+        ("classify", "monomial", {"recipe": "nfn"}, {"augment": "none", "warmup": 10_000}),
+        ("classify", "dws", {"recipe": "dws"}, {"augment": "move,noise,dropout", "batch": 512}),
+        ("classify", "dws", {"recipe": "nfn"}, {"augment": "none"}),
+        ("classify", "nfn-np", {}, {"fourier_scale": 10.0, "head_dropout": 0.5, "layers": False}),
+        ("classify", "nfn-np", {}, {"max_freq": 10.0, "bands": 6, "lr": 1e-4, "steps": 200_000}),
+        (
+            "classify", "mlp", {"recipe": "nfn"},
+            {"hidden": 3, "width": 1000, "norm": False, "statistics": "none"},
+        ),
+        ("classify", "mlp", {"recipe": "dws"}, {"params": 550_000}),
+        (
+            "classify", "monomial", {"source": "fashion-mnist"},
+            {"base": "hnp", "head": 500, "fourier_scale": 10.0, "head_dropout": 0.5,
+             "warmup": 20_000},
+        ),
+        (
+            "classify", "monomial", {"source": "imagefolder:cifar10"},
+            {"base": "np", "max_freq": 10.0, "bands": 6, "channels": [16, 16, 1],
+             "head_dropout": 0.5, "warmup": 20_000, "initial": "fan-in"},
+        ),
+        (
+            "generalize", "nfn-np", {"conv": True},
+            {"statistics": "entry", "positions": "learned-each", "batch": 8},
+        ),
+        ("generalize", "nfn-hnp", {"conv": True}, {"statistics": "none", "positions": "none"}),
+        ("generalize", "statnn", {"conv": True}, {"statistics": "none"}),
+        ("generalize", "monomial", {"conv": True}, {"initial": "xavier", "augment": "none"}),
+        ("generalize", "nfn-hnp", {"recipe": "nfn-mlp5"}, {"batch": 8, "augment": "none"}),
+        (
+            "ssl", "dws", {"picture": False},
+            {"pair": "clean,augmented", "projection": 16, "select": "loss",
+             "augment": "noise,dropout"},
+        ),
+        ("edit", "nfn-np", {}, {"fourier_scale": 3.0, "max_freq": 3.0, "bands": 3, "warmup": 1000}),
+    ],
+)  # fmt: skip
+def test_what_the_released_codes_have_is_taken(task, model, more, expected):
+    found = taken(task, model, **more)
+    both = {**asdict(found.settings), **found.sizes, **found.options}
+    assert {name: both[name] for name in expected} == expected
+
+
+def test_moves_are_for_pictures():
+    assert taken("classify", "dws", picture=False).options["augment"] == "noise,dropout"
+
+
+def test_a_preset_is_taken_by_the_number_of_networks():
+    assert [presets.default_preset(n) for n in (19_999, 20_000)] == ["small", "paper"]
+    with pytest.raises(ValueError, match="unknown preset 'large'; known: paper, small"):
+        taken("classify", "dws", "large")
+
+
+def test_a_warm_up_scales_with_the_run_unless_it_is_asked_for():
+    usual = taken("classify", "nfn-np").settings
+    short = replace(usual, steps=None, epochs=30)
+    assert fitted(usual, short, frozenset({"epochs"}), 46).warmup == 69
+    assert fitted(usual, short, frozenset({"epochs", "warmup"}), 46).warmup == 10_000
+    assert fitted(usual, replace(usual, steps=400_000), frozenset({"steps"}), 46).warmup == 10_000
+    patient = replace(short, patience=80, evaluations=20)
+    assert fitted(usual, patient, frozenset({"epochs"}), 46).patience == 19
+    assert fitted(usual, patient, frozenset({"patience"}), 46).patience == 80
+    assert not too_long(fitted(usual, short, frozenset(), 46), 46)
+    (line,) = too_long(short, 46)
+    assert line.startswith("--warmup 10,000 is longer than the run of 1,380 updates")
+    (line,) = too_long(replace(patient, warmup=0), 46)
+    assert line.startswith("--patience 80 never runs out: there are 15 validations")
+
+
+def hnp_released(spec: NetworkSpec, inp: int, out: int) -> int:
+    """Parameters of the released HNPLinear on an MLP, map by map, as its modules are made.
+
+    Every map has a bias of its own. Rows of maps are what comes in: of the pooled vector that
+    all targets get, of neurons, of entries.
+    """
+    n_in, n_out, depth = spec.inp, spec.out, len(spec.layers)
+    # Means of all weights and biases; and of the ends, means over one axis, and the last bias.
+    pooled = 2 * depth + n_in + 2 * n_out
+
+    def linear(rows: int, targets: int = 1) -> int:
+        return (rows * inp + 1) * targets * out
+
+    first = 1 + 1 + n_in + (n_out if depth == 2 else 0)
+    last = n_out + 1 + (n_in if depth == 2 else 0)
+    total = linear(first, n_in) + linear(pooled, n_in) + linear(first) + linear(pooled)
+    total += linear(last, n_out) + 2 * linear(pooled, n_out)
+    for layer in range(1, depth - 1):
+        columns = 3 + (n_out if layer == depth - 2 else 0)
+        rows = 3 + (n_in if layer == 1 else 0)
+        total += linear(1) + linear(rows) + linear(columns) + linear(pooled)
+        total += linear(columns) + linear(pooled)
+    return total
+
+
+def np_released(spec: NetworkSpec, inp: int, out: int) -> int:
+    """The same of NPLinear."""
+    depth = len(spec.layers)
+
+    def linear(rows: int) -> int:
+        return (rows * inp + 1) * out
+
+    total = 0
+    for layer in range(depth):
+        rows, columns = 1 + 2 * (layer > 0), 2 + (layer < depth - 1)
+        total += linear(1) + linear(2 * depth) + linear(rows) + linear(columns)
+        total += linear(columns) + linear(2 * depth)
+    return total
+
+
+def redundant(spec: NetworkSpec, group: str, inp: int, out: int) -> dict[str, int]:
+    """What the released layers have over the complete one of three layers, and lack."""
+    n_in, n_out = spec.inp, spec.out
+    assert len(spec.layers) == 3
+    if group == "np":
+        # One constant does for the 4 maps of each weight, and for the 2 of each bias.
+        return {"constants": 3 * out * (3 + 1)}
+    targets = n_in + 1 + 2 + 2 * n_out  # of what is pooled over all: entries or neurons
+    return {
+        # One constant a target: first weights 2 maps, biases 2, the middle 4, last weights 2.
+        "constants": out * (n_in + 1 + 3 + 1 + n_out),
+        # The first weights' mean is that of their column means, the last ones' alike, and the
+        # last bias' mean is that of its entries.
+        "means of means": 3 * targets * inp * out,
+        # Of the middle weights' rows: the mean over inputs of the first ones; of its columns and
+        # of the middle bias: the mean over outputs of the last ones.
+        "means of neurons": 3 * inp * out,
+        # The middle bias, neuron by neuron, in the last weights.
+        "lacking": -n_out * inp * out,
+    }
+
+
+@pytest.mark.parametrize(
+    ("source", "outputs", "group", "published"),
+    [("fashion-mnist", 1, "hnp", "20.49M"), ("cifar10", 3, "np", "16.25M")],
+)
+def test_the_published_sizes_of_monomial_are_accounted_for(source, outputs, group, published):
+    spec = NetworkSpec.mlp([2, 32, 32, outputs], "sin", omega=30.0)
+    sizes = taken("classify", "monomial", source=source).sizes
+    model = processors.build("monomial", spec, out=10, **sizes)
+    counted = sum(parameter.numel() for parameter in model.parameters())
+    assert model.sizes["base"] == group
+    released = {"hnp": hnp_released, "np": np_released}[group]
+    for layer in model.model.features[-1]:
+        if not isinstance(layer, EquivariantLinear):
+            continue
+        inp, out = layer.chan_in, layer.chan_out
+        ours = sum(parameter.numel() for parameter in layer.parameters())
+        more = sum(redundant(spec, group, inp, out).values())
+        assert ours + more == released(spec, inp, out)
+        counted += more
+    assert f"{counted / 1e6:.2f}M" == published
+
+
+def test_a_training_says_what_it_will_do_and_what_it_came_to(tmp_path, digits_zoo):
+    words = ("train", "classify", digits_zoo, "--model", "statnn", "--device", "cpu")
+    result = run(*words, "--epochs", 2, "--lr", 1e-9, "--out", tmp_path / "a", "--warmup", 50)
+    assert result.exit_code == 0, result.output
+    first, second, third, *_ = result.stderr.splitlines()
+    networks = json.loads((tmp_path / "a" / "config.json").read_text())["networks"]["train"]
+    assert first.startswith(f"preset small: {networks} training networks, fewer than 20,000")
+    assert second.startswith(f"{networks} networks, batch ")
+    assert "--warmup 50 is longer than the run of" in third
+    assert result.stderr.count("within two standard errors") == 1
+    summary = json.loads((tmp_path / "a" / "summary.json").read_text())
+    score = summary["constant"]["score"]
+    assert f", chance {score:.4g}" in result.stdout
+    paper = run(*words, "--epochs", 2, "--out", tmp_path / "b", "--preset", "paper")
+    assert paper.stderr.startswith("preset paper, as asked for")
+    assert "--preset paper" in json.loads((tmp_path / "b" / "config.json").read_text())["command"]
+
+
+def test_what_is_not_asked_for_stays_as_the_run_has_it(tmp_path, digits_zoo, monkeypatch):
+    """Whatever a later version takes: a run goes on, or is left, as it was begun."""
+    words = ("train", "classify", digits_zoo, "--model", "statnn", "--device", "cpu", "--epochs", 2)
+    out = tmp_path / "run"
+    assert run(*words, "--set", "width=8", "--out", out).exit_code == 0
+    before = (out / "summary.json").read_bytes()
+    entry = presets.Entry(
+        "classify", "", "a later version", settings={"lr": 0.5, "batch": 7, "warmup": 3},
+        sizes={"hidden": 5}, options={"augment": "noise"}, preset="small",
+    )  # fmt: skip
+    monkeypatch.setattr(presets, "SMALL", (*SMALL, entry))
+    same = run(*words, "--set", "width=8", "--out", out)
+    assert same.exit_code == 0, same.output
+    assert (out / "summary.json").read_bytes() == before
+    other = run(*words, "--set", "width=8", "--preset", "paper", "--out", out)
+    assert "holds another run" in line_of(other, 2)
+    longer = run(*words[:-1], 3, "--set", "width=8", "--out", out)
+    assert longer.exit_code == 0, longer.output
+    assert json.loads((out / "config.json").read_text())["settings"]["epochs"] == 3
+    fresh = run(*words, "--out", tmp_path / "fresh")
+    assert fresh.exit_code == 0, fresh.output
+    told = json.loads((tmp_path / "fresh" / "config.json").read_text())
+    assert told["settings"]["batch"] == 7
+    assert told["model_sizes"]["hidden"] == 5
