@@ -27,7 +27,8 @@ def test_monomial_does_not_move_and_others_do(tmp_path, activation, option, valu
     torch.manual_seed(0)
     for model, moves in (("monomial", False), ("nfn-np", True), ("statnn", True)):
         sizes = {} if model == "statnn" else {"channels": [4], "fourier": 4}
-        module = asked.module(model, None, sizes).eval()
+        usual = asked.fitting_sizes(model, asked.chosen(model).sizes)
+        module = asked.module(model, None, {**usual, **sizes}).eval()
         found = asked.evaluate(module, "test")
         assert set(found) == {f"{m}{s}" for m in ("tau", "r2", "mse_x100") for s in ("", suffix)}
         same = found[f"mse_x100{suffix}"] == pytest.approx(found["mse_x100"], rel=1e-4)
