@@ -52,10 +52,14 @@ def bare(model: Any, optimiser: Any, weights: zoo.Weights, labels: Any, updates:
 def in_the_loop(name: str, task: tasks.Task, settings: dict[str, Any], stats: Any) -> float:
     """Seconds an update, by the run's own clock, which stands while it validates."""
     with tempfile.TemporaryDirectory() as folder:
-        request = Request("classify", name, "random", settings, {"augment": "none"})
-        config = training._settled(request, task, Path(folder))
+        request = Request("classify", name, "random", settings, {"augment": "none"}, preset="paper")
+        usual, why = training._usual(request, task, None)
+        task.settle(usual)
+        config = training._settled(request, task, usual, None, stats, Path(folder))
         accelerator = training._accelerator(config.settings, "cpu", None, config.out)
-        job = training._Job(task, config, accelerator, None, None, stats)
+        job = training._Job(
+            task, config, accelerator, None, None, training._warn, stats, print, why
+        )
         run = training._Run(job, config.settings, config.out, name)
         run.loop()
         return run.seconds / run.step
@@ -85,7 +89,8 @@ def main() -> None:
             plain = Settings(epochs=None, steps=updates, batch=batch, evaluations=1)
             torch.manual_seed(0)
             task = tasks.make("classify", data, {"augment": "none"})
-            model = task.module(model_name, stats, {})
+            usual = task.chosen(model_name)
+            model = task.module(model_name, stats, task.fitting_sizes(model_name, usual.sizes))
             model.train()
             optimiser = torch.optim.AdamW(model.parameters(), amsgrad=True)
             weights, columns = rows.batch(torch.arange(batch))
