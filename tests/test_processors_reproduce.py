@@ -9,7 +9,7 @@ import zoo
 from processors import MODELS
 from processors.models import build
 from processors.options import OPTIONS
-from processors.reproduce import EXPERIMENTS, Changes, plan
+from processors.reproduce import EXPERIMENTS, SCALES, Changes, plan
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -30,6 +30,27 @@ def test_an_experiment_names_what_exists(name):
                 build(variant.model, spec, out=None if each.task == "edit" else 1, **sizes)
     names = [variant.name for variant in each.variants]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_can_be_asked_for_at_every_scale(name, scale, tmp_path):
+    fit, *trainings, report = plan(name, scale, tmp_path, Changes(device="cpu"))
+    assert fit.words[0].startswith("fit-")
+    assert report.words[0] == "report"
+    preset = "paper" if scale == "paper" else "small"
+    for step in trainings:
+        assert step.words[step.words.index("--preset") + 1] == preset
+    seeds = EXPERIMENTS[name].seeds if scale == "paper" else (0,)
+    assert len(trainings) == len(seeds) * len(EXPERIMENTS[name].variants)
+
+
+def test_every_experiment_that_a_zoo_can_feed_is_known():
+    found = {each.identity for each in EXPERIMENTS.values()}
+    papers = {"D1", "D2", "D3", "D4", "D5", "D6", "D7", "D8", "N1", "N2", "N4", "N5", "N6", "N7"}
+    assert papers | {"M2", "M3", "M5"} <= found  # N3 needs shapes; M1 is N1's, M4 N5's
+    sources = {each.source for each in EXPERIMENTS.values() if each.identity == "M3"}
+    assert sources == {"mnist", "fashion-mnist", "cifar10"}
 
 
 def test_a_reproduction_goes_from_zoo_to_report_and_on_from_what_is_there(tmp_path):
