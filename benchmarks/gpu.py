@@ -106,7 +106,7 @@ def work(spec: zoo.NetworkSpec, networks: int, side: int) -> tuple[np.ndarray, .
     index = np.arange(networks)
     params = nets.initialise(spec, "dws", 0, index, index * 0)
     draw = np.random.default_rng(0)
-    if spec.inp == 2:
+    if len(spec.axes) == 2:
         inputs = nets.coordinates(spec, side, side)
     else:
         inputs = draw.uniform(-1, 1, (side, spec.inp)).astype(np.float32)

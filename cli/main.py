@@ -1,5 +1,6 @@
 """Gathers the commands; each is loaded when it is used, so that --help is instant."""
 
+import atexit
 import builtins
 import contextlib
 import errno
@@ -151,6 +152,8 @@ def main() -> None:
 
     if machine.on_windows():
         sys.exit(machine.WINDOWS)
+    # Python's own end lets signals be: nothing is left to be stopped.
+    atexit.register(stopping.ignore)
     prepare_streams()
     tell_notices()
     code = stopping.STOPPED

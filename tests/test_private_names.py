@@ -18,6 +18,10 @@ PACKAGES = ("zoo", "processors", "cli")
 PRIVATE = [
     ("torch", "torch", "_softmax_backward_data",
      "processors/attention.py: differentiate the softmax by its formula, in one more product"),
+    ("torch", "torch", "Tensor._is_view",
+     "processors/pointwise.py: never overwrite, which costs NFN a copy a layer"),
+    ("torch", "torch._C", "_are_functorch_transforms_active",
+     "processors/graded.py, fourier.py: take the plain operations always; slower"),
     ("accelerate", "accelerate.state", "AcceleratorState._reset_state",
      "processors/train.py: one process can then train with one precision only; start another"),
     ("datasets", "datasets.features.features", "_ArrayXDExtensionType",
@@ -34,7 +38,7 @@ PRIVATE = [
      "zoo/making/workers.py: start the processes by multiprocessing and keep them"),
 ]  # fmt: skip
 # Attributes that only look foreign: given to objects by their __init__, or by a contract.
-KNOWN = {"_asdict", "_exit", "_replace", "_fields"}
+KNOWN = {"_C", "_asdict", "_exit", "_replace", "_fields"}
 
 
 def foreign(sources: dict[str, str]) -> dict[str, str]:

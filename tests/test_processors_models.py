@@ -12,7 +12,7 @@ from helpers import run
 
 import processors
 from processors import train as training
-from processors.models import EDITORS, MODELS, arguments
+from processors.models import EDITORS, MODELS, OF_ALL, arguments
 from processors.tasks import TASKS
 from zoo import NetworkSpec, Weights, ZooError
 
@@ -219,6 +219,6 @@ def test_every_model_of_every_task_is_built_with_its_sizes(task, zoos, tmp_path,
         with pytest.raises(Begun) as begun:
             processors.fit_model(*given, options=options, device="cpu")
         config = begun.value.config
-        assert {*config.model_sizes} <= {*arguments(name), "narrow"}, name
+        assert {*config.model_sizes} <= {*arguments(name), *OF_ALL}, name
         assert config.settings.total(per_epoch=3) > 0
     assert not (tmp_path / "run").exists()

@@ -200,6 +200,15 @@ def settled(code: int) -> None:
         signal.signal(number, lambda *_: os._exit(code))
 
 
+def ignore() -> None:
+    """Let no signal disturb the last moments of a process, after whatever ends at its exit.
+
+    Python gives signals their usual effect again before it has ended.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def end(code: int) -> NoReturn:
     """End a stopped process without waiting for the threads that still compute or send."""
     for stream in (sys.stdout, sys.stderr):
