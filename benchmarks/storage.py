@@ -21,7 +21,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,44 +42,16 @@ def random_zoo(folder: Path, rows: int, parquet: bool, spec: zoo.NetworkSpec = S
         "label": Column("target", "class", names=tuple(map(str, range(10)))),
         "psnr_db": Column("quality", "real", unit="dB"),
     }
-    index = Index(
-        name=folder.name,
-        recipe={"kind": "inrs", "name": "random"},
-        spec=spec,
-        columns=shards.zoo_columns(spec, others),
-        shards=(),
-        source={"name": "random", "shape": [28, 28, 1]},
-        plan={"seed": 0},
-    )
-    made = []
-    total = -(-rows // SHARD_ROWS)
-    for number in range(total):
-        count = min(SHARD_ROWS, rows - number * SHARD_ROWS)
-        tensors = {
-            "index": np.arange(count) + number * SHARD_ROWS,
-            "view": np.zeros(count, np.int64),
-            "label": draw.integers(0, 10, count),
-            "psnr_db": draw.normal(30, 3, count).astype(np.float32),
-        }
-        for name, shape in spec.tensors.items():
-            tensors[name] = draw.standard_normal((count, *shape), dtype=np.float32)
-        file = shards.shard_file("train", number, total)
-        shards.write_tensors(folder / file, tensors)
-        view = None
-        if parquet:
-            data = shards.shard_file("train", number, total, parquet=True)
-            table.write_parquet(folder / data, tensors, index)
-            view = shards.describe(folder, data)
-        about = shards.describe(folder, file)
-        made.append(
-            Shard(
-                about.file, about.bytes, about.sha256,
-                split="train", rows=count, cpu="any", parquet=view,
-            )
-        )  # fmt: skip
-    index = replace(index, shards=tuple(made))
-    shards.write_index(folder, index)
-    return index
+    with zoo.Writer(folder, spec, others, shard_rows=SHARD_ROWS, parquet=parquet) as writer:
+        for start in range(0, rows, SHARD_ROWS):
+            count = min(SHARD_ROWS, rows - start)
+            vectors = draw.standard_normal((count, spec.param_count), dtype=np.float32)
+            values = {
+                "label": draw.integers(0, 10, count),
+                "psnr_db": draw.normal(30, 3, count).astype(np.float32),
+            }
+            writer.write("train", vectors, values)
+    return shards.read_index(folder)
 
 
 def first_rows(path: Path, networks: int) -> tuple[list[Shard], Index]:
