@@ -19,6 +19,7 @@ import numpy as np
 
 from processors import ceiling, runs
 from processors.files import write_records, write_text
+from processors.models import ACCESS
 from processors.presets import plain_source
 from processors.published import Table, tables_for
 from processors.records import check_config, check_summary
@@ -45,6 +46,11 @@ class Row:
         changes = {**self.configs[0]["sizes"], **self.configs[0]["options"]}
         words = [f"{name}={_plain(value)}" for name, value in changes.items()]
         return " ".join([self.configs[0]["model"], *words])
+
+    @property
+    def reads(self) -> str:
+        """What the model sees of a network: weights, function or data; of one's own, "own"."""
+        return {**ACCESS, **ceiling.SEEN}.get(self.configs[0]["model"], "own")
 
     def values(self, metric: str, split: str = "test") -> list[float]:
         """The metric of each seed."""
@@ -262,18 +268,21 @@ def scale_of(row: Row) -> str:
 
 def _results(section: Section) -> list[str]:
     """The table of results: ours, a constant's, and all that was published; one unit."""
-    cells = [["model", section.unit, "of scale"]]
+    cells = [["model", "reads", section.unit, "of scale"]]
     for row in section.rows:
         value = _number(row.values(section.metric), section.factor)
-        cells.append([row.model, f"**{value}**", scale_of(row)])
+        cells.append([row.model, row.reads, f"**{value}**", scale_of(row)])
     if section.constant is not None:
         name, score = section.constant
-        cells.append([_grey(name), _grey(f"{score:.4g}"), _grey("without reading networks")])
+        words = (name, "nothing", f"{score:.4g}", "without reading networks")
+        cells.append([_grey(word) for word in words])
     for table in section.tables:
         for name in table.values:
             number = table.published(name)
-            words = (f"{table.experiment}: {name}", f"{number}", f"{table.scale} ({table.where})")
-            cells.append([_grey(word) for word in words])
+            where = f"{table.scale} ({table.where})"
+            cells.append([
+                _grey(f"{table.experiment}: {name}"), "", _grey(f"{number}"), _grey(where)
+            ])  # fmt: skip
     return _lines(cells)
 
 

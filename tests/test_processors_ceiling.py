@@ -49,6 +49,11 @@ def test_it_stands_in_reports_of_runs_on_that_zoo_alone(pictures, measured, digi
     assert run("train", "classify", pictures, *words, "--out", out).exit_code == 0
     models = [record["config"]["model"] for _, record in report.collect([out])]
     assert models == ["mlp", "originals", "renders"]
+    written = tmp_path / "report.md"
+    report.write([out], written)
+    rows = [line.split("|")[1:3] for line in written.read_text().splitlines() if "**" in line]
+    reads = {model.strip().split()[0]: seen.strip() for model, seen in rows}
+    assert reads == {"mlp": "weights", "originals": "data", "renders": "function"}
     # Named as well, it counts once.
     assert len(report.collect([out, pictures / ceiling.FILE])) == 3
     elsewhere = tmp_path / "elsewhere"

@@ -109,7 +109,7 @@ def test_seeds_are_one_row_whatever_their_rate(tmp_path):
     text = report.render(report.collect(folders), tmp_path / "report.md")
     line = next(each for each in text.splitlines() if each.startswith("| dws"))
     cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells[1:] == ["**2 ± 1**", "4,000 networks, 500 epochs, 3 seeds"]
+    assert cells[1:] == ["weights", "**2 ± 1**", "4,000 networks, 500 epochs, 3 seeds"]
     (settings,) = [x for x in text.splitlines() if x.startswith("| dws") and "cpu, 1 thr" in x]
     assert [cell.strip() for cell in settings.strip("|").split("|")][-1] == "mse_frequency 3"
 
