@@ -162,8 +162,8 @@ def _disturbances(task: Task, kinds: Sequence[str]) -> dict[str, tuple[str, ...]
     kept = symmetry.kept_by(task.spec)
     if changing := [kind for kind in kinds if kind not in kept]:
         raise ValueError(
-            f"a {changing[0]} of a neuron changes what these networks compute, which "
-            f"{' and '.join(kept)} do not; leave it out of --randomise"
+            f"a {changing[0]} of a neuron changes what these networks compute; leave it out of "
+            f"--randomise, which may be of {', '.join(kept)}"
         )
     alone: dict[str, tuple[str, ...]] = {kind: (kind,) for kind in kinds}
     return alone | {"all": tuple(kinds)} if len(kinds) > 1 else alone

@@ -55,7 +55,10 @@ class Condition:
             self._root = self._truth(tree)
         except (SyntaxError, RecursionError, MemoryError) as error:
             why = error.msg if isinstance(error, SyntaxError) else "too deeply nested"
-            raise ValueError(f"{self._said()} cannot be read: {why}") from None
+            raise ValueError(
+                f"{self._said()} cannot be read: {why}; it is written as in Python: "
+                "label == 3 and psnr_db > 25, label in (3, 8)"
+            ) from None
 
     def __call__(self, columns: Columns) -> NDArray[np.bool_]:
         return self._root(columns)
