@@ -87,7 +87,11 @@ def keep(state: Path, kept: Path, model: Path, last: Path) -> None:
     found = _beside(state, last)
     if _same(found["module"], last):
         del found["module"]
-    if found["best_weights"] is not None and model.exists() and _same(found["best_weights"], model):
+    if (
+        found.get("best_weights") is not None
+        and model.exists()
+        and _same(found["best_weights"], model)
+    ):
         found["best_weights"], found["best_in_model"] = None, True
     write(kept, found)
 

@@ -154,6 +154,10 @@ def check_config(plain: Any, name: str) -> dict[str, Any]:
                 "again"
             )
     schema.check(plain, _CONFIG, name)
+    try:
+        Settings(**plain["settings"])
+    except ValueError as error:
+        raise ZooError(f"{name}: settings.{error}") from error
     kind = OPTIONS.get(plain["task"])
     if kind is not None:
         schema.check({"task_options": plain["task_options"]}, _options(kind), name)

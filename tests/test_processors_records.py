@@ -33,6 +33,7 @@ CONFIGS = [
     ("networks.train", 4.0), ("networks.train", True), ("settings", ...), ("settings.lr", ...),
     ("settings.lr", "0.1"), ("settings.batch", 512.0), ("settings.compile", 0),
     ("settings.epochs", "5"), ("settings.more", 1), ("options", []), ("sizes", None),
+    ("settings.schedule", "constantconstant"),
     ("task_options.noise", None), ("task_options.more", 1), ("task_options.views", 1.5),
     ("task_options.augment", "small-cnn"),
     ("model_sizes", 3), ("seed", -1), ("seed", 2**32), ("seed", 0.0), ("split_limit.train", 0),

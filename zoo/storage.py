@@ -221,6 +221,11 @@ class Folder(Place):
             with schema.open_plain(path) as file:
                 yield file.read(count)
 
+    def read_json(self, name: str) -> Any:
+        path = self.path / name
+        path.stat()  # as above
+        return schema.read_json(path)
+
     def write(self, name: str, content: bytes) -> None:
         with shards.replacing(self.path / name) as temporary:
             temporary.write_bytes(content)

@@ -772,8 +772,9 @@ def refuse_started(where: Place, overwrite: bool) -> None:
 
 
 def _made_otherwise(where: object, differing: Sequence[str]) -> str:
+    told = "; ".join(schema.safe(each, 300) for each in differing[:4])
     return (
-        f"{where} holds a zoo made otherwise: {'; '.join(differing)}. Choose another --out, or "
+        f"{where} holds a zoo made otherwise: {told}. Choose another --out, or "
         "start afresh with --overwrite"
     )
 
