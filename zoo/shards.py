@@ -291,7 +291,8 @@ class Index:
         rest["excluded"] = tuple(Excluded(**row) for row in plain.get("excluded", ()))
         rest["stats"] = File(**plain["stats"]) if plain.get("stats") else None
         index = cls(**rest)
-        if version < index.format:
+        # A higher one than it needs has lost what it needed that for.
+        if version != index.format:
             raise ZooError(f"{name}: format: expected {index.format}, which it uses, got {version}")
         for wrong in _contradictions(index, plain["splits"]):
             raise ZooError(f"{name}: {safe_line(wrong, 400)}")
