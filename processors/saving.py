@@ -34,7 +34,7 @@ PROCESSOR = Record(
         "out": Maybe(Int(low=1, high=1 << 24)),
         "sizes": Maybe(MapOf(Json())),
         "readout": Maybe(_READOUT),
-        "narrow": Int(low=0),
+        "narrow": Int(low=0, high=(1 << 31) - 1),
     },
     {"stats": Choice(None), "resolved": Bool(), "canonical": Bool()},
 )
