@@ -170,7 +170,7 @@ def test_tensors_are_exactly_those_of_the_model(change, message, saved):
         ({"sizes": []}, "sizes: expected an object or null, got"),
         ({"spec": []}, "spec: expected an object, got"),
         ({"spec": {"layers": 3, "conventions": {}}}, "config.json: spec: "),
-        ({"narrow": -1}, "narrow: expected an integer of at least 0, got -1"),
+        ({"narrow": -1}, "narrow: expected an integer from 0 to 2147483647, got -1"),
         ({"readout": {"mean": [0.0], "std": [1.0]}}, "readout: expected 3 means and deviations"),
         ({"readout": {"mean": [0.0] * 3, "std": [0.0] * 3}}, r"readout\.std\[0\]: expected"),
         ({"more": 1}, "more: unknown field; known: name"),
