@@ -8,6 +8,7 @@ that names the file.
 import hashlib
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -51,12 +52,12 @@ TICKETS = Record(
 )
 
 
-class Saved(PyTorchModelHubMixin):
+class Saved(PyTorchModelHubMixin, ABC):
     """`save_pretrained`, `from_pretrained`, `push_to_hub` of huggingface_hub, by this module."""
 
+    @abstractmethod
     def config(self) -> dict[str, Any]:
         """What the model is built from, plain data."""
-        raise NotImplementedError
 
     def save(self, folder: Path) -> None:
         """Write config.json and model.safetensors, each durably in one step."""
@@ -152,8 +153,6 @@ def read_state(path: Path, wanted: Mapping[str, Tensor] | None) -> dict[str, Ten
                 there = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
                 check_state(there, wanted, path)
             found = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except ZooError:
-        raise
     except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:
         line = schema.safe(" ".join(str(error).split()), 200)
         raise ZooError(f"{name} is damaged ({line})") from error

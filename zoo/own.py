@@ -104,7 +104,7 @@ def numbers_of(given: Numbers, what: str) -> NDArray[Any]:
             array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
         else:
             array = np.asarray(given)
-    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         line = " ".join(str(error).split())
         raise ValueError(f"{what}: expected an array of real numbers ({line:.200})") from None
     if array.dtype.kind not in "fiub" or isinstance(given, np.ma.MaskedArray):

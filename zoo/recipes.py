@@ -5,6 +5,7 @@ is stored whole in the index, and a zoo is remade from it, the seed and the sour
 """
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from math import ceil
@@ -146,7 +147,7 @@ def _shape(source: Mapping[str, Any]) -> tuple[int, int, int]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SirenRecipe:
+class SirenRecipe(ABC):
     """What recipes of all SIREN zoos share; use `ImageRecipe` or `SineRecipe`.
 
     `init` is described by `zoo.nets.siren_bounds`, Adam by Kingma and Ba 2015; weight decay
@@ -173,6 +174,7 @@ class SirenRecipe:
     def widths(self, inp: int, out: int) -> list[int]:
         return [inp, *[self.hidden] * (self.layers - 1), out]
 
+    @abstractmethod
     def columns(self, classes: Sequence[str], storage: str = "float32") -> Columns:
         """What the rows of such a zoo hold beside keys and tensors, as an index has it.
 
@@ -180,19 +182,18 @@ class SirenRecipe:
             classes: of the source.
             storage: type that the networks are kept in.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def facts(self) -> dict[str, Any]:
         """What an index says of the source that follows from the recipe."""
-        raise NotImplementedError
 
+    @abstractmethod
     def spec_of(self, source: Mapping[str, Any]) -> NetworkSpec:
         """The network for a source as an index describes it.
 
         Raises:
             ValueError: if the source has no such shape or classes.
         """
-        raise NotImplementedError
 
     def to_json(self) -> dict[str, Any]:
         """Plain data with the recipe's `kind`; `recipe_from_json` is the inverse."""
@@ -343,7 +344,7 @@ def _parts(text: str) -> list[float]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainedRecipe:
+class TrainedRecipe(ABC):
     """What recipes of classifiers share; use `ClassifierRecipe` or `TrajectoryRecipe`.
 
     Fields of text may differ from network to network: a range "1e-4..1e-2" is drawn
@@ -451,14 +452,15 @@ class TrainedRecipe:
             found["rounding"] = _column("quality", "real")
         return found
 
+    @abstractmethod
     def own_columns(self, classes: Sequence[str]) -> Columns:
         """The first columns, in which classifiers and trajectories differ."""
-        raise NotImplementedError
 
     def pair(self, classes: int, first: float, second: float) -> tuple[int, int] | None:
         """The two classes of a unit, lower first, by two draws in [0, 1); None: all of them."""
         return None
 
+    @abstractmethod
     def steps_kept(
         self, epoch_steps: int, shuffled: Callable[[int], Sequence[int]]
     ) -> tuple[int, ...]:
@@ -468,8 +470,8 @@ class TrainedRecipe:
             epoch_steps: updates of an epoch.
             shuffled: the numbers below the one given, in the unit's own random order.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def refuse_short_runs(self, items: int) -> None:
         """ValueError if runs on so many training items may be too short for what is kept."""
 
@@ -539,6 +541,9 @@ class ClassifierRecipe(TrainedRecipe):
     def shares(self) -> tuple[float, float]:
         """Validation's and test's part of the networks."""
         return 0.1, 0.1
+
+    def refuse_short_runs(self, items: int) -> None:
+        """None is too short: the last network is always there to be kept."""
 
 
 @dataclass(frozen=True, kw_only=True)

