@@ -16,6 +16,7 @@ import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ FILE = "ceiling.json"
 SEEN = {"originals": "data", "renders": "function"}
 # Pictures are moved by up to so many pixels, of 28, while training.
 _MOVED = 2
-_UPDATES = 1000
+# By default, of pictures; at least so many updates.
+_BATCH, _UPDATES = 64, 1000
 _RENDERED = 512  # networks at a time
 
 
@@ -68,10 +70,6 @@ def network(chan: int, out: int, width: int = 32) -> nn.Sequential:
         *layers, nn.AdaptiveMaxPool2d(2), nn.Flatten(), nn.Dropout(0.3),
         nn.Linear(4 * widths[-1], out),
     )  # fmt: skip
-
-
-def _lengths(epochs: int | None = None, batch: int | None = None) -> tuple[int | None, int]:
-    return epochs, 64 if batch is None else batch
 
 
 def measure(
@@ -118,16 +116,10 @@ def measure(
     needs = "one column of classes, as zoos of INRs have (`label`)"
     column = target_column(rows["train"], "ceiling", "target", "class", target, needs)
     machine.limit_torch()
-    epochs, batch = _lengths(**(settings or {}))
-    words = [("--epochs", epochs), ("--batch", batch if batch != 64 else None),
-             ("--seed", seed or None), ("--split-limit", limit), ("--target", target)]  # fmt: skip
-    command = shlex.join(
-        ["wszoo", "ceiling", str(zoo)]
-        + [str(word) for pair in words if pair[1] is not None for word in pair]
-    )
-    every = steps_per_epoch(len(rows["train"]), batch)
-    epochs = epochs or max(10, -(-_UPDATES // every))
-    chosen = Settings(epochs=epochs, batch=batch, lr=3e-3, weight_decay=1e-2, schedule="cosine")
+    chosen, given = _settings(len(rows["train"]), **(settings or {}))
+    given += [("--seed", seed or None), ("--split-limit", limit), ("--target", target)]
+    words = [str(word) for pair in given if pair[1] is not None for word in pair]
+    command = shlex.join(["wszoo", "ceiling", str(zoo), *words])
     found: dict[str, dict[str, float]] = {}
     records = []
     for seen, pictures in (("originals", _originals), ("renders", _renders)):
@@ -170,6 +162,17 @@ def measure(
             )
     write_records(folder / FILE, records)
     return found
+
+
+def _settings(
+    networks: int, epochs: int | None = None, batch: int = _BATCH
+) -> tuple[Settings, list[tuple[str, Any]]]:
+    """Of both trainings, and the flags that say what is not by default."""
+    given = [("--epochs", epochs), ("--batch", batch if batch != _BATCH else None)]
+    epochs = epochs or max(10, ceil(_UPDATES / steps_per_epoch(networks, batch)))
+    return Settings(
+        epochs=epochs, batch=batch, lr=3e-3, weight_decay=1e-2, schedule="cosine"
+    ), given  # fmt: skip
 
 
 class _NoOriginals(ZooError):

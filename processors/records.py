@@ -34,6 +34,8 @@ from zoo.schema import (
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
 CHECKPOINT, STATE = "checkpoint", "state.pt"
+# Trials of learning rates.
+GRID = "grid"
 _METRICS_BYTES = 256 << 20
 _LINE = Text(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]*", "a text on one line", most=100_000)
 _NUMBERS = MapOf(Real())
@@ -243,7 +245,7 @@ def how_to_go_on(
         return f"the run in {folder} is finished"
     if (folder / CHECKPOINT / STATE).exists():
         return f"{same} goes on from the last checkpoint in {folder}"
-    if any((folder / CHECKPOINT).glob("*")) or any((folder / "grid").glob("*/*")):
+    if any((folder / CHECKPOINT).glob("*")) or any((folder / GRID).glob("*/*")):
         return f"{same} goes on with what is kept in {folder}"
     return f"{same} begins again, as there is no checkpoint in {folder} yet"
 

@@ -98,6 +98,17 @@ def _models(*names: str) -> tuple[Variant, ...]:
     return tuple(Variant(name) for name in names)
 
 
+def _mlps(text: str, recipe: str) -> Experiment:
+    """The accuracy of MLPs on MNIST, from their weights."""
+    return Experiment(
+        "N7", text, "fit-trajectories", "mnist", recipe, "generalize",
+        _models("nfn-hnp", "nfn-np", "statnn"),
+        rates=(), recipe_changes={"validation_share": 0.1}, options={"loss": "bce"}, limit=12,
+        quick={"epochs": 1, "batch": 8}, quick_recipe={"epochs": 1}, cpu_limit=100,
+        cpu={"epochs": 10},
+    )  # fmt: skip
+
+
 def _cnns(
     identity: str,
     text: str,
@@ -259,22 +270,8 @@ EXPERIMENTS: dict[str, Experiment] = {
         recipe_changes={"views": 10}, rates=(), limit=300, quick=_STEPS,
         quick_recipe={"views": 1}, cpu_limit=14_000,
     ),
-    "mlp-generalization": Experiment(
-        "N7", "The accuracy of MNIST MLPs (NFN, Table 19).",
-        "fit-trajectories", "mnist", "nfn-mlp3", "generalize",
-        _models("nfn-hnp", "nfn-np", "statnn"),
-        rates=(), recipe_changes={"validation_share": 0.1}, options={"loss": "bce"}, limit=12,
-        quick={"epochs": 1, "batch": 8}, quick_recipe={"epochs": 1}, cpu_limit=100,
-        cpu={"epochs": 10},
-    ),
-    "mlp-generalization-5": Experiment(
-        "N7", "The same of MLPs of five layers (NFN, Table 19).",
-        "fit-trajectories", "mnist", "nfn-mlp5", "generalize",
-        _models("nfn-hnp", "nfn-np", "statnn"),
-        rates=(), recipe_changes={"validation_share": 0.1}, options={"loss": "bce"}, limit=12,
-        quick={"epochs": 1, "batch": 8}, quick_recipe={"epochs": 1}, cpu_limit=100,
-        cpu={"epochs": 10},
-    ),
+    "mlp-generalization": _mlps("The accuracy of MNIST MLPs (NFN, Table 19).", "nfn-mlp3"),
+    "mlp-generalization-5": _mlps("The same of MLPs of five layers (NFN, Table 19).", "nfn-mlp5"),
     "monomial-depth": _cnns(
         "M5", "Depth of Monomial-NFN (Tran et al. 2024, Table 24).", "relu",
         (

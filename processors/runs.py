@@ -25,7 +25,7 @@ from processors import checkpoint, own, records, saving
 from processors.config import RunConfig, Stored, stored
 from processors.files import write_json, write_text
 from processors.models import MODEL, load
-from processors.records import CHECKPOINT, CONFIG, METRICS, STATE, SUMMARY
+from processors.records import CHECKPOINT, CONFIG, GRID, METRICS, STATE, SUMMARY
 from zoo import Zoo, ZooError, locks, schema
 from zoo.files import PICTURE_BYTES
 
@@ -200,7 +200,7 @@ def begin(folder: Path, config: RunConfig, overwrite: bool) -> None:
     if not is_run(folder):
         raise _foreign(folder)
     found = records.read_config(folder)
-    records.check_plain(folder, CHECKPOINT, MODEL, LAST, FIGURES, "grid")
+    records.check_plain(folder, CHECKPOINT, MODEL, LAST, FIGURES, GRID)
     if not (changed := config.differences(found)):
         return
     if config.extends(found):

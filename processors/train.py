@@ -430,7 +430,10 @@ def _tried(job: _Job) -> dict[float, float | None]:
     found = {}
     for lr in job.config.request.lr_grid:
         trial = _tenth(replace(job.config.settings, lr=lr))
-        folder, label = job.folder / "grid" / f"{lr:g}", f"{job.config.request.model} lr {lr:g}"
+        folder, label = (
+            job.folder / records.GRID / f"{lr:g}",
+            f"{job.config.request.model} lr {lr:g}",
+        )
         found[lr] = _Run(job, trial, folder, label).trial()
     return found
 
