@@ -18,7 +18,7 @@ import safetensors.numpy
 from helpers import line_of, run
 
 import zoo
-from zoo import shards, sources, storage, succession
+from zoo import shards, sources, storage, succession, table
 from zoo.engines.cpu import CpuEngine
 from zoo.errors import ZooError
 from zoo.making import plan
@@ -843,10 +843,12 @@ def test_too_little_memory_on_the_way_is_one_line(digits, quick, tmp_path, monke
 
 
 def test_overwriting_a_zoo_of_a_folder_killed_at_the_change(quick, pictures, tmp_path):
-    """Its table of file names has one place, and comes with the rest."""
+    """The zoo that makes room or takes the place opens at every moment, file names included."""
     name, out = f"imagefolder:{pictures}", tmp_path / "zoo"
     build(quick, name, tmp_path / "old" / "zoo")
     index = build(replace(quick, lr=0.5), name, tmp_path / "new" / "zoo")
+    names = table.read_names(tmp_path / "new" / "zoo", index)
+    assert names
 
     def begin() -> None:
         shutil.rmtree(out, ignore_errors=True)
@@ -856,6 +858,7 @@ def test_overwriting_a_zoo_of_a_folder_killed_at_the_change(quick, pictures, tmp
     def check() -> None:
         assert_whole(out)
         assert len(zoo.open_zoo(out)) == index.splits["train"]
+        assert table.read_names(out, shards.read_index(out)) == names
         build(replace(quick, lr=0.5), name, out)
         assert contents(out) == contents(tmp_path / "new" / "zoo")
 

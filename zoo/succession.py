@@ -70,6 +70,5 @@ def _moved(index: Any) -> Any:
         return {**plain, "file": f"{NEW}/{plain['file']}"} if plain else plain
 
     listed = [{**file(shard), "parquet": file(shard["parquet"])} for shard in index["shards"]]
-    # The table of file names has one place, where that of the old zoo still lies.
-    source = {key: value for key, value in index["source"].items() if key != "names"}
-    return {**index, "shards": listed, "stats": file(index.get("stats")), "source": source}
+    # The table of file names is found beside the shards, see `Index.base`.
+    return {**index, "shards": listed, "stats": file(index.get("stats"))}
