@@ -11,7 +11,7 @@ import click
 from cli import progress
 from cli.options import Decorator, threads
 from cli.output import say
-from zoo.spec import ACTIVATIONS
+from zoo.spec import ACTIVATIONS, spelled
 
 # What `zoo.importers.FORMATS` has; a test holds them together. Here, so that --help and an
 # unknown name need no torch.
@@ -93,6 +93,13 @@ def _option(flag: str, text: str, **settings: Any) -> Decorator:
     return click.option(flag, help=text, **settings)
 
 
+class _Activation(click.Choice[str]):
+    """By the zoo's name or torch's, such as LeakyReLU."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return super().convert(spelled(value) if isinstance(value, str) else value, param, ctx)
+
+
 # What a format has to be told; the fields of `zoo.importers.published.Options`.
 _TOLD = (
     _option("--labels", "state-dicts: table of labels, CSV or JSON, with the files' names.",
@@ -100,7 +107,7 @@ _TOLD = (
     _option("--splits", "dws: split file, JSON; small-cnn-zoo: NFN's order of rows.",
             metavar="FILE", callback=_there),
     _option("--activation", "small-cnn-zoo, state-dicts: of the hidden layers.",
-            type=click.Choice(ACTIVATIONS)),
+            type=_Activation(ACTIVATIONS)),
     _option("--omega", "state-dicts: of --activation sin, as in sin(omega (W x + b)).",
             type=float, callback=_finite),
     _option("--spec", "state-dicts: architecture, JSON as in zoo.json.",

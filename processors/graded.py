@@ -15,7 +15,8 @@ is (1, 0) of the upper one, E^T g the other way, and squares of weights carry wh
 change. Only (0, 0) is pooled, so the output moves under no element of the group at all.
 
 Neurons of ReLU have a single grade. Their networks are read in canonical form, which is
-the same for all that differ by positive scales.
+the same for all that differ by positive scales. So have those of GELU, SiLU, sigmoid and ELU,
+whose only symmetry are permutations.
 
 Source: the characters of these groups; messages along weights as in Kofinas et al. 2024
 and Kalogeropoulos et al. 2024, which have permutations, and scales or signs.
@@ -35,7 +36,9 @@ from zoo import NetworkSpec, Weights, absorb, canonical
 
 # Grades are numbers whose bits are (p, q); they add bit by bit. Per activation: how many,
 # the grade of incoming weights, and that of outgoing ones.
-_GRADES = {"sin": (4, 2, 3), "tanh": (2, 1, 1), "relu": (1, 0, 0), "identity": (2, 1, 1)}
+_GRADES = {"sin": (4, 2, 3), "tanh": (2, 1, 1), "identity": (2, 1, 1)}
+# Of ReLU, which canonical forms are read of, and of all that have permutations alone.
+_UNGRADED = (1, 0, 0)
 _LEAST_SCALE = 1e-5
 
 
@@ -184,7 +187,7 @@ class _Embedding(nn.Module):
         super().__init__()
         layer = spec.layers[number]
         self._sine = layer.activation == "sin"
-        count, self._rows, self._columns = _GRADES[layer.activation]
+        count, self._rows, self._columns = _GRADES.get(layer.activation, _UNGRADED)
         self._first, self._last = number == 0, number == len(spec.layers) - 2
         sizes = [2] + [0] * (count - 1)
         if self._sine:
@@ -258,7 +261,7 @@ class Graded(nn.Module):
         if not hidden:
             raise ValueError("graded reads hidden neurons, and these networks have none")
         self.spec = spec
-        grades = [_GRADES[layer.activation] for layer in hidden]
+        grades = [_GRADES.get(layer.activation, _UNGRADED) for layer in hidden]
         taps = [prod(layer.kernel) for layer in spec.layers]
         for name in spec.tensors:
             layer = spec.layers[int(name.split("_")[1])]

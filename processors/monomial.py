@@ -45,12 +45,12 @@ def monomial_group(spec: NetworkSpec) -> str:
         ValueError: if the hidden activations have none, or not all the same.
     """
     activations = {layer.activation for layer in spec.layers[:-1]}
-    if activations == {"relu"}:
+    if activations and activations <= {"relu", "leaky_relu"}:
         return "mono-relu"
     if activations and activations <= {"sin", "tanh"}:
         return "mono-sin"
     raise ValueError(
-        f"expected hidden activations that are all relu, or all sin or tanh, got "
+        f"expected hidden activations that are all relu or leaky_relu, or all sin or tanh, got "
         f"{', '.join(sorted(activations)) or 'none'}"
     )
 

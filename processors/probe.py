@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo import NetworkSpec, Weights, activations, canonical, forward
+from zoo.symmetry import kept_by_activation
 
 # Probes are linear in codes of this length.
 _CODE = 32
@@ -119,6 +120,6 @@ class Probe(nn.Module):
     ) -> Float[Tensor, "net code"]:
         tokens = x.transpose(1, 2)
         found = self.encode(tokens)
-        if activation != "relu":
+        if "sign" in kept_by_activation(activation):
             found = (found + self.encode(-tokens)) / 2
         return found.mean(dim=1)

@@ -189,6 +189,8 @@ EXACT = {
     "sin": (("permutation", "sign", "phase"), ("scale",)),
     "tanh": (("permutation", "sign"), ("scale", "phase")),
     "relu": (("permutation", "scale"), ("sign", "phase")),
+    "leaky_relu": (("permutation", "scale"), ("sign", "phase")),
+    "gelu": (("permutation",), ("sign", "scale", "phase")),
 }
 
 

@@ -166,7 +166,9 @@ def test_misuse_is_refused():
         MonomialNFN(RELU[0], 3, kind="classification")
     with pytest.raises(ValueError, match=r"commutes with 'mono-sin' \(sin, .*got 'relu'"):
         MonomialLayers(spec, "mono-sin", [2, 2], ["sin", "relu"])
-    with pytest.raises(ValueError, match="all relu, or all sin or tanh, got identity"):
+    with pytest.raises(
+        ValueError, match="all relu or leaky_relu, or all sin or tanh, got identity"
+    ):
         MonomialNFN(NetworkSpec.mlp([2, 3, 1], "identity"))
 
 

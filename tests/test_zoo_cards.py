@@ -15,7 +15,7 @@ import zoo
 from zoo import cards, nets, recipes, shards, table
 from zoo.figures import Samples
 from zoo.shards import Column, Excluded, Index
-from zoo.spec import Layer, NetworkSpec
+from zoo.spec import ACTIVATIONS, Layer, NetworkSpec
 
 NFN_RGB = NetworkSpec.mlp([2, 8, 8, 3], coord_order="ij", pixel_range=(-1.0, 1.0))
 DWS = NetworkSpec.mlp([2, 8, 1], coord_order="xy", output_offset=0.5)
@@ -319,8 +319,11 @@ def test_all_examples_run_beside_the_folder(
 
 @pytest.mark.parametrize(
     "spec",
-    [DWS, NFN_RGB, UNEVEN, SINE, CNN, NetworkSpec.mlp([3, 5, 4, 2], "relu")],
-    ids=["dws", "nfn", "uneven", "sine", "cnn", "mlp"],
+    [
+        *(DWS, NFN_RGB, UNEVEN, SINE, CNN, NetworkSpec.mlp([3, 5, 4, 2], "relu")),
+        *(NetworkSpec.mlp([3, 5, 4, 2], name) for name in ACTIVATIONS[4:]),
+    ],
+    ids=["dws", "nfn", "uneven", "sine", "cnn", "mlp", *ACTIVATIONS[4:]],
 )
 def test_plain_example_honours_the_conventions(
     tmp_path: Path, spec: NetworkSpec, monkeypatch: pytest.MonkeyPatch

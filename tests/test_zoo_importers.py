@@ -781,6 +781,30 @@ def test_state_dicts(tmp_path: Path, suffix: str):
     assert_whole(out, tmp_path / "cache")
 
 
+@pytest.mark.parametrize("activation", ["GELU", "LeakyReLU", "SiLU", "Sigmoid", "ELU", "ReLU"])
+def test_state_dicts_by_torchs_names_of_activations(activation: str, tmp_path: Path):
+    """What is imported gives what torch gives, and says format 2 where older versions cannot."""
+    kind = getattr(torch.nn, activation)
+    torch.manual_seed(0)
+    modules = [
+        torch.nn.Sequential(torch.nn.Linear(3, 5), kind(), torch.nn.Linear(5, 2)) for _ in range(10)
+    ]
+    for n, module in enumerate(modules):
+        save(tmp_path / "nets" / f"{n}.pth", module.state_dict())
+    out = tmp_path / "zoo"
+    words = ["import", "state-dicts", tmp_path / "nets", "--out", out, "--activation", activation]
+    result = run(*words)
+    assert result.exit_code == 0, result.output
+    x = torch.randn(7, 3)
+    for row in zoo.open_zoo(out, "train"):
+        assert torch.equal(row.to_module()(x), modules[row.index](x))
+        torch.testing.assert_close(nets.forward(row.spec, row.weights, x)[0], modules[row.index](x))
+    assert json.loads((out / "zoo.json").read_text())["format"] == (
+        1 if activation == "ReLU" else 2
+    )
+    assert_whole(out, tmp_path / "cache")
+
+
 def test_state_dicts_of_a_spec_without_labels(tmp_path: Path):
     root = tmp_path / "cnns"
     spec = NetworkSpec.cnn([1, 4, 3], 2)

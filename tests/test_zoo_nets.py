@@ -61,6 +61,22 @@ CASES = {
         lambda: nn.Sequential(nn.Linear(1, 5), nn.Tanh(), nn.Linear(5, 2)),
         (1,),
     ),
+    **{
+        name: (
+            NetworkSpec.mlp([4, 5, 3, 2], activation=name),
+            lambda kind=kind: nn.Sequential(
+                nn.Linear(4, 5), kind(), nn.Linear(5, 3), kind(), nn.Linear(3, 2)
+            ),
+            (4,),
+        )
+        for name, kind in (
+            ("leaky_relu", nn.LeakyReLU),
+            ("elu", nn.ELU),
+            ("gelu", nn.GELU),
+            ("silu", nn.SiLU),
+            ("sigmoid", nn.Sigmoid),
+        )
+    },
     "one-layer": (NetworkSpec.mlp([3, 2]), lambda: nn.Sequential(nn.Linear(3, 2)), (3,)),
     "cnn": (
         NetworkSpec.cnn([1, 4, 6], 3),

@@ -83,6 +83,22 @@ def test_json_stays_as_format_1_has_it():
     }
 
 
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("ReLU", "relu"), ("Tanh", "tanh"), ("LeakyReLU", "leaky_relu"), ("GELU", "gelu"),
+        ("SiLU", "silu"), ("Sigmoid", "sigmoid"), ("ELU", "elu"), ("leaky_relu", "leaky_relu"),
+    ],
+)  # fmt: skip
+def test_activations_may_be_written_as_torch_does(written, name):
+    spec = NetworkSpec.mlp([2, 3, 1], activation=written)
+    assert spec == NetworkSpec.mlp([2, 3, 1], activation=name)
+    assert spec.layers[0].omega == 1
+    plain = spec.to_json()
+    plain["layers"][0]["activation"] = written
+    assert NetworkSpec.from_json(plain).layers[0].activation == name
+
+
 def test_specs_are_values():
     assert NetworkSpec.mlp([2, 3, 1]) == NetworkSpec.mlp([2, 3, 1])
     assert NetworkSpec.mlp([2, 3, 1]) != NetworkSpec.mlp([2, 3, 1], omega=1.0)
@@ -98,7 +114,7 @@ def test_specs_are_values():
             lambda: Layer("linear", 0, 3),
             "inp of a layer: expected an integer from 1 to 2147483647, got 0",
         ),
-        (lambda: Layer("linear", 2, 3, "gelu"), "unknown activation 'gelu'; known: .*sin"),
+        (lambda: Layer("linear", 2, 3, "cosine"), "unknown activation 'cosine'; known: .*gelu"),
         (
             lambda: Layer("linear", 2, 3, "sin", 0.0),
             "omega .*: expected a finite number above 0, got 0",

@@ -12,6 +12,11 @@ SPECS = {
     "sin": NetworkSpec.mlp([2, 7, 5, 3], omega=3.0, output_offset=0.5),
     "relu": NetworkSpec.mlp([4, 6, 8, 5, 2], activation="relu"),
     "tanh": NetworkSpec.mlp([1, 9, 2], activation="tanh"),
+    "leaky": NetworkSpec.mlp([4, 6, 8, 2], activation="leaky_relu"),
+    "elu": NetworkSpec.mlp([4, 6, 5, 2], activation="elu"),
+    "gelu": NetworkSpec.mlp([4, 6, 5, 2], activation="gelu"),
+    "silu": NetworkSpec.mlp([4, 6, 5, 2], activation="silu"),
+    "sigmoid": NetworkSpec.mlp([4, 6, 5, 2], activation="sigmoid"),
     "conv-relu": NetworkSpec.cnn([2, 6, 5], 3, activation="relu", stride=1),
     "conv-tanh": NetworkSpec.cnn([1, 4, 5, 6], 2, activation="tanh", stride=2, padding=1),
     "conv-sin": NetworkSpec.cnn([1, 4, 5], 2, activation="sin", stride=2, padding=1),
@@ -20,6 +25,8 @@ KEPT = {
     "sin": ("permutation", "sign", "phase"),
     "relu": ("permutation", "scale"),
     "tanh": ("permutation", "sign"),
+    "leaky": ("permutation", "scale"),
+    **dict.fromkeys(("elu", "gelu", "silu", "sigmoid"), ("permutation",)),
     "conv-relu": ("permutation", "scale"),
     "conv-tanh": ("permutation", "sign"),
     "conv-sin": ("permutation", "sign", "phase"),
@@ -153,7 +160,7 @@ def test_absorbing_omega_keeps_the_function(name):
     assert torch.equal(absorbed.flatten(), weights.flatten()) == (name != "sin")
 
 
-@pytest.mark.parametrize("name", ["relu", "conv-relu"])
+@pytest.mark.parametrize("name", ["relu", "leaky", "conv-relu"])
 def test_the_canonical_form_keeps_the_function_and_forgets_scales(name):
     spec, weights, x, generator = case(name)
     for weight, bias in zip(weights.weights[:-1], weights.biases[:-1], strict=True):
@@ -169,7 +176,7 @@ def test_the_canonical_form_keeps_the_function_and_forgets_scales(name):
     assert not form.weights[1][1, :, 2].any()  # what it gave, is not there any more
 
 
-@pytest.mark.parametrize("name", ["sin", "tanh", "conv-tanh"])
+@pytest.mark.parametrize("name", ["sin", "tanh", "gelu", "elu", "conv-tanh"])
 def test_networks_without_relu_are_canonical_as_they_are(name):
     spec, weights, _, _ = case(name)
     assert_same(symmetry.canonical(spec, weights), weights, rtol=0, atol=0)

@@ -25,7 +25,7 @@ from zoo.kinds import look_of, split_rule
 from zoo.recipes import MEANINGS, MEASURES, REMARKS, recipe_class
 from zoo.shards import SPLITS, STATS_FILE, Index, replacing
 from zoo.sources import SPLIT_RULES, split_items
-from zoo.spec import Layer, NetworkSpec
+from zoo.spec import ACTIVATIONS, Layer, NetworkSpec
 
 if TYPE_CHECKING:
     from huggingface_hub import DatasetCardData
@@ -391,6 +391,10 @@ def _layers_code(spec: NetworkSpec) -> list[str]:
     return lines
 
 
+# The others are in torch.nn.functional alone.
+_OF_TORCH = ("relu", "tanh", "sigmoid")
+
+
 def _layer_code(layer: Layer, weight: str, bias: str) -> str:
     if layer.kind == "conv":
         more = f", stride={layer.stride}, padding={layer.padding}"
@@ -399,7 +403,8 @@ def _layer_code(layer: Layer, weight: str, bias: str) -> str:
         affine = f"h @ net{weight}.T + net{bias}"
     if layer.activation == "sin":
         return f"torch.sin({float(layer.omega)} * ({affine}))"
-    return affine if layer.activation == "identity" else f"torch.{layer.activation}({affine})"
+    where = "torch" if layer.activation in _OF_TORCH else "torch.nn.functional"
+    return affine if layer.activation == "identity" else f"{where}.{layer.activation}({affine})"
 
 
 def _row(index: Index) -> str:
@@ -461,7 +466,7 @@ def _conventions(spec: NetworkSpec) -> str:
             f"{layers} is sin(omega (W h + b)) with omega = {values}{by_layer}. Omega scales the "
             "bias too."
         )
-    for name in ("relu", "tanh"):
+    for name in ACTIVATIONS[2:]:
         if any(layer.activation == name for layer in hidden):
             points.append(f"The activation of hidden layers is {name}.")
     if any(layer.kind == "conv" for layer in spec.layers):

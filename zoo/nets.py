@@ -4,7 +4,7 @@ Initial weights are numpy arrays from `zoo.philox`, so every engine starts from 
 same bytes; evaluation is plain torch, differentiable and on any device.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import sqrt
 
 import numpy as np
@@ -98,14 +98,23 @@ def line(spec: NetworkSpec, points: int) -> NDArray[np.float32]:
     return np.linspace(first, last, points).astype(np.float32)[:, None]
 
 
+_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu,
+    "tanh": torch.tanh,
+    "leaky_relu": nn.functional.leaky_relu,
+    "elu": nn.functional.elu,
+    "gelu": nn.functional.gelu,
+    "silu": nn.functional.silu,
+    "sigmoid": torch.sigmoid,
+}
+
+
 def _activate(layer: Layer, x: Tensor) -> Tensor:
+    if layer.activation == "identity":
+        return x
     if layer.activation == "sin":
         return torch.sin(layer.omega * x)
-    if layer.activation == "relu":
-        return torch.relu(x)
-    if layer.activation == "tanh":
-        return torch.tanh(x)
-    return x
+    return _FUNCTIONS[layer.activation](x)
 
 
 def _conv(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -17,7 +17,14 @@ from zoo.schema import Also, Choice, Int, ListOf, Real, Record, Rule, Tuple, Wro
 
 # How SIRENs start, see zoo.nets.siren_bounds.
 INIT_SCHEMES = ("dws", "nfn")
-ACTIVATIONS = ("identity", "sin", "relu", "tanh")
+# Element by element, each by the name of torch's function and with its defaults.
+ACTIVATIONS = (
+    *("identity", "sin", "relu", "tanh"),
+    *("leaky_relu", "elu", "gelu", "silu", "sigmoid"),
+)
+# Those that zoos of format 1 have.
+OLDEST_ACTIVATIONS = ACTIVATIONS[:4]
+_SPELLED = {name.replace("_", ""): name for name in ACTIVATIONS} | {"linear": "identity"}
 # numpy.meshgrid's names: "xy" is (column, row), "ij" is (row, column); "x" is one
 # coordinate, None says that the inputs are not coordinates.
 _AXES: dict[str | None, tuple[str, ...]] = {
@@ -34,6 +41,15 @@ _PADDING = Int(low=0, high=2**31 - 1)
 _NUMBERS = Tuple(Real(), Real())
 
 
+def spelled(activation: str) -> str:
+    """The name of an activation that may be written as torch's class is; unknown ones stay.
+
+    >>> spelled("LeakyReLU"), spelled("SiLU"), spelled("relu"), spelled("cosine")
+    ('leaky_relu', 'silu', 'relu', 'cosine')
+    """
+    return _SPELLED.get(activation.replace("_", "").lower(), activation)
+
+
 def _plain(value: Any) -> Any:
     """NumPy's numbers as Python's, lists as tuples."""
     if isinstance(value, list | tuple):
@@ -47,6 +63,7 @@ class Layer:
 
     Attributes:
         kind: "linear" or "conv".
+        activation: one of ACTIVATIONS, or as torch's class is called, such as "LeakyReLU".
         omega: factor on the pre-activation, bias included; 1 except for "sin".
         kernel: taps (rows, columns) of a conv layer, (1, 1) for a linear one.
         stride, padding: of a conv layer, in pixels.
@@ -76,6 +93,7 @@ class Layer:
         if not isinstance(self.kernel, tuple) or not _KERNEL.passes(list(self.kernel)):
             got = shown(self.kernel)
             raise ValueError(f"kernel of a layer: expected {_KERNEL.words}, got {got}")
+        object.__setattr__(self, "activation", spelled(self.activation))
         if self.activation not in ACTIVATIONS:
             raise ValueError(
                 f"unknown activation {self.activation!r}; known: {', '.join(ACTIVATIONS)}"
@@ -172,7 +190,7 @@ class NetworkSpec:
         if len(widths) < 2:
             raise ValueError(f"an MLP needs at least two widths, got {list(widths)}")
         hidden = len(widths) - 2
-        scale = omega if activation == "sin" else 1.0
+        scale = omega if spelled(activation) == "sin" else 1.0
         layers = tuple(
             Layer("linear", inp, out, activation, scale)
             if number < hidden
@@ -306,6 +324,13 @@ _LAYER: dict[str, Rule] = {
 }
 
 
+class _Spelled(Choice):
+    """One of a few names, or as torch's class is called."""
+
+    def check(self, value: Any) -> None:
+        super().check(spelled(value) if isinstance(value, str) else value)
+
+
 def _lacks_kernel(layer: Mapping[str, Any]) -> str | None:
     if layer["kind"] == "conv" and "kernel" not in layer:
         return "a conv layer needs its kernel, [rows, columns]"
@@ -319,7 +344,8 @@ SPEC: Rule = Record(
             Also(
                 Record(
                     {name: _LAYER[name] for name in ("kind", "inp", "out")},
-                    {name: _LAYER[name] for name in list(_LAYER)[3:]},
+                    {name: _LAYER[name] for name in list(_LAYER)[3:]}
+                    | {"activation": _Spelled(*ACTIVATIONS)},
                 ),
                 _lacks_kernel,
             ),

@@ -5,7 +5,7 @@ an integer, of each neuron; it acts by W_i -> g_i W_i g_{i-1}^-1 and b_i -> g_i 
 (g_i x)[k] = d_i[k] * x[p_i[k]], leaves inputs and outputs alone, and adds half turns:
 b_i[k] -> b_i[k] + pi j_i[k] / omega, while column k of W_{i+1} is multiplied by (-1)^j.
 Which elements keep the network's function depends on the activation: permutations always,
-signs for odd ones (sin, tanh), phases for sin, positive scales for ReLU.
+signs for odd ones (sin, tanh), phases for sin, positive scales for ReLU and leaky ReLU.
 
 `absorb` and `canonical` give other weights of the same function: without omega, and one
 of all that differ by scales.
@@ -31,6 +31,7 @@ _KEPT_BY = {
     "sin": ("permutation", "sign", "phase"),
     "tanh": ("permutation", "sign"),
     "relu": ("permutation", "scale"),
+    "leaky_relu": ("permutation", "scale"),
     "identity": ("permutation", "sign", "scale"),
 }
 
@@ -64,12 +65,21 @@ class Element:
         )
 
 
+def kept_by_activation(name: str) -> tuple[str, ...]:
+    """The kinds that neurons of this activation have.
+
+    >>> kept_by_activation("tanh"), kept_by_activation("gelu")
+    (('permutation', 'sign'), ('permutation',))
+    """
+    return _KEPT_BY.get(name, ("permutation",))
+
+
 def kept_by(spec: NetworkSpec) -> tuple[str, ...]:
     """The kinds that leave the function of every network of `spec` unchanged."""
     return tuple(
         kind
         for kind in KINDS
-        if all(kind in _KEPT_BY[layer.activation] for layer in spec.layers[:-1])
+        if all(kind in kept_by_activation(layer.activation) for layer in spec.layers[:-1])
     )
 
 
@@ -236,7 +246,8 @@ def absorb(spec: NetworkSpec, weights: Weights) -> tuple[NetworkSpec, Weights]:
 def canonical(spec: NetworkSpec, weights: Weights) -> Weights:
     """The networks of the same functions whose ReLU neurons have incoming norm 1.
 
-    From the first layer on, (w, b) of each hidden ReLU neuron is divided by its norm, and
+    From the first layer on, (w, b) of each hidden neuron of ReLU, or leaky ReLU, is divided by
+    its norm, and
     its outgoing weights are multiplied by it: all networks that differ by positive scales
     become one. A neuron of norm 0 gives nothing, so its outgoing weights become 0. Neurons
     of other activations stay as they are.
@@ -248,7 +259,8 @@ def canonical(spec: NetworkSpec, weights: Weights) -> Weights:
         if before is not None:
             weight = _scale(weight, before, 2)
             before = None
-        if layer.activation == "relu" and len(new_weights) < weights.layers - 1:
+        scaled = layer.activation in ("relu", "leaky_relu")
+        if scaled and len(new_weights) < weights.layers - 1:
             before = (weight.flatten(2).square().sum(dim=2) + bias.square()).sqrt()
             safe = torch.where(before > 0, before, 1.0)
             weight, bias = _scale(weight, 1 / safe, 1), bias / safe

@@ -46,7 +46,7 @@ from zoo.importers.published import (
 )
 from zoo.schema import safe
 from zoo.sources import split_items
-from zoo.spec import ACTIVATIONS, NetworkSpec
+from zoo.spec import ACTIVATIONS, NetworkSpec, spelled
 
 OPTIONS = (
     "labels", "activation", "omega", "spec", "match", "key", "order", "norm", "norm_eps", "group",
@@ -136,16 +136,17 @@ def _check(options: Options) -> None:
             "a state dict does not say its activation: give --activation "
             f"({', '.join(ACTIVATIONS)}), or --spec"
         )
-    if options.activation not in ACTIVATIONS:
+    activation = spelled(options.activation)
+    if activation not in ACTIVATIONS:
         raise ValueError(
             f"unknown activation {options.activation!r}; known: {', '.join(ACTIVATIONS)}"
         )
-    if options.activation == "sin" and options.omega is None:
+    if activation == "sin" and options.omega is None:
         raise ValueError(
             "a state dict does not say the omega of its sine layers, sin(omega (W x + b)): give "
             "--omega (30 in SIREN, DWSNets and NFN)"
         )
-    if options.activation != "sin" and options.omega is not None:
+    if activation != "sin" and options.omega is not None:
         raise ValueError(f"--omega is of sine layers, the activation is {options.activation}")
 
 
