@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli import options
-from cli.options import Word, data_root, number, picture_file, source_address, threads
+from cli.options import Word, data_root, number, source_address, threads
 from cli.output import say
 from zoo.errors import safe_line
 
@@ -141,28 +141,44 @@ def verify(path: str, **settings: Any) -> None:
 @zoo_place
 @revision
 @click.option(
-    "--out", type=options.FilePath(), default=Path("samples.png"), show_default=True,
-    help="The picture, PNG.",
+    "--out", type=options.FilePath(),
+    help="The picture, PNG.  [default: samples.png, with --html none]",
 )  # fmt: skip
-@options.split("Which rows.  [default: the last split]")
 @click.option(
-    "--count", type=number(least=1, most=10_000), default=16, show_default=True,
-    help="How many networks.",
+    "--html", type=options.FilePath(),
+    help="A page for the browser, to sort and filter networks; it needs no network.",
+)  # fmt: skip
+@options.split("Which rows.  [default: the last split, of a page all]")
+@click.option(
+    "--count", type=number(least=1, most=10_000),
+    help="How many networks.  [default: 16, of a page 2000]",
 )  # fmt: skip
 @seed
 @threads
 @data_root
 @source_address
-def show(path: str, out: Path, **settings: Any) -> None:
+def show(
+    path: str, out: Path | None, html: Path | None, count: int | None, **settings: Any
+) -> None:
     """Draw random networks of the zoo at PATH beside their originals.
 
     PATH is a folder, the USER/NAME of a zoo on the Hugging Face Hub or a URL such as
     s3://BUCKET/NAME, of which only the shards are fetched that hold these networks. Of
     classifiers the whole split is drawn: test accuracy as a histogram, and over the steps
     of the runs or by pair of classes.
-    """
-    picture_file(out)
-    from zoo.compare import draw
 
-    draw(path, out, **settings)
-    say(f"{out}")
+    With --html it is one page: networks beside their originals, to sort and filter by class,
+    split and quality, with their weights as heat maps; of trajectories the curve of each run.
+    """
+    if out is not None or html is None:
+        from zoo.compare import draw
+
+        picture = out or options.FilePath().convert("samples.png", None, None)
+        draw(path, picture, count=count or 16, **settings)
+        say(f"{picture}")
+    if html is not None:
+        from zoo.page import NETWORKS, write_page
+
+        for line in write_page(path, html, count=count or NETWORKS, **settings):
+            say(line, err=True)
+        say(f"{html}: {html.stat().st_size / 1e6:.1f} MB")

@@ -169,20 +169,6 @@ def split(text: str) -> Decorator:
     return click.option("--split", type=kind, help=text)
 
 
-def picture_file(value: Path) -> Path:
-    """Where a picture is to be written.
-
-    Raises:
-        ValueError: if nothing can be written there.
-    """
-    if not value.name or value.is_dir():
-        raise ValueError(f"--out: {value} is a folder; name a file, such as samples.png")
-    inner = next(each for each in value.absolute().parents if each.exists())
-    if not inner.is_dir():
-        raise ValueError(f"--out: {inner} is a file, so {value} cannot be written")
-    return value
-
-
 def overwrite(command: Callable[..., Any]) -> Callable[..., Any]:
     """Whether a zoo that is there is to be replaced."""
     return click.option(

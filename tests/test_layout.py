@@ -24,7 +24,7 @@ ORDER = {
     "zoo": [
         *("machine", "stopping"),
         *("errors", "locks", "files", "passed", "fields"),
-        *("philox", "schema", "spec", "recipes", "weights", "symmetry", "nets", "shards"),
+        *("philox", "schema", "spec", "recipes", "weights", "symmetry", "nets", "png", "shards"),
         *("where", "table", "storage", "succession"),
         "reader",
         *("hub.bounds", "hub.trust", "hub.client", "hub.arrival", "hub.pulling"),
@@ -45,7 +45,7 @@ ORDER = {
         *("figures", "making", "making.workers", "making.fitting"),
         *("kinds.checks", "kinds.looks", "kinds.base", "kinds.objectives", "kinds.training"),
         *("kinds.regression", "kinds.pictures", "kinds.waves", "kinds.trained", "kinds"),
-        *("stats", "cards", "writing", "compare"),
+        *("stats", "cards", "writing", "compare", "page"),
         *("making.progress", "making.plan", "making.growth", "making.site"),
         "making.merging",
         *("making.chunks", "making.cluster", "making.builder"),

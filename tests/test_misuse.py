@@ -121,7 +121,8 @@ PARAMETERS: dict[str, str] = {
     # looking
     "path": "zoo", "revision": "revision", "samples": "some or none",
     "refit": "some or none",
-    "count": "some", "show.split": "split", "show.out": "report", "report.out": "report",
+    "count": "some", "show.split": "split", "show.out": "report", "show.html": "report",
+    "report.out": "report",
     # training
     "zoo": "zoo", "model": "model", "sizes": "sizes", "lr_grid": "rates",
     "split_limit": "limits", "log_with": "tracker", "augment": "augment",
@@ -307,7 +308,7 @@ def table() -> Iterator[dict[str, Any]]:
         word = shown.lstrip("-").replace("-", "[-_ ]")
         names = [rf"\b{word}"]
         if kind in ("out", "report"):
-            names = ["--out|--keep"]
+            names = ["--out|--keep|--html"]
         if kind == "where":
             names += ["condition", "no network"]
         if kind in ("column", "own"):

@@ -85,14 +85,15 @@ def original(
     return look_like(row.columns, row.spec).original(row, root, source)
 
 
-def _random_rows(found: Found, split: str, count: int, seed: int) -> Batch:
-    """Random networks of a split; of a zoo elsewhere only the shards come that hold them."""
+def rows_of(found: Found, split: str, rows: NDArray[np.int64]) -> Batch:
+    """These rows of a split, ascending; of a zoo elsewhere only the shards come that hold them.
+
+    Raises:
+        ZooError: if a shard is missing or damaged.
+    """
     listed = shards_of(found.index, split)
     sizes = np.array([shard.rows for shard in listed])
-    rows = int(sizes.sum())
-    chosen = np.random.default_rng(seed).choice(rows, min(count, rows), replace=False)
-    chosen.sort()
-    places = np.searchsorted(np.cumsum(sizes), chosen, side="right")
+    places = np.searchsorted(np.cumsum(sizes), rows, side="right")
     used = np.unique(places)
     few = tuple(listed[place] for place in used)
     folder = found.bring(few)
@@ -102,7 +103,7 @@ def _random_rows(found: Found, split: str, count: int, seed: int) -> Batch:
     # Where each shard begins among all of them, and among those that are used.
     before, after = np.cumsum(sizes) - sizes, np.cumsum(sizes[used]) - sizes[used]
     networks = Zoo(folder, split, replace(found.index, shards=few))
-    return networks.batch(chosen - before[places] + after[np.searchsorted(used, places)])
+    return networks.batch(rows - before[places] + after[np.searchsorted(used, places)])
 
 
 def draw(
@@ -148,7 +149,9 @@ def draw(
         return
     opened = source_of(index, data_root, source)
     goal = objective(recipe, opened)
-    weights, columns = _random_rows(found_zoo, split, count, seed)
+    rows = sum(shard.rows for shard in shards_of(index, split))
+    chosen = np.random.default_rng(seed).choice(rows, min(count, rows), replace=False)
+    weights, columns = rows_of(found_zoo, split, np.sort(chosen))
     arrays = {name: tensor.numpy() for name, tensor in columns.items()}
     for name, tensor in weights.tensors().items():
         arrays[name] = tensor.numpy()

@@ -10,7 +10,7 @@ from math import sqrt
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -213,6 +213,18 @@ def render(
     black, white = spec.pixel_range
     pixels = (values - black) / (white - black)
     return rearrange(pixels, "net (row column) chan -> net row column chan", row=rows)
+
+
+def pictures(
+    spec: NetworkSpec, weights: Weights, rows: int, columns: int
+) -> UInt8[np.ndarray, "net row column chan"]:
+    """What `render` gives, rounded to 8 bits: black 0 and white 255, clipped.
+
+    Raises:
+        ValueError: if the networks do not take two coordinates.
+    """
+    rendered = render(spec, weights, rows, columns).nan_to_num(nan=0.0)
+    return (rendered.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
 
 
 class Network(nn.Module):
