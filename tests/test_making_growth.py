@@ -13,6 +13,7 @@ from zoo.storage import Folder
 
 SMALL = zoo.recipe("dws", "digits", steps=3, hidden=4)
 WAVES = zoo.recipe("sine-ssl", "sine", steps=3, hidden=4, waves=60, points=20)
+FALLING = zoo.recipe("dws", "digits", steps=4, hidden=4, schedule="cosine", lr_warmup=2)
 
 
 def made(recipe, source, folder, **settings):
@@ -37,7 +38,9 @@ def files(folder):
     }
 
 
-@pytest.mark.parametrize(("recipe", "source"), [(SMALL, "digits"), (WAVES, "sine")])
+@pytest.mark.parametrize(
+    ("recipe", "source"), [(SMALL, "digits"), (WAVES, "sine"), (FALLING, "digits")]
+)
 def test_more_networks_cost_what_is_lacking_and_are_those_made_at_once(recipe, source, tmp_path):
     small, grown, whole = (tmp_path / name / "zoo" for name in ("small", "grown", "whole"))
     made(recipe, source, small, limit=25)
@@ -104,9 +107,10 @@ def test_other_changes_are_refused_and_the_zoo_stays(recipe, settings, named, tm
     assert len(zoo.open_zoo(folder, "train")) > 0
 
 
-def test_killed_while_it_grows_the_old_zoo_opens_and_the_same_command_goes_on(tmp_path):
+@pytest.mark.parametrize("recipe", [SMALL, FALLING], ids=["constant", "cosine"])
+def test_killed_while_it_grows_the_old_zoo_opens_and_the_same_command_goes_on(recipe, tmp_path):
     folder, whole = tmp_path / "a" / "zoo", tmp_path / "b" / "zoo"
-    made(SMALL, "digits", folder, limit=100)
+    made(recipe, "digits", folder, limit=100)
     before = read_index(folder)
 
     def killed(state):
@@ -114,12 +118,14 @@ def test_killed_while_it_grows_the_old_zoo_opens_and_the_same_command_goes_on(tm
             raise SystemExit("killed")
 
     with pytest.raises(SystemExit):
-        zoo.build(SMALL, "digits", folder, shard_rows=40, limit=200, progress=killed)
+        zoo.build(recipe, "digits", folder, shard_rows=40, limit=200, progress=killed)
     assert read_index(folder) == before
     assert len(zoo.open_zoo(folder, "train", check_hashes=True)) == before.splits["train"]
-    assert made(SMALL, "digits", folder, limit=200)[1] < 105
-    made(SMALL, "digits", whole, limit=200)
+    assert made(recipe, "digits", folder, limit=200)[1] < 105
+    index, *_ = made(recipe, "digits", whole, limit=200)
     assert files(folder) == files(whole)
+    assert index.format == (1 if recipe is SMALL else 2)
+    assert all(check.passed for check in zoo.verify(whole, refit=5))
 
 
 def test_a_damaged_shard_gives_nothing(tmp_path):

@@ -100,7 +100,7 @@ PARAMETERS: dict[str, str] = {
     "beta2": "share", "eps": "positive", "steps": "count", "coord_order": "word",
     "black": "number", "white": "number", "target_psnr_db": "number", "min_psnr_db": "number",
     "views": "count", "split": "word", "size": "size", "waves": "count", "points": "count",
-    "fit": "word",
+    "fit": "word", "lr_warmup": "whole",
     "min_amplitude": "number", "max_amplitude": "number", "min_frequency": "number",
     "max_frequency": "number", "target_mse": "number", "network": "word",
     "activation": "word", "stride": "count", "epochs": "count", "optimiser": "words",

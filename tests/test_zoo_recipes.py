@@ -15,12 +15,14 @@ from zoo.recipes import (
     flag,
     flags,
     recipe,
+    recipe_format,
     recipe_from_json,
 )
 from zoo.spec import NetworkSpec
 
 ADAM = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
 SIREN = {"hidden": 32, "layers": 3, "omega": 30.0, "shared_init": False, **ADAM}
+SIREN |= {"schedule": "constant", "lr_warmup": 0}
 # RECIPES.md, section 1. The second column of the tables is `nfn`.
 NAVON = {**SIREN, "init": "dws", "output_offset": 0.5}
 PICTURES = {
@@ -156,7 +158,15 @@ def test_defaults_by_source():
 # A value of each field that no named recipe has.
 CHANGES = {
     **{"hidden": 17, "layers": 4, "omega": 12.5, "output_offset": 0.1, "shared_init": True},
-    **{"lr": 3.3e-7, "weight_decay": 1e-5, "beta1": 0.8, "beta2": 0.99, "eps": 1e-9, "steps": 7},
+    **{
+        "lr": 3.3e-7,
+        "lr_warmup": 3,
+        "weight_decay": 1e-5,
+        "beta1": 0.8,
+        "beta2": 0.99,
+        "eps": 1e-9,
+        "steps": 7,
+    },
 }
 IMAGE_CHANGES = {
     **CHANGES,
@@ -193,6 +203,7 @@ def test_flags_make_the_recipe_again(name, source):
     image = isinstance(start, ImageRecipe)
     changes = IMAGE_CHANGES if image else SINE_CHANGES
     others = {"init": "nfn" if start.init == "dws" else "dws"}
+    others["schedule"] = "constant" if start.schedule == "cosine" else "cosine"
     if image:
         others["coord_order"] = "ij" if start.coord_order == "xy" else "xy"
         others["split"] = "nfn" if start.split == "dws" else "dws"
@@ -237,6 +248,14 @@ def test_sizes_have_one_form(given, kept):
 def test_what_is_newer_than_format_1_is_written_only_where_it_is_used():
     assert "fit" not in recipe("dws", "digits", size="64x48").to_json()
     assert recipe("dws", "digits", size="64x48", fit="pad").to_json()["fit"] == "pad"
+    for name, source in (("dws", "digits"), ("sine-ssl", "sine")):
+        plain = recipe(name, source, schedule="constant", lr_warmup=0).to_json()
+        assert not {"schedule", "lr_warmup"} & set(plain)
+        assert recipe_from_json(plain).schedule == "constant"
+        assert recipe_format(plain) == 1
+        used = recipe(name, source, schedule="cosine", lr_warmup=5).to_json()
+        assert (used["schedule"], used["lr_warmup"]) == ("cosine", 5)
+        assert recipe_format(used) == 2
 
 
 @pytest.mark.parametrize(
@@ -298,6 +317,8 @@ def test_unknown_fields_are_listed():
         ({"lr": 0.0}, "lr must be positive, got 0"),
         ({"lr": float("nan")}, "lr must be a finite number, got nan"),
         ({"eps": 0.0}, "eps must be positive"),
+        ({"schedule": "cosin"}, r"schedule must be one of constant, cosine, .*did you mean cosine"),
+        ({"lr_warmup": -1}, "lr_warmup must be from 0 to 2,147,483,647, got -1"),
         ({"steps": 0}, "steps must be from 1 to .*, got 0"),
         ({"layers": 1}, "layers must be from 2 to 100, got 1"),
         ({"weight_decay": -1e-4}, "weight_decay must not be negative, got -0.0001"),

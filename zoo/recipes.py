@@ -15,6 +15,7 @@ from zoo.fields import about, check, described, to_plain
 from zoo.schema import shown
 from zoo.spec import INIT_SCHEMES, NetworkSpec
 
+SCHEDULES = ("constant", "cosine")
 # Far above what can be fitted: a number beyond is a slip, and fails in words.
 MOST_NEURONS, MOST_LAYERS, MOST_PIXELS, MOST_STEPS = 2**16, 100, 2**14, 2**31 - 1
 
@@ -162,6 +163,15 @@ class SirenRecipe(ABC):
     init: str = described("dws", "scheme of the initial weights", choices=INIT_SCHEMES)
     shared_init: bool = described(False, "one initialisation for all networks")
     lr: float = described(1e-3, "learning rate of Adam", above=0)
+    schedule: str = described(
+        "constant",
+        "learning rate after the warm-up: constant, or cosine, down to 0 at the last of --steps",
+        choices=SCHEDULES,
+        since=2,
+    )
+    lr_warmup: int = described(
+        0, "updates in which the learning rate rises linearly", least=0, most=MOST_STEPS, since=2
+    )
     weight_decay: float = described(0.0, "L2 term in the gradient", least=0)
     beta1: float = described(0.9, "first decay rate of Adam", least=0, below=1)
     beta2: float = described(0.999, "second decay rate of Adam", least=0, below=1)

@@ -133,6 +133,8 @@ def fit(
     eps: float = 1e-8,
     target_mse: float | None = None,
     threads: int | None = None,
+    schedule: str = "constant",
+    warmup: int = 0,
 ) -> FitResult:
     """Fit independent SIRENs h = sin(omega * (W h + b)) to their own targets with Adam.
 
@@ -156,6 +158,8 @@ def fit(
         eps: added to the root of the corrected mean square; positive.
         target_mse: a network stops at the step at whose start its error is below.
         threads: None takes what `zoo.machine` says.
+        schedule: "constant" or "cosine", see `zoo.engines.Adam`.
+        warmup: updates in which the rate rises linearly to `lr`.
 
     Returns:
         The fitted networks, see `FitResult`. A network whose error is not finite stops
@@ -192,7 +196,10 @@ def fit(
     rows = padded.ravel()
     scales = np.array([*omegas, 1.0], dtype=np.float32)
     target = -1.0 if target_mse is None else float(target_mse)
-    settings = np.array([lr, weight_decay, beta1, beta2, eps, target, output_offset], np.float64)
+    shape = (schedule == "cosine", warmup)
+    settings = np.array(
+        [lr, weight_decay, beta1, beta2, eps, target, output_offset, *shape], np.float64
+    )
     result = FitResult(
         np.array(params, dtype=np.float32, order="C"),
         np.zeros(nets, dtype=np.float64),
@@ -277,6 +284,8 @@ class CpuEngine:
             eps=adam.eps,
             target_mse=adam.target_mse,
             threads=self.threads,
+            schedule=adam.schedule,
+            warmup=adam.warmup,
         )
         return Fit(
             found.params, found.mse, found.steps.astype(np.int64), found.stop.astype(np.int64)

@@ -149,7 +149,7 @@ def _fit(
     Args:
         params, mean, square: `net param`, changed in place; the moments come as zeros.
         inputs, targets: `point inp`, `net point out`.
-        schedule: `step 2`: lr / (1 - beta1^t) and the root of 1 - beta2^t.
+        schedule: `step 2`: rate / (1 - beta1^t) and the root of 1 - beta2^t.
         errors, taken: `net`: the last mse, and (int32) the updates made.
         gain1, gain2: 1 - beta1, 1 - beta2.
         WIDTHS, SCALES, STARTS: of the layers: neurons from the inputs on; omega / pi of
@@ -456,7 +456,7 @@ class CudaEngine:
         x, y = torch.tensor(inputs, **place), torch.tensor(targets, **place)
         step = np.arange(1, max(1, adam.steps) + 1)
         schedule = np.stack(
-            [adam.lr / (1 - adam.beta1**step), np.sqrt(1 - adam.beta2**step)], axis=1
+            [adam.rates(step - 1) / (1 - adam.beta1**step), np.sqrt(1 - adam.beta2**step)], axis=1
         )
         target = np.float32(-1.0 if adam.target_mse is None else adam.target_mse)
         if adam.target_mse is not None and target < adam.target_mse:

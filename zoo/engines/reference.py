@@ -137,6 +137,7 @@ class ReferenceEngine:
             if not running.any():
                 break
             optimiser.zero_grad()
+            optimiser.param_groups[0].update(lr=adam.rates(step).item())
             mse.sum().backward()
             optimiser.step()
         reached = kept_mse < target

@@ -82,7 +82,7 @@ UNROLL = 4  # steps of a product's inner loop written out; divides LANES
 INP, OUT, WEIGHT, WEIGHT_ROWS, BIAS, FORWARD, SINE, COSINE, SIZE = range(9)
 LAYER_FIELDS = 9
 # Hyperparameters, in this order in a float64 array.
-RATE, DECAY, BETA1, BETA2, EPSILON, TARGET_MSE, OFFSET = range(7)
+RATE, DECAY, BETA1, BETA2, EPSILON, TARGET_MSE, OFFSET, COSINE_RATE, WARMUP = range(9)
 
 _I64 = ir.IntType(64)
 _I32 = ir.IntType(32)
@@ -809,6 +809,18 @@ def _place_parameters(memory, params, layers, base, store):
             position += 1
 
 
+@njit(nogil=True, error_model="numpy")
+def _rate(settings, steps, taken):
+    """The learning rate of the next update; the formula of `zoo.engines.Adam.rates`."""
+    warmup = settings[WARMUP]
+    if taken < warmup:
+        return settings[RATE] * ((taken + 1) / warmup)
+    if settings[COSINE_RATE] == 0.0:
+        return settings[RATE]
+    done = (taken - warmup) / max(1.0, steps - warmup)
+    return settings[RATE] * (0.5 * (1.0 + math.cos(math.pi * done)))
+
+
 @kernel
 def fit_network(
     memory, totals, params, inputs, targets, layers, omegas, settings, state, points, delta,
@@ -824,7 +836,8 @@ def fit_network(
         targets: (out, points), padded by a vector.
         layers: table of sizes and offsets, one row per layer.
         omegas: one per layer, 1 for the last.
-        settings: hyperparameters in the order of RATE ... OFFSET; TARGET_MSE may be -1.
+        settings: hyperparameters in the order of RATE ... WARMUP; TARGET_MSE may be -1,
+            COSINE_RATE is 1 or 0.
         state: floats in one copy of the parameters' layout. Weights, Adam's two
             moments, the gradient and the scaled weights stand in this order from 0.
         points: number of real points; the distance between outputs in `targets`
@@ -884,13 +897,14 @@ def fit_network(
             memory[gradient + layers[last, BIAS] + output] = np.float32(total * scale)
         power1 *= beta1
         power2 *= beta2
+        rate = _rate(settings, steps, taken)
         for layer in range(last + 1):
             begin = layers[layer, WEIGHT]
             _adam(
                 memory, weight + begin, gradient + begin, mean + begin, square + begin,
                 scaled + begin, layers[layer, SIZE] // LANES, omegas[layer],
                 np.float32(settings[DECAY]), np.float32(1.0 - beta1), np.float32(beta2),
-                np.float32(1.0 - beta2), np.float32(settings[RATE] / (1.0 - power1)),
+                np.float32(1.0 - beta2), np.float32(rate / (1.0 - power1)),
                 np.float32(1.0 / math.sqrt(1.0 - power2)), np.float32(settings[EPSILON]),
             )  # fmt: skip
         _transpose_weights(memory, layers, scaled)

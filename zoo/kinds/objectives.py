@@ -33,6 +33,8 @@ def adam(recipe: Recipe) -> Adam:
         beta2=recipe.beta2,
         eps=recipe.eps,
         target_mse=recipe.target_mse,
+        schedule=recipe.schedule,
+        warmup=recipe.lr_warmup,
     )
 
 
