@@ -17,7 +17,9 @@ EDITS = ("dilate", "contrast")
 VIEWS = ("clean", "augmented")
 SELECTS = ("loss", "metric")
 # Fields that the first runs were without, and what those did.
-LATER = {"pair": "augmented,augmented", "select": "metric"}
+LATER = {
+    "pair": "augmented,augmented", "select": "metric", "degrees": 45.0, "shift": 0.25, "zoom": 0.2,
+}  # fmt: skip
 
 
 def augmentations(text: str) -> tuple[str, ...]:
@@ -89,6 +91,16 @@ class Options:
     )
     drop: float = described(
         0.01, "of --augment dropout, probability that an entry becomes 0", least=0, below=1
+    )
+    degrees: float = described(
+        45.0, "of --augment move, pictures are turned by so many at most", least=0, most=180
+    )
+    shift: float = described(
+        0.25, "of --augment move, pictures are shifted by so much at most, in coordinates",
+        least=0, most=1e3,
+    )  # fmt: skip
+    zoom: float = described(
+        0.2, "of --augment move, pictures are scaled by 1 +- so much at most", least=0, below=1
     )
 
     def __post_init__(self) -> None:

@@ -126,7 +126,8 @@ PARAMETERS: dict[str, str] = {
     # training
     "zoo": "zoo", "model": "model", "sizes": "sizes", "lr_grid": "rates",
     "split_limit": "limits", "log_with": "tracker", "augment": "augment",
-    "noise": "not negative", "drop": "share", "strength": "not negative", "variants": "count",
+    "noise": "not negative", "drop": "share", "degrees": "not negative", "shift": "not negative",
+    "zoom": "share", "strength": "not negative", "variants": "count",
     "images": "count", "eval_images": "count", "train.batch": "count", "warmup": "whole",
     "schedule": "word", "clip": "positive", "accumulate": "count", "precision": "word",
     "evaluations": "count", "patience": "count", "target": "column", "edit": "word",

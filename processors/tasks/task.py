@@ -75,7 +75,7 @@ class Augment(nn.Module):
         self.names = names
         parts: list[nn.Module] = []
         if "move" in names:
-            parts.append(MovePicture(spec))
+            parts.append(MovePicture(spec, options.degrees, options.shift, options.zoom))
         if "noise" in names:
             parts.append(GaussianNoise(options.noise))
         if "dropout" in names:
