@@ -448,6 +448,21 @@ def test_bytes_do_not_depend_on_order_and_neighbours(own, whole):
     assert_same_bytes(found, expected, order)
 
 
+def test_inputs_may_be_each_networks_own(own, whole):
+    """The same as each alone on its inputs, to the byte; shared ones handed out are the same."""
+    params, inputs, targets = own
+    name, expected = whole
+    handed = np.repeat(inputs[None], 65, axis=0)
+    assert_same_bytes(engine(name).fit(OWN, params, handed, targets, OWN_ADAM), expected, ...)
+    drawn = np.random.default_rng(2).uniform(-1, 1, handed.shape).astype(np.float32)
+    found = engine(name, 2).fit(OWN, params, drawn, targets, OWN_ADAM)
+    assert not np.array_equal(found.params[7], expected.params[7])
+    for net in (0, 7, 64):
+        one = slice(net, net + 1)
+        alone = engine(name).fit(OWN, params[one], drawn[net], targets[one], OWN_ADAM)
+        assert_same_bytes(alone, found, one)
+
+
 @pytest.mark.parametrize("threads", [2, 3])
 def test_bytes_do_not_depend_on_threads(own, whole, threads):
     params, inputs, targets = own

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import zoo
+from zoo import engines
 from zoo.kinds import kind_of
 from zoo.shards import read_index
 from zoo.verification import verify
@@ -91,3 +92,42 @@ def test_classifiers_are_fitted_to_no_target():
         zoo.fit(x, np.zeros((2, 3, 1)), "binary")
     with pytest.raises(ValueError, match="trains classifiers, which have no one target"):
         kind_of(chosen).values_goal(chosen, x, 1)
+
+
+def test_each_signal_may_have_points_of_its_own():
+    """Distances to spheres at random points: what is learnt holds at other points."""
+    draw = np.random.default_rng(0)
+    points = draw.uniform(-1, 1, (4, 300, 3))
+    radii = np.linspace(0.3, 0.8, 4)[:, None, None]
+    distance = np.linalg.norm(points, axis=2, keepdims=True) - radii
+    recipe = zoo.recipe("dws", "tensors", steps=300, hidden=16, output_offset=0.0, omega=3.0)
+    found = zoo.fit(points, distance, recipe)
+    assert found.spec.coord_order is None
+    assert found.columns["mse"].max() < 1e-2
+    others = draw.uniform(-1, 1, (4, 200, 3))
+    answers = zoo.forward(found.spec, found.weights, torch.from_numpy(others).float())
+    wanted = torch.from_numpy(np.linalg.norm(others, axis=2, keepdims=True) - radii)
+    assert (answers - wanted).square().mean() < 2e-2
+    # Networks of other points are other networks; those of shared points are as before.
+    shared = zoo.fit(points[0], distance[:1], recipe)
+    first = zoo.fit(points[:1], distance[:1], recipe)
+    assert torch.equal(shared.weights.flatten(), first.weights.flatten())
+    assert torch.equal(found.weights.flatten()[:1], first.weights.flatten())
+    assert not torch.equal(
+        zoo.fit(points[1:2], distance[:1], recipe).weights.flatten(), first.weights.flatten()
+    )
+
+
+@pytest.mark.parametrize("shape", [(4, 30, 3), (5, 29, 3), (30, 5, 3), (5,), (1, 5, 30, 3)])
+def test_points_that_do_not_fit_their_targets_are_one_line(shape):
+    with pytest.raises(ValueError, match=r"expected inputs \(point, inp\) or \(net, point, inp\)"):
+        zoo.fit(np.zeros(shape), np.zeros((5, 30, 1)))
+
+
+def test_cuda_hands_points_of_their_own_to_batched_torch(monkeypatch):
+    monkeypatch.setattr(engines, "triton_problem", lambda: None)
+    spec = zoo.NetworkSpec.mlp([3, 16, 1])
+    assert engines.choose("auto", "cuda", spec) == "cuda"
+    assert engines.choose("auto", "cuda", spec, shared=False) == "reference"
+    with pytest.raises(ValueError, match="share their inputs only; use engine 'reference'"):
+        engines.choose("cuda", "cuda", spec, shared=False)

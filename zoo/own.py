@@ -124,13 +124,13 @@ def fit(
     device: str = "cpu",
     threads: int | None = None,
 ) -> Networks:
-    """Fit one network to each of the targets, on inputs that all share.
+    """Fit one network to each of the targets, on inputs that all share or inputs of its own.
 
     Args:
-        inputs: `point inp`; coordinates, in the order and range the networks shall take.
-            Tensors, arrays and lists are taken alike, here and below. Two are those of a
-            picture in the recipe's order; one is x, on whose ends `coord_range` lies; more
-            are no picture (`coord_order` None).
+        inputs: `point inp`, or `net point inp` where each has its own; coordinates, in the
+            order and range the networks shall take. Tensors, arrays and lists are taken
+            alike, here and below. Two are those of a picture in the recipe's order; one is x,
+            on whose ends `coord_range` lies; more are no picture (`coord_order` None).
         targets: `net point out`.
         recipe: or its name; a picture recipe reports `psnr_db` with white - black as
             the peak.
@@ -150,15 +150,16 @@ def fit(
     if threads is not None:
         machine.checked_threads(threads)
     given, wanted = numbers_of(inputs, "inputs"), numbers_of(targets, "targets")
-    if given.ndim != 2 or wanted.ndim != 3 or wanted.shape[1] != given.shape[0]:
+    of_all, of_each = wanted.shape[1:2], wanted.shape[:2]
+    if given.ndim not in (2, 3) or wanted.ndim != 3 or given.shape[:-1] not in (of_all, of_each):
         raise ValueError(
-            f"expected inputs (point, inp) and targets (net, point, out), got "
-            f"{given.shape} and {wanted.shape}"
+            f"expected inputs (point, inp) or (net, point, inp), and targets (net, point, out), "
+            f"got {given.shape} and {wanted.shape}"
         )
     if not wanted.size or not given.size:
         raise ValueError(
             f"expected at least one network and one point, got {len(wanted)} networks and "
-            f"{len(given)} points"
+            f"{given.shape[-2]} points"
         )
     marks = None if labels is None else numbers_of(labels, "labels")
     if marks is not None and marks.shape != wanted.shape[:1]:
@@ -184,7 +185,8 @@ def fit(
         # A signal on a line may lie anywhere on it.
         ends = float(x.min()), float(x.max())
         goal.spec = replace(goal.spec, coord_range=ends)
-    runner = engines.load(engines.choose(engine, device, goal.spec), device, threads)
+    chosen_engine = engines.choose(engine, device, goal.spec, shared=x.ndim == 2)
+    runner = engines.load(chosen_engine, device, threads)
     rows = Rows(np.arange(len(y)), np.zeros(len(y), np.int64))
     others = {} if marks is None else {LABEL: np.array(marks)}
     with stopping.noticed():

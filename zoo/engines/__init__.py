@@ -1,7 +1,8 @@
 """Fits many networks at once: the contract that every engine keeps.
 
-An engine takes initial parameters, shared inputs and each network's targets, and gives
-back trained parameters. What it must do, for every network on its own:
+An engine takes initial parameters, inputs that all networks share or inputs of each one's
+own, and each network's targets, and gives back trained parameters. What it must do, for every
+network on its own:
 
     for step in 0 .. steps - 1:
         mse = mean over points and outputs of (network(inputs) - targets)^2
@@ -102,7 +103,11 @@ class Engine(Protocol):
         targets: NDArray[np.float32],
         adam: Adam,
     ) -> Fit:
-        """Fit every network of `net param` to `net point out` targets on `point inp`."""
+        """Fit every network of `net param` to `net point out` targets on its inputs.
+
+        Args:
+            inputs: `point inp` for all, or `net point inp`.
+        """
         ...
 
 
@@ -133,8 +138,11 @@ def triton_problem() -> str | None:
     return None
 
 
-def choose(name: str, device: str, spec: NetworkSpec) -> str:
+def choose(name: str, device: str, spec: NetworkSpec, shared: bool = True) -> str:
     """The engine that "auto" stands for; other names are checked and handed back.
+
+    Args:
+        shared: whether all networks are fitted on the same inputs.
 
     Raises:
         ValueError: for an unknown engine, or one that cannot fit `spec` on `device`.
@@ -146,7 +154,8 @@ def choose(name: str, device: str, spec: NetworkSpec) -> str:
     if name == "auto":
         if device == "cpu" and is_siren(spec):
             return "cpu"
-        return "cuda" if on_gpu and cuda_can_fit(spec) and not triton_problem() else "reference"
+        known = on_gpu and shared and cuda_can_fit(spec)
+        return "cuda" if known and not triton_problem() else "reference"
     if name == "cpu" and device != "cpu":
         raise ValueError(f"engine 'cpu' does not run on device {device!r}; use --engine reference")
     if name == "cpu" and not is_siren(spec):
@@ -159,6 +168,11 @@ def choose(name: str, device: str, spec: NetworkSpec) -> str:
         raise ValueError(
             "engine 'cuda' fits SIRENs of 1-4 inputs and outputs and 1-3 hidden layers of at "
             "most 128 neurons only; use --engine reference"
+        )
+    if name == "cuda" and not shared:
+        raise ValueError(
+            "engine 'cuda' fits networks that share their inputs only; use engine 'reference', "
+            "batched torch, on the same device"
         )
     if name == "cuda" and (problem := triton_problem()):
         raise ValueError(f"engine 'cuda' needs Triton: {problem}; use --engine reference")

@@ -148,7 +148,7 @@ def fit(
         omegas: one per hidden layer, radians per unit of pre-activation.
         output_offset: added to the last layer's output.
         params: (net, P), per layer weight (out, inp) row by row, then bias.
-        inputs: (point, inp), shared by all networks.
+        inputs: (point, inp), shared by all networks, or (net, point, inp).
         targets: (net, point, out).
         lr: Adam's learning rate.
         steps: Adam updates at most.
@@ -176,10 +176,11 @@ def fit(
     if len(omegas) != len(widths) - 2:
         raise ValueError(f"omegas: expected {len(widths) - 2}, one per hidden layer, got {omegas}")
     size = sum(out * (inp + 1) for inp, out in itertools.pairwise(widths))
-    nets, points = len(params), len(inputs)
+    shared = inputs.ndim == 2
+    nets, points = len(params), inputs.shape[0 if shared else 1]
     for name, array, expected in (
         ("params", params, (nets, size)),
-        ("inputs", inputs, (points, widths[0])),
+        ("inputs", inputs, (points, widths[0]) if shared else (nets, points, widths[0])),
         ("targets", targets, (nets, points, widths[-1])),
     ):
         if array.shape != expected:
@@ -191,9 +192,6 @@ def fit(
         raise ValueError(f"eps: expected a positive float32, got {eps}")
 
     layout = _lay_out(widths, points)
-    padded = np.zeros((points + layout.capacity, tiles.NARROW), dtype=np.float32)
-    padded[:points, : widths[0]] = inputs
-    rows = padded.ravel()
     scales = np.array([*omegas, 1.0], dtype=np.float32)
     target = -1.0 if target_mse is None else float(target_mse)
     shape = (schedule == "cosine", warmup)
@@ -213,10 +211,16 @@ def fit(
     def work() -> None:
         try:
             memory = _aligned(layout.floats, np.float32)
+            padded = np.zeros((points + layout.capacity, tiles.NARROW), dtype=np.float32)
+            if shared:
+                padded[:points, : widths[0]] = inputs
+            rows = padded.ravel()
             totals = _aligned((1 + tiles.NARROW) * tiles.LANES, np.float64)
             wanted = np.zeros(points * widths[-1] + tiles.LANES, dtype=np.float32)
             while (net := next(counter)) < nets and not cancel[0]:
                 wanted[: points * widths[-1]] = targets[net].T.ravel()
+                if not shared:
+                    padded[:points, : widths[0]] = inputs[net]
                 mse, taken, met = tiles.fit_network(
                     memory, totals, result.params[net], rows, wanted, layout.layers, scales,
                     settings, layout.state, points, layout.delta, layout.capacity, int(steps),

@@ -28,8 +28,8 @@ _LINE = 16  # floats of a cache line
 
 
 def _widen(spec: NetworkSpec) -> NetworkSpec:
-    """The network with hidden layers of whole cache lines; every activation has f(0) = 0."""
-    if any(layer.kind != "linear" for layer in spec.layers):
+    """The network with hidden layers of whole cache lines, where padding stays 0: f(0) = 0."""
+    if any(layer.kind != "linear" or layer.activation == "sigmoid" for layer in spec.layers):
         return spec
     hidden = [layer.out + -layer.out % _LINE for layer in spec.layers[:-1]]
     widths = zip([spec.inp, *hidden], [*hidden, spec.out], spec.layers, strict=True)
@@ -77,7 +77,8 @@ class ReferenceEngine:
             count = len(params[part])
             rows = np.arange(start, start + self.batch)
             rows[count:] = start
-            fit = self._fit_batch(spec, params[rows], inputs, targets[rows], adam)
+            own = inputs if inputs.ndim == 2 else inputs[rows]
+            fit = self._fit_batch(spec, params[rows], own, targets[rows], adam)
             parts.append([column[:count] for column in fit])
         whole = [np.concatenate(columns) for columns in zip(*parts, strict=True)]
         return Fit(*whole)
@@ -91,7 +92,7 @@ class ReferenceEngine:
         adam: Adam,
     ) -> Fit:
         place: dict[str, Any] = {"device": self.device, "dtype": self.dtype}
-        points = len(inputs)
+        points = inputs.shape[-2]
         x = pad(torch.from_numpy(inputs).to(**place), (0, 0, 0, -points % _LINE))
         y = torch.from_numpy(targets).to(**place)
         wide = _widen(spec)

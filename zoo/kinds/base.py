@@ -123,7 +123,7 @@ class Kind(Look, ABC):
     def values_goal(
         self, recipe: Any, inputs: NDArray[np.float32], out: int, classes: tuple[str, ...] = ()
     ) -> Any:
-        """The goal of targets that are given as values on these inputs `point inp`.
+        """The goal of targets that are given as values on inputs `point inp` or `net point inp`.
 
         Raises:
             ValueError: if such networks do not stand for one target each.

@@ -50,7 +50,7 @@ def psnr_db(mse: NDArray[np.float64], peak: float) -> NDArray[np.float64]:
 
 
 class Objective(Goal):
-    """Targets that are given as values, on given inputs `point inp`.
+    """Targets that are given as values, on given inputs `point inp` or `net point inp`.
 
     Quality is the error, and for picture recipes its PSNR too. Sources that hold
     something else than values say in `targets` what it stands for. An item is one row.
@@ -64,7 +64,7 @@ class Objective(Goal):
         self.recipe = recipe
         self.adam = adam(recipe)
         self.inputs = inputs
-        self.spec = recipe.spec(inputs.shape[1], out)
+        self.spec = recipe.spec(inputs.shape[-1], out)
         self.columns = {name: Column(**each) for name, each in recipe.columns(classes).items()}
 
     def targets(self, raw: NDArray[np.generic]) -> NDArray[np.float32]:
@@ -150,7 +150,8 @@ def fit_rows(
     adam = objective.adam
     start = Rows(rows.index * 0, rows.view) if recipe.shared_init else rows
     init = nets.initialise(spec, recipe.init, seed, start.index, start.view)
-    fit = engine.fit(spec, init, objective.inputs, targets, adam)
+    inputs = objective.inputs
+    fit = engine.fit(spec, init, inputs, targets, adam)
 
     def bad() -> NDArray[np.int64]:
         # The error is stored as float32, so one beyond its range is not finite either.
@@ -164,7 +165,8 @@ def fit_rows(
         init = nets.initialise(
             spec, recipe.init, seed, start.index[again], start.view[again], attempt
         )
-        retry = engine.fit(spec, init, objective.inputs, targets[again], adam)
+        own = inputs if inputs.ndim == 2 else inputs[again]
+        retry = engine.fit(spec, init, own, targets[again], adam)
         for column, fresh in zip(fit._asdict().values(), retry, strict=True):
             column[again] = fresh
     reasons = {int(row): f"not finite after {ATTEMPTS} attempts" for row in bad()}
