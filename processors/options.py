@@ -5,6 +5,7 @@ without loading torch.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from processors.own import is_own
 from zoo.fields import check, described
@@ -17,7 +18,7 @@ EDITS = ("dilate", "contrast")
 VIEWS = ("clean", "augmented")
 SELECTS = ("loss", "metric")
 # Fields that the first runs were without, and what those did.
-LATER = {
+LATER: dict[str, Any] = {
     "pair": "augmented,augmented", "select": "metric", "degrees": 45.0, "shift": 0.25, "zoom": 0.2,
 }  # fmt: skip
 
