@@ -85,12 +85,16 @@ def _fit(command: str, source: str, **given: Any) -> None:
         # Before torch is loaded, and the rest of the words are looked at.
         folder_of(source.partition(":")[2])
     tasks = _tasks(given)
-    chosen = recipes.recipe(given["recipe"], source, command, **given_fields(given))
-    folder, part = given["out"], given["part"]
+    name, folder, part = given["recipe"], given["out"], given["part"]
+    usual = _folder(source, recipes.default_recipe(source, command), part)
+    if name is None and not given["overwrite"]:
+        there = _begun_by(folder or usual, source)
+        name = recipes.default_recipe(source, command, there)
+    chosen = recipes.recipe(name, source, command, **given_fields(given))
     if folder is None:
-        folder = Path("zoos") / zoo_name(source, chosen.name)
-        if part is not None:
-            folder = folder.with_name(f"{folder.name}.parts") / part.replace("/", "-of-")
+        # Its recipe may have been the default when a zoo was begun there.
+        begun = _begun_by(usual, source) == chosen.name
+        folder = usual if begun else _folder(source, chosen.name, part)
 
     from zoo.making.builder import build
     from zoo.making.cluster import Cluster
@@ -122,6 +126,24 @@ def _fit(command: str, source: str, **given: Any) -> None:
     _report(folder, index)
     if words := meter.nodes():
         say(f"fitted by {', '.join(words)}", err=True)
+
+
+def _folder(source: str, recipe: str, part: str | None) -> Path:
+    """Where a zoo, or a part of it, goes if no other place is named."""
+    folder = Path("zoos") / zoo_name(source, recipe)
+    if part is None:
+        return folder
+    return folder.with_name(f"{folder.name}.parts") / part.replace("/", "-of-")
+
+
+def _begun_by(folder: Path | str, source: str) -> str | None:
+    """The recipe of the zoo of a folder of pictures that lies there, if one does."""
+    if ":" not in source:
+        return None  # of others the default has never changed
+    from zoo.making.site import recipe_there
+    from zoo.storage import place
+
+    return recipe_there(place(folder))
 
 
 def _tasks(given: dict[str, Any]) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import cv2
@@ -305,6 +306,46 @@ def test_image_folder(tmp_path):
     assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.parametrize("half", [False, True], ids=["finished", "half"])
+@pytest.mark.parametrize("out", [None, "mine"])
+def test_a_folder_begun_by_the_older_default_goes_on_by_it(half, out, tmp_path, monkeypatch):
+    """324dc88 fitted folders of pictures by `dws` unless told otherwise; now it is `fast`."""
+    monkeypatch.chdir(tmp_path)
+    folder_of_pictures(tmp_path / "pets", broken=False)
+    few = ["--size", "8", "--steps", "3", "--hidden", "4"]
+    place = ["--out", out] if out else []
+    folder = Path(out or "zoos/pets-inrs")
+
+    def stop(state):
+        raise SystemExit("killed")
+
+    older = zoo.recipe("dws", "imagefolder:pets", size=8, steps=3, hidden=4)
+    with pytest.raises(SystemExit) if half else nullcontext():
+        zoo.build(older, "imagefolder:pets", folder, limit=9, progress=stop if half else None)
+    for limit in ("9", "12"):
+        result = run("fit-inrs", "pets", *few, *place, "--limit", limit)
+        assert result.exit_code == 0, result.output
+        index = shards.read_index(folder)
+        assert (index.recipe["name"], index.rows) == ("dws", int(limit))
+    # And by its name.
+    assert run("fit-inrs", "pets", "--recipe", "dws", *few, *place).exit_code == 0
+    assert shards.read_index(folder).rows == 14
+    afresh = run("fit-inrs", "pets", *few, *place, "--overwrite")
+    assert afresh.exit_code == 0, afresh.output
+    assert shards.read_index(folder).recipe["name"] == "fast"
+
+
+def test_python_goes_on_by_the_older_default_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder_of_pictures(tmp_path / "pets", broken=False)
+    zoo.build("dws", "pets", "here", limit=3)
+    grown = zoo.build(None, "pets", "here", limit=5)
+    assert (grown.recipe["name"], grown.rows) == ("dws", 5)
+    own = zoo.build(None, "pets", "own", limit=3)
+    assert (own.recipe["name"], own.format) == ("fast", 2)
+    assert all(check.passed for check in zoo.verify("own", refit=3))
+
+
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_fit_says_how_to_go_on(kind, tmp_path):
     words = ["fit-inrs", "digits", "--steps", "3000", "--out", str(tmp_path / "out")]
@@ -361,7 +402,8 @@ def test_workers_die_with_a_killed_parent(tmp_path):
 
 
 def test_default_folder_names():
-    assert zoo_name("imagefolder:pictures/", "dws") == "pictures-inrs"
+    assert zoo_name("imagefolder:pictures/", "fast") == "pictures-inrs"
+    assert zoo_name("imagefolder:pictures/", "dws") == "pictures-inrs-dws"
     assert zoo_name("fashion-mnist", "nfn") == "fashion-mnist-inrs-nfn"
 
 

@@ -48,6 +48,18 @@ TABLE = [
             **{"lr": 5e-5, "steps": 5_000, "weight_decay": 0.0},
         },
     ),
+    *(
+        (
+            "fast",
+            source,
+            {
+                **PICTURES,
+                **{"init": "nfn", "lr": 2e-3, "steps": 375, "weight_decay": 0.0},
+                **{"schedule": "cosine", "beta2": 0.95, "target_psnr_db": 45.0},
+            },
+        )
+        for source in ("mnist", "imagefolder:x")
+    ),
     (
         "sine-ssl",
         "sine",
@@ -152,6 +164,12 @@ def test_defaults_by_source():
     assert default_recipe("sine") == "sine-ssl"
     assert default_recipe("mnist") == "dws"
     assert recipe(None, "fashion-mnist") == recipe("dws", "fashion-mnist")
+    assert default_recipe("imagefolder:pets") == recipe(None, "imagefolder:pets").name == "fast"
+    # What 324dc88 began by its default goes on by that.
+    assert default_recipe("imagefolder:pets", "fit-inrs", "dws") == "dws"
+    assert default_recipe("imagefolder:pets", "fit-inrs", "nfn") == "fast"
+    assert default_recipe("sine", "fit-inrs", "dws") == "sine-ssl"
+    assert default_recipe("imagefolder:pets", "fit-classifiers", "dws") == "binary"
     assert recipe(None, "sine").name == "sine-ssl"
 
 
@@ -283,8 +301,11 @@ def test_recipes_are_frozen():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (("dsw", "mnist"), "unknown recipe 'dsw'; known: dws, dws-paper, nfn, sine-ssl, sine-reg"),
-        (("sine-ssl", "mnist"), "'sine-ssl' is not for mnist; those are: dws, dws-paper, nfn$"),
+        (("dsw", "mnist"), "unknown recipe 'dsw'; known: dws, dws-paper, nfn, fast, sine-ssl"),
+        (
+            ("sine-ssl", "mnist"),
+            "'sine-ssl' is not for mnist; those are: dws, dws-paper, nfn, fast$",
+        ),
         (("dws", "sine"), "'dws' is not for sine; those are: sine-ssl, sine-regression$"),
     ],
 )

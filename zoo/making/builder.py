@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zoo import engines, machine, stopping, storage
+from zoo import engines, machine, sources, stopping, storage
 from zoo.making import chunks
 from zoo.making.cluster import Cluster, checked, fit_on_cluster
 from zoo.making.plan import Settings, plan_zoo
 from zoo.making.progress import Progress
-from zoo.making.site import Site, make, refuse_foreign, source_there
+from zoo.making.site import Site, make, recipe_there, refuse_foreign, source_there
 from zoo.making.workers import refuse_no_file, refuse_unguarded
-from zoo.recipes import AnyRecipe
+from zoo.recipes import AnyRecipe, default_recipe
 from zoo.shards import Index
 from zoo.sources import ImageSource, SineSource, of_arrays
 
@@ -60,7 +60,8 @@ def build(
     `views`, its networks are taken over and only the others are fitted (by a cluster all).
 
     Args:
-        recipe: or its name; None takes the source's default.
+        recipe: or its name; None takes the source's default, or what that was when the zoo
+            that lies there was begun.
         source: or its name, such as "mnist" or "imagefolder:PATH"; or pictures, uint8
             `item row column` or `item row column chan`.
         out: a folder. With a cluster all nodes see it under this path, or it is a URL such
@@ -121,6 +122,9 @@ def build(
     where = storage.place(out)
     refuse_foreign(where)
     opened = _opened(source, labels)
+    if recipe is None:
+        called = sources.resolve(opened) if isinstance(opened, str) else opened.name
+        recipe = default_recipe(called, there=None if overwrite else recipe_there(where))
     planned = plan_zoo(
         recipe,
         opened,

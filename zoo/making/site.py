@@ -745,16 +745,32 @@ def source_there(where: Place) -> str | None:
     A folder of pictures is then read as it was read for that zoo, which may be by an older
     version that took less of it.
     """
-    try:
-        finished = INDEX_FILE in where.names()
-        started = shards.PLAN_FILE in where.inside(BUILD_FOLDER).names()
-        if not finished and not started:
-            return None
-        plain = where.read_json(INDEX_FILE if finished else PLAN)
-        found = plain["source"]["sha256"]
-    except (ZooError, KeyError, TypeError):  # named when the place is opened
-        return None
+    plain = _plain_there(where)
+    source = plain.get("source") if plain else None
+    found = source.get("sha256") if isinstance(source, dict) else None
     return found if isinstance(found, str) else None
+
+
+def recipe_there(where: Place) -> str | None:
+    """The name of the recipe of the zoo that lies there, finished or not; None if none does."""
+    plain = _plain_there(where)
+    recipe = plain.get("recipe") if plain else None
+    found = recipe.get("name") if isinstance(recipe, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def _plain_there(where: Place) -> dict[str, Any] | None:
+    """The index of the zoo that lies there, or its plan, as JSON that nobody has checked."""
+    try:
+        if INDEX_FILE in where.names():
+            plain = where.read_json(INDEX_FILE)
+        elif shards.PLAN_FILE in where.inside(BUILD_FOLDER).names():
+            plain = where.read_json(PLAN)
+        else:
+            return None
+    except ZooError:  # named when the place is opened
+        return None
+    return plain if isinstance(plain, dict) else None
 
 
 def refuse_started(where: Place, overwrite: bool) -> None:
