@@ -25,6 +25,10 @@ SCALES = ("paper", "cpu", "quick")
 RATES = (5e-3, 1e-3, 5e-4, 1e-4)
 BASELINES = ("mlp", "mlp-aug", "mlp-align", "inr2vec", "transformer")
 NFNS = ("nfn-np", "nfn-hnp", "nfn-pt")
+# Beyond the papers.
+READERS = ("graded", "probe")
+# What DWSNets are compared with, of their paper and since.
+EXTENDED = (*BASELINES, *NFNS, "monomial", "statnn", *READERS)
 
 
 @dataclass(frozen=True)
@@ -142,22 +146,23 @@ EXPERIMENTS: dict[str, Experiment] = {
     "sine-regression": Experiment(
         "D1", "The frequency of sine waves (DWSNets, Figure 3).",
         "fit-inrs", "sine", "sine-regression", "regress",
-        _models("dws", *NFNS, "monomial", *BASELINES, "statnn"),
+        _models("dws", *NFNS, "monomial", *BASELINES, "statnn", *READERS),
         options={"target": "frequency"}, limit=200,
     ),
     "mnist-classification": Experiment(
         "D2", "The digit of an INR (DWSNets, Table 1).",
-        "fit-inrs", "mnist", "dws", "classify", _models("dws", *BASELINES), cpu_limit=14_000,
+        "fit-inrs", "mnist", "dws", "classify", _models("dws", *EXTENDED),
+        cpu_limit=14_000,
     ),
     "fashion-classification": Experiment(
         "D2", "The class of a Fashion-MNIST INR (DWSNets, Table 1).",
-        "fit-inrs", "fashion-mnist", "dws", "classify", _models("dws", *BASELINES), limit=300,
+        "fit-inrs", "fashion-mnist", "dws", "classify", _models("dws", *EXTENDED), limit=300,
         cpu_limit=14_000,
     ),
     "sine-ssl": Experiment(
         "D3", "A dense representation of sine waves (DWSNets, Table 2).",
         "fit-inrs", "sine", "sine-ssl", "ssl",
-        _models("dws", *NFNS, "monomial", *BASELINES), limit=300, cpu={"epochs": 40},
+        _models("dws", *EXTENDED), limit=300, cpu={"epochs": 40},
     ),
     "adaptation": Experiment(
         "D4", "Classifiers adapted to corrupted pictures (DWSNets, Table 3).",
@@ -180,7 +185,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     "trajectories": Experiment(
         "D6", "The accuracy of Fashion-MNIST classifiers (DWSNets, Figure 7).",
         "fit-trajectories", "fashion-mnist", "fashion", "generalize",
-        _models("dws", "nfn-np", *BASELINES, "statnn"), limit=8, quick={"epochs": 1, "batch": 32},
+        _models("dws", "nfn-np", *BASELINES, "statnn", *READERS), limit=8,
+        quick={"epochs": 1, "batch": 32},
     ),
     "blocks": Experiment(
         "D7", "Parts of the DWSNets layer (DWSNets, Table 10).",
@@ -202,11 +208,11 @@ EXPERIMENTS: dict[str, Experiment] = {
     ),
     "cnn-generalization": _cnns(
         "N1", "The accuracy of small CNNs (NFN, Table 2), on a zoo of our own.", "relu",
-        _models("nfn-hnp", "nfn-np", "monomial", "statnn"), {"rescale": 2.0},
+        _models("nfn-hnp", "nfn-np", "monomial", "statnn", *READERS), {"rescale": 2.0},
     ),
     "cnn-generalization-tanh": _cnns(
         "M2", "The accuracy of small tanh CNNs, also with random signs (Monomial-NFN, Table 2).",
-        "tanh", _models("nfn-hnp", "nfn-np", "monomial", "statnn"), {"flip": True},
+        "tanh", _models("nfn-hnp", "nfn-np", "monomial", "statnn", *READERS), {"flip": True},
     ),
     "mnist-nfn": Experiment(
         "N2", "The digit of an INR of NFN's recipe, ten views (NFN, Table 3).",
@@ -225,7 +231,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     **{
         f"{name}-one-copy": Experiment(
             "M3", f"The class of an INR of {title}, one copy (Monomial-NFN, Table 3).",
-            "fit-inrs", source, "nfn", "classify", _models("monomial", "nfn-np", "nfn-hnp"),
+            "fit-inrs", source, "nfn", "classify",
+            _models("monomial", "nfn-np", "nfn-hnp", *READERS),
             rates=(), limit=300, quick=_STEPS, cpu_limit=14_000,
         )
         for name, source, title in (

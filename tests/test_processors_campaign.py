@@ -15,6 +15,7 @@ from helpers import line_of, run
 from processors import campaign
 from processors.campaign import Step, perform, read
 from processors.ledger import Ledger
+from processors.reproduce import EXPERIMENTS
 from zoo import ZooError
 
 # Stands for wszoo: notes its words, makes what --out says, and fails where that says so.
@@ -241,3 +242,17 @@ def test_a_step_that_stands_there_twice_is_refused(fake):
     with pytest.raises(ValueError, match="stands there twice: wszoo fit a"):
         perform(steps("fit a", "fit b", "fit a"), "out", wszoo=fake)
     assert not os.path.exists("out")
+
+
+LISTS = sorted((Path(__file__).resolve().parents[1] / "benchmarks").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", LISTS, ids=lambda path: path.stem)
+def test_the_lists_that_wszoo_comes_with_can_be_run(path, tmp_path):
+    listed = run("campaign", path, "--out", tmp_path / "out", "--dry-run")
+    assert listed.exit_code == 0, listed.output
+    lines = listed.stdout.splitlines()
+    assert lines
+    assert all(line.startswith("to do  wszoo ") for line in lines)
+    if path.stem == "published":
+        assert {line.split()[4] for line in lines} == set(EXPERIMENTS)

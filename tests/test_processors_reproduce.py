@@ -86,11 +86,11 @@ def test_a_reproduction_goes_from_zoo_to_report_and_on_from_what_is_there(tmp_pa
 
 def test_wrong_names_are_one_line_that_lists_the_known(tmp_path):
     assert "known: sine-regression," in line_of(run("reproduce", "sines", "--out", tmp_path), 2)
-    words = ("reproduce", "sine-ssl", "--out", tmp_path)
-    assert "does not compare 'statnn', but dws," in line_of(run(*words, "--models", "statnn"), 2)
+    words = ("reproduce", "dilate", "--out", tmp_path)
+    assert "does not compare 'statnn', but nfn-np," in line_of(run(*words, "--models", "statnn"), 2)
     assert "whole numbers" in line_of(run(*words, "--seeds", "a"), 2)
     with pytest.raises(ValueError, match="unknown scale 'large'; known: paper, cpu, quick"):
-        plan("sine-ssl", "large", tmp_path)
+        plan("dilate", "large", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
