@@ -7,7 +7,7 @@ Four questions, with the first `--networks` rows of a zoo (of random weights wit
 
 - How much of the Parquet view does the Hub store again, when it has the safetensors?
   The real chunker (`hf_xet`) answers, against a folder instead of the network. The
-  defaults of pyarrow stand beside it.
+  defaults of pyarrow stand beside it. Pictures, which stand in the view alone, are told apart.
 - How fast does `load_dataset` with `with_format("torch")` read them all, against one
   .pth file a network, both from a warm file cache and in turns?
 - How long does `open_zoo` take for 70,000 networks, and a random batch of 512?
@@ -42,7 +42,9 @@ def random_zoo(folder: Path, rows: int, parquet: bool, spec: zoo.NetworkSpec = S
         "label": Column("target", "class", names=tuple(map(str, range(10)))),
         "psnr_db": Column("quality", "real", unit="dB"),
     }
-    with zoo.Writer(folder, spec, others, shard_rows=SHARD_ROWS, parquet=parquet) as writer:
+    source = {"shape": [28, 28, 1]} if spec.axes else {}
+    settings = {"shard_rows": SHARD_ROWS, "parquet": parquet, "source": source}
+    with zoo.Writer(folder, spec, others, **settings) as writer:
         for start in range(0, rows, SHARD_ROWS):
             count = min(SHARD_ROWS, rows - start)
             vectors = draw.standard_normal((count, spec.param_count), dtype=np.float32)
@@ -83,12 +85,32 @@ def stored_bytes(groups: list[list[Path]]) -> list[int]:
     return found
 
 
+def picture_bytes(view: Path) -> dict[str, int]:
+    """Bytes of the columns of pictures in a Parquet file."""
+    import pyarrow.parquet as pq
+
+    about = pq.ParquetFile(view).metadata
+    sizes = {name: 0 for name in table.pictures_in(view)}
+    for group in range(about.num_row_groups):
+        for number in range(about.num_columns):
+            column = about.row_group(group).column(number)
+            name = column.path_in_schema.partition(".")[0]
+            if name in sizes:
+                sizes[name] += column.total_compressed_size
+    return sizes
+
+
 def deduplication(path: Path, chosen: list[Shard], scratch: Path) -> None:
     """Print how much of the view is stored again, for our settings and for others'."""
     import pyarrow.parquet as pq
 
     weights = [path / shard.file for shard in chosen]
     views = [path / shard.parquet.file for shard in chosen if shard.parquet]
+    drawn: dict[str, int] = {}
+    for view in views:
+        for name, size in picture_bytes(view).items():
+            drawn[name] = drawn.get(name, 0) + size
+    pictures, rows_there = sum(drawn.values()), sum(shard.rows for shard in chosen)
     default, snappy = [], []
     for number, view in enumerate(views):
         rows = pq.read_table(view)
@@ -106,6 +128,14 @@ def deduplication(path: Path, chosen: list[Shard], scratch: Path) -> None:
             f"  {name:<24} {size / 1e6:7.1f} MB, of which {more / 1e6:6.1f} MB are stored: "
             f"{100 * (1 - more / size):5.1f} % deduplicated (weights {alone / 1e6:.1f} MB)"
         )
+        if drawn and files is views:
+            each = ", ".join(f"{name} {part / rows_there:.0f}" for name, part in drawn.items())
+            tensors = size - pictures
+            share = 1 - (more - pictures) / tensors
+            print(
+                f"  {'without its pictures':<24} {tensors / 1e6:7.1f} MB, {100 * share:5.1f} % "
+                f"deduplicated; pictures {pictures / 1e6:.1f} MB ({each} bytes a network)"
+            )
 
 
 def taken(work: Callable[[], object]) -> tuple[float, float]:
@@ -124,12 +154,11 @@ def reading(path: Path, index: Index, chosen: list[Shard], networks: int, scratc
     datasets.disable_progress_bars()
     names = list(index.spec.tensors)
     files = [str(path / shard.parquet.file) for shard in chosen if shard.parquet]
-    features = table.features(index)
     begun = time.perf_counter()
     rows = datasets.load_dataset(
-        "parquet", data_files=files, split="train", cache_dir=str(scratch / "cache"),
-        features=features,
-    ).with_format("torch")  # fmt: skip
+        "parquet", data_files=files, split="train", cache_dir=str(scratch / "cache")
+    )
+    rows = rows.select_columns(names).with_format("torch")
     prepared = time.perf_counter() - begun
     networks = min(networks, len(rows))
     single = scratch / "single"

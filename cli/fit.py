@@ -112,6 +112,7 @@ def _fit(command: str, source: str, **given: Any) -> None:
             folder,
             **settings,
             parquet=not given["no_parquet"],
+            pictures=not given["no_pictures"],
             dtype=given.get("dtype", "float32"),
             cluster=None if tasks is None else Cluster(**tasks),
             progress=meter.update,

@@ -138,6 +138,7 @@ _OTHERS = (
     _option("--shard-rows", "Networks of a shard.  [default: about 24 MB]",
             type=click.IntRange(min=1)),
     _option("--no-parquet", "Leave out the view for load_dataset.", is_flag=True),
+    _option("--no-pictures", "Leave the pictures out of the view for load_dataset.", is_flag=True),
     _option("--overwrite", "Throw away the zoo in --out.", is_flag=True),
     _option("--dry-run", "Read everything, say what is read as what, write nothing.",
             is_flag=True),
@@ -200,10 +201,10 @@ def import_(format: str, path: Path, out: Path | None, dry_run: bool, **chosen: 
             meter.update(state.done, state.total)
 
         checked = chosen["check_against"] or chosen["data_root"]
-        parquet = not chosen.pop("no_parquet")
+        view: Any = {part: not chosen.pop(f"no_{part}") for part in ("parquet", "pictures")}
         index = import_zoo(
-            format, path, folder, options=options, parquet=parquet, progress=report,
-            warn=progress.tell, **chosen,
+            format, path, folder, options=options, progress=report, warn=progress.tell,
+            **view, **chosen,
         )  # fmt: skip
     _tell(index.source)
     held = checked or look_of(index).by_formula

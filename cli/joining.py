@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from cli import progress
-from cli.options import FolderPath, data_root, source_address, threads
+from cli.options import FolderPath, data_root, no_pictures, source_address, threads
 from cli.output import say
 
 _OVERWRITE = click.option(
@@ -26,8 +26,9 @@ _OUT = click.option("--out", type=FolderPath(), required=True, help="Folder of t
 )  # fmt: skip
 @_OUT
 @_NO_PARQUET
+@no_pictures
 @_OVERWRITE
-def select(zoo: str, where: str, out: Path, no_parquet: bool, overwrite: bool) -> None:
+def select(zoo: str, where: str, out: Path, overwrite: bool, **left_out: bool) -> None:
     """Make a zoo of the rows of ZOO that meet a condition.
 
     ZOO is a folder, USER/NAME on the Hub or a URL. A condition has columns, numbers, class
@@ -35,7 +36,7 @@ def select(zoo: str, where: str, out: Path, no_parquet: bool, overwrite: bool) -
     """
     from zoo.joining import select as chosen
 
-    _print(out, chosen(zoo, where, out, parquet=not no_parquet, overwrite=overwrite))
+    _print(out, chosen(zoo, where, out, overwrite=overwrite, **_view_of(**left_out)))
 
 
 @click.command()
@@ -45,9 +46,10 @@ def select(zoo: str, where: str, out: Path, no_parquet: bool, overwrite: bool) -
     "--equal-keys", is_flag=True, help="Take rows of the same index and view from several zoos."
 )
 @_NO_PARQUET
+@no_pictures
 @_OVERWRITE
 def concat(
-    zoos: tuple[str, ...], out: Path, equal_keys: bool, no_parquet: bool, overwrite: bool
+    zoos: tuple[str, ...], out: Path, equal_keys: bool, overwrite: bool, **left_out: bool
 ) -> None:
     """Make one zoo of all rows of several ZOOS of one architecture.
 
@@ -55,21 +57,27 @@ def concat(
     """
     from zoo.joining import concat as joined
 
-    index = joined(zoos, out, equal_keys=equal_keys, parquet=not no_parquet, overwrite=overwrite)
-    _print(out, index)
+    settings = {"equal_keys": equal_keys, "overwrite": overwrite, **_view_of(**left_out)}
+    _print(out, joined(zoos, out, **settings))
+
+
+def _view_of(no_parquet: bool, no_pictures: bool) -> dict[str, bool]:
+    return {"parquet": not no_parquet, "pictures": not no_pictures}
 
 
 @click.command()
 @click.argument("zoo", type=click.Path(path_type=Path))
+@no_pictures
 @data_root
 @source_address
 @threads
-def view(zoo: Path, data_root: Path | None, source: str | None) -> None:
+def view(zoo: Path, no_pictures: bool, data_root: Path | None, source: str | None) -> None:
     """Write the Parquet view of the zoo in the folder ZOO anew, and its card.
 
-    Also for a zoo that was made with --no-parquet.
+    Also for a zoo that was made with --no-parquet. Rows of pictures begin with what the
+    network renders and, where the source is at hand and its licence allows, the original.
     """
-    _renew(zoo, view=True, data_root=data_root, source=source)
+    _renew(zoo, view=True, pictures=not no_pictures, data_root=data_root, source=source)
 
 
 @click.command()

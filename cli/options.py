@@ -169,6 +169,15 @@ def split(text: str) -> Decorator:
     return click.option("--split", type=kind, help=text)
 
 
+def no_pictures(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Whether the view of pictures is to begin with them."""
+    return click.option(
+        "--no-pictures",
+        is_flag=True,
+        help="Leave the pictures out of the view for load_dataset.",
+    )(command)
+
+
 def overwrite(command: Callable[..., Any]) -> Callable[..., Any]:
     """Whether a zoo that is there is to be replaced."""
     return click.option(
@@ -357,6 +366,7 @@ def fitting(command: Callable[..., Any]) -> Callable[..., Any]:
         data_root,
         overwrite,
         click.option("--no-parquet", is_flag=True, help="Leave out the view for load_dataset."),
+        no_pictures,
         click.option(
             "--shards", "part", metavar="A-B/N", type=Parsed(_part),
             help="Fit only parts A to B of N, from 0, of the list of shards; see `wszoo merge`.",

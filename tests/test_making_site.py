@@ -471,7 +471,8 @@ def test_tasks_that_contradict_are_not_taken(digits, quick, made, tmp_path):
         folder = out / ".build" / "tasks" / f"t{number}"
         fitted = engine(*planned.task(planned.parts[key]))
         pieces = [(fitted.arrays, fitted.excluded, processor("cpu"))]
-        record = write(folder, planned.index, slot_of(planned, key), pieces).to_json()
+        slot = slot_of(planned, key)
+        record = write(folder, planned.index, slot, pieces, planned.items).to_json()
         edit(record)
         (folder / "record.json").write_text(json.dumps(record))
 

@@ -188,24 +188,36 @@ def _header(index: Index) -> "DatasetCardData":
 
         from zoo import table
 
-        row_bytes = _row_bytes(index)
+        sizes = {split: _split_bytes(index, split) for split in index.splits}
         # `load_dataset` holds the number of examples against what it reads.
         splits = SplitDict(
             {
-                split: SplitInfo(split, num_bytes=rows * row_bytes, num_examples=rows)
+                split: SplitInfo(split, num_bytes=sizes[split], num_examples=rows)
                 for split, rows in index.splits.items()
             }
         )
         info = DatasetInfo(
-            features=table.features(index),
+            features=table.view_features(index),
             splits=splits,
             download_size=sum(shard.parquet.bytes for shard in index.shards if shard.parquet),
-            dataset_size=index.rows * row_bytes,
+            dataset_size=sum(sizes.values()),
         )
         files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in index.splits]
         MetadataConfigs({"default": {"data_files": files}}).to_dataset_card_data(header)
         DatasetInfosDict({"default": info}).to_dataset_card_data(header)
     return header
+
+
+def _split_bytes(index: Index, split: str) -> int:
+    """Bytes of the rows of a split as `datasets` holds them.
+
+    How large pictures are only the files know, which hold all values as they are.
+    """
+    tensors = index.splits[split] * _row_bytes(index)
+    if not index.pictures:
+        return tensors
+    views = [each.parquet.bytes for each in index.shards if each.split == split and each.parquet]
+    return max(tensors, sum(views))
 
 
 def _row_bytes(index: Index) -> int:
@@ -217,6 +229,11 @@ def _row_bytes(index: Index) -> int:
         if len(shape) > 1:  # a list of lists; a single axis has a fixed length, no offsets
             total += 4 * sum(prod(shape[:axis]) for axis in range(len(shape)))
     return total
+
+
+def may_be_passed_on(index: Index) -> bool:
+    """Whether the licence of a source allows to publish its items beside the networks."""
+    return _licence(index)[0] != "other"
 
 
 def _licence(index: Index) -> tuple[str, dict[str, Any]]:
@@ -289,7 +306,9 @@ def _loading(index: Index) -> str:
     fetch = f"hf download USER/{folder} --repo-type dataset --local-dir {folder}"
     parts = ["Run these where the zoo's folder lies. This fetches it:", _fence("bash", fetch)]
     if all(shard.parquet for shard in index.shards):
-        how = "With `datasets`, which also takes the repository's name instead of the folder:"
+        how = "With `datasets`, which also takes the repository's name instead of the folder"
+        how += "; for the pictures it needs Pillow (`pip install datasets pillow`):"
+        how = how if index.pictures else f"{how.partition(';')[0]}:"
         parts += [how, _fence("python", _datasets_example(index, split))]
     parts += [
         "With `zoo`, the package that made it:",
@@ -305,8 +324,16 @@ def _datasets_example(index: Index, split: str) -> str:
     lines = [
         "from datasets import load_dataset",
         "",
-        f'rows = load_dataset({_quoted(index.name)}, split="{split}").with_format("torch")',
-        "net = rows[0]",
+        f'rows = load_dataset({_quoted(index.name)}, split="{split}")',
+    ]
+    if index.pictures:
+        lines += [
+            'picture = rows[0]["image"]  # what the network renders, a Pillow image',
+            "# Without pictures, which would be decoded again at every reading:",
+            f"rows = rows.remove_columns({json.dumps(list(index.pictures))})",
+        ]
+    lines += [
+        'net = rows.with_format("torch")[0]',
         f'print(len(rows), net["weight_0"].shape, net["{last}"].shape)',
     ]
     for name, column in _targets(index).items():
@@ -430,6 +457,10 @@ def _row(index: Index) -> str:
     )
     if any(shard.parquet for shard in index.shards):
         text += " `data/*.parquet` holds the same rows in the same order."
+        if index.pictures:
+            begins = "`image`, what the network renders in 8 bits"
+            begins += ", and `original`, what it was fitted to" if index.pictures[1:] else ""
+            text += f" There a row begins with pictures: {begins}."
         text += " There the values are float32." if reduced else ""
     text += f" {look.rows_words}" if look.rows_words else ""
     if reduced:

@@ -34,6 +34,7 @@ def select(
     out: str | Path,
     *,
     parquet: bool = True,
+    pictures: bool = True,
     overwrite: bool = False,
 ) -> Index:
     """Make a zoo in the folder `out` of the rows of a zoo that meet a condition.
@@ -42,6 +43,7 @@ def select(
         path: a folder, a zoo on the Hub or at a URL; or an opened one, or a view of it, of whose
             split alone the new zoo is.
         where: see `zoo.where`; None for all rows.
+        parquet, pictures: as for `zoo.Writer`.
 
     Raises:
         ValueError: if the condition cannot be read, no row meets it, or `out` is not free.
@@ -64,6 +66,7 @@ def select(
         facts={"name": "select", **({"where": where} if where else {}), "of": index.name},
         command=_command(path, where, out),
         parquet=parquet,
+        pictures=pictures,
         dtype=index.plan.get("dtype", "float32"),
         overwrite=overwrite,
     )
@@ -81,6 +84,7 @@ def concat(
     *,
     equal_keys: bool = False,
     parquet: bool = True,
+    pictures: bool = True,
     overwrite: bool = False,
 ) -> Index:
     """Make a zoo in the folder `out` of all rows of several zoos, one after the other.
@@ -91,6 +95,7 @@ def concat(
         paths: folders, zoos on the Hub or at URLs, or opened ones and views, of whose split
             alone rows are taken; all of one spec and alike in columns.
         equal_keys: take rows that have the same index and view in several of them.
+        parquet, pictures: as for `zoo.Writer`.
 
     Raises:
         ValueError: for fewer than two zoos, zoos that do not fit together, equal keys unless
@@ -120,6 +125,7 @@ def concat(
         facts={"name": "concat", "of": [index.name for index in indices]},
         command="" if views else shlex.join(words),
         parquet=parquet,
+        pictures=pictures,
         dtype=first.plan.get("dtype", "float32"),
         overwrite=overwrite,
     )

@@ -18,6 +18,9 @@ from zoo import philox
 from zoo.spec import INIT_SCHEMES, Layer, NetworkSpec
 from zoo.weights import Weights
 
+# Values of the widest layer that `pictures` holds at a time.
+_RENDERED = 1 << 22
+
 
 def siren_bounds(spec: NetworkSpec, scheme: str) -> list[tuple[float, float]]:
     """Bounds of the uniform initialisation, (weight, bias) of each layer.
@@ -223,8 +226,13 @@ def pictures(
     Raises:
         ValueError: if the networks do not take two coordinates.
     """
-    rendered = render(spec, weights, rows, columns).nan_to_num(nan=0.0)
-    return (rendered.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    step = max(1, _RENDERED // (rows * columns * max(spec.widths[1:])))
+    parts = [
+        render(spec, weights[start : start + step], rows, columns)
+        for start in range(0, max(len(weights), 1), step)
+    ]
+    pixels = [(part.nan_to_num(nan=0.0).clamp(0, 1) * 255).round() for part in parts]
+    return torch.cat([part.to(torch.uint8) for part in pixels]).numpy()
 
 
 class Network(nn.Module):

@@ -40,8 +40,8 @@ _SIDE, _SQUARES, _POINTS = 64, 64, 96
 _ALL_SQUARES = 2_500_000
 _SHADES = 15  # on each side of zero
 _BARS = 40
-# Values of the widest layer that are held at a time.
-_OUTPUTS = 1 << 22
+# Networks that are evaluated at a time.
+_BLOCK = 64
 _WORDS = 600
 _SUMMARY = ("mean", "std", "min", "max")
 
@@ -360,24 +360,18 @@ def _originals(
     return found, []
 
 
-def _blocks(index: Index, chosen: _Chosen, points: int) -> Iterator[Weights]:
-    widest = max(index.spec.widths[1:])
-    step = max(1, _OUTPUTS // (points * widest))
-    for start in range(0, len(chosen.row), step):
-        yield chosen.weights[start : start + step]
-
-
 def _waves(index: Index, chosen: _Chosen, points: int) -> Iterator[NDArray[np.float32]]:
     x = torch.from_numpy(nets.line(index.spec, points))
     with torch.no_grad():
-        for weights in _blocks(index, chosen, points):
-            yield nets.forward(index.spec, weights, x).numpy()
+        for start in range(0, len(chosen.row), _BLOCK):
+            yield nets.forward(index.spec, chosen.weights[start : start + _BLOCK], x).numpy()
 
 
 def _pictures(index: Index, chosen: _Chosen) -> Iterator[NDArray[np.uint8]]:
     shape = index.source.get("shape") or (32, 32)
     rows, columns = int(shape[0]), int(shape[1])
-    for weights in _blocks(index, chosen, rows * columns):
+    for start in range(0, len(chosen.row), _BLOCK):
+        weights = chosen.weights[start : start + _BLOCK]
         pictures = nets.pictures(index.spec, weights, rows, columns)
         side = max(rows, columns) / _SIDE
         if side > 1:

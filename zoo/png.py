@@ -14,11 +14,12 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPES = {1: 0, 3: 2}  # grey, RGB
 
 
-def encode(pictures: UInt8[np.ndarray, "net row column chan"]) -> list[bytes]:
+def encode(pictures: UInt8[np.ndarray, "net row column chan"], level: int = 9) -> list[bytes]:
     """Each picture as a PNG file of 8 bits, grey or RGB.
 
     Args:
         pictures: at least a pixel each, of one or three channels.
+        level: of zlib.
 
     Raises:
         ValueError: for other shapes.
@@ -33,7 +34,7 @@ def encode(pictures: UInt8[np.ndarray, "net row column chan"]) -> list[bytes]:
     return [
         _SIGNATURE
         + head
-        + _chunk(b"IDAT", min((zlib.compress(way, 9) for way in each), key=len))
+        + _chunk(b"IDAT", min((zlib.compress(way, level) for way in each), key=len))
         + end
         for each in zip(*ways, strict=True)
     ]

@@ -150,6 +150,8 @@ class Index:
             no part of the index.
         names: file names of the source's items, by index, while they are at hand to be
             written; no part of the index, where `source["names"]` vouches for their file.
+        pictures: with which of `table.PICTURES` rows of the Parquet view begin; no part of the
+            index, the files say it, and a plan while the zoo is made.
     """
 
     name: str
@@ -166,6 +168,7 @@ class Index:
     command: str = ""
     address: str | None = field(default=None, compare=False)
     names: Mapping[int, str] | None = field(default=None, compare=False, repr=False)
+    pictures: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def splits(self) -> dict[str, int]:
@@ -249,7 +252,7 @@ class Index:
             for shard in self.shards
         ]
         plain["spec"] = self.spec.to_json()
-        del plain["address"], plain["names"]
+        del plain["address"], plain["names"], plain["pictures"]
         for column in plain["columns"].values():
             column["names"] = None if column["names"] is None else list(column["names"])
             if column["storage"] is None:  # the index of exact zoos stays as it was

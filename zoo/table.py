@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo import schema
+from zoo import png, schema
 from zoo.errors import ZooError, safe_line
 from zoo.files import HEAD, instead
+from zoo.recipes import MEASURES
 from zoo.shards import HEADER_BYTES, Index, Shard, check_file, read_index, replacing, widen
 
 if TYPE_CHECKING:
@@ -47,6 +48,11 @@ PARQUET: dict[str, Any] = {
     "data_page_size": 32 << 20,
     "max_rows_per_page": 1 << 30,
 }
+# What a row of the view of a zoo of pictures begins with: what the network renders, and what it
+# was fitted to.
+PICTURES = ("image", "original")
+# A tenth longer than the shortest, in half the time.
+_PNG_LEVEL = 6
 _DTYPES = {
     np.dtype("int64"): "I64",
     np.dtype("float32"): "F32",
@@ -223,6 +229,60 @@ def features(index: Index) -> "datasets.Features":
     return datasets.Features(found)
 
 
+def pictures_of(index: Index, originals: bool) -> tuple[str, ...]:
+    """With which of `PICTURES` the view of a zoo may begin: none of networks of no pictures.
+
+    Args:
+        originals: whether what the networks were fitted to is at hand, and may be passed on.
+    """
+    spec, shape = index.spec, tuple(index.source.get("shape") or ())
+    drawn = len(spec.axes) == 2 and len(shape) == 3 and shape[2] == spec.out and spec.out in (1, 3)
+    if not drawn or not index.plan["parquet"] or set(PICTURES) & index.columns.keys():
+        return ()
+    return PICTURES if originals else PICTURES[:1]
+
+
+def view_features(index: Index) -> "datasets.Features":
+    """The columns of the Parquet view as `datasets` describes them.
+
+    Those of `features`; with pictures these come first, then what a network is and how good,
+    then keys, and the tensors last.
+    """
+    import datasets
+
+    found = features(index)
+    if not index.pictures:
+        return found
+    measures = [each.column for each in MEASURES]
+
+    def place(name: str) -> tuple[int, int]:
+        role = index.columns[name].role if name in index.columns else "key"
+        if name in measures:
+            return 1, measures.index(name)
+        return {"target": 0, "key": 2, "quality": 3}.get(role, 4), 0
+
+    pictures = {name: datasets.Image() for name in index.pictures}
+    ordered = {name: found[name] for name in sorted(found, key=place)}
+    return datasets.Features({**pictures, **ordered})
+
+
+def pictures_in(path: Path) -> tuple[str, ...]:
+    """With which of `PICTURES` the rows of a Parquet file begin.
+
+    Raises:
+        ZooError: if it is no Parquet file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with schema.open_plain(path) as file:
+            names = pq.ParquetFile(file).schema_arrow.names
+    except (OSError, pa.ArrowException) as error:
+        raise ZooError(f"{path}: not a Parquet file ({schema.safe(error)})") from error
+    return tuple(name for name in PICTURES if name in names)
+
+
 def write_names(path: Path, names: Mapping[int, str]) -> None:
     """Write the file names of a source's items: columns `index` and `file`, by index."""
     import pyarrow as pa
@@ -272,13 +332,20 @@ def read_names(folder: Path, index: Index) -> dict[int, str]:
     return dict(zip(items, files, strict=True))
 
 
-def write_parquet(path: Path, tensors: Mapping[str, NDArray[Any]], index: Index) -> None:
+def write_parquet(
+    path: Path,
+    tensors: Mapping[str, NDArray[Any]],
+    index: Index,
+    originals: NDArray[np.uint8] | None = None,
+) -> None:
     """Write the rows of a shard as Parquet, durably, for `datasets.load_dataset`.
 
     Args:
         path: of the file; its folder is made if need be.
         tensors: the columns of the index, `row ...`, as `shards.write_tensors` takes them.
-        index: for its columns and spec; its shards need not be there yet.
+        index: for its columns, spec and pictures; its shards need not be there yet.
+        originals: what each row was fitted to, `row row column chan`, if the index's pictures
+            have it.
 
     Raises:
         ValueError: if they are not the index's columns, types or shapes.
@@ -295,8 +362,8 @@ def write_parquet(path: Path, tensors: Mapping[str, NDArray[Any]], index: Index)
                 f"{name}: expected {dtype} {(rows, *shape)}, got {tensors[name].dtype} "
                 f"{tensors[name].shape}"
             )
-    schema = features(index).arrow_schema
-    tensors = _with_files(tensors, index)
+    schema = view_features(index).arrow_schema
+    tensors = {**_with_files(tensors, index), **_drawn(tensors, index, originals)}
     # Bounds are of use where one asks for rows by them; of weights they only cost time.
     keys = [name for name, column in index.columns.items() if column.kind != "tensor"]
     with (
@@ -307,6 +374,33 @@ def write_parquet(path: Path, tensors: Mapping[str, NDArray[Any]], index: Index)
         writer.add_key_value_metadata({"content_defined_chunking": json.dumps(CHUNKING)})
         for batch in _batches(tensors, schema):
             writer.write_batch(batch, row_group_size=max(1, len(batch)))
+
+
+def _drawn(
+    tensors: Mapping[str, NDArray[Any]], index: Index, originals: NDArray[np.uint8] | None
+) -> dict[str, NDArray[Any]]:
+    """The pictures of the rows as PNG files, by column."""
+    found: dict[str, NDArray[Any]] = {}
+    if "image" in index.pictures:
+        import torch
+
+        from zoo import nets
+        from zoo.weights import Weights
+
+        weights = Weights.from_tensors(
+            {name: torch.from_numpy(np.array(tensors[name])) for name in index.spec.tensors}
+        )
+        rows, columns, _ = index.source["shape"]
+        found["image"] = nets.pictures(index.spec, weights, rows, columns)
+    if "original" in index.pictures:
+        if originals is None or len(originals) != len(tensors["index"]):
+            raise ValueError("the view has a column original: what the rows were fitted to is due")
+        found["original"] = originals
+    for name, pictures in found.items():
+        files = np.empty(len(pictures), object)
+        files[:] = png.encode(pictures, _PNG_LEVEL)
+        found[name] = files
+    return found
 
 
 def _with_files(tensors: Mapping[str, NDArray[Any]], index: Index) -> Mapping[str, NDArray[Any]]:
@@ -323,9 +417,9 @@ def hf_dataset(folder: Path, index: Index, split: str) -> "datasets.Dataset":
 
     A zoo in float16 or bfloat16 is widened to float32 in memory instead.
 
-    The rows equal those of `datasets.load_dataset(folder)[split]`. It pickles as folder
-    and split, a few KB. What `map` makes is held in memory, as the zoo's folder is no
-    place for caches; give `map` a `cache_file_name` if it is large.
+    The rows equal those of `datasets.load_dataset(folder)[split]` without its pictures. It
+    pickles as folder and split, a few KB. What `map` makes is held in memory, as the zoo's
+    folder is no place for caches; give `map` a `cache_file_name` if it is large.
 
     Raises:
         ZooError: if a shard is missing or contradicts the index.
@@ -390,6 +484,11 @@ def _arrow_array(kind: "pa.DataType", values: NDArray[Any]) -> "pa.Array":
 
     if pa.types.is_string(kind):
         return pa.array(values.tolist(), kind)
+    if pa.types.is_struct(kind):  # a file, as datasets has it
+        content = pa.array(values.tolist(), pa.binary())
+        return pa.StructArray.from_arrays(
+            [content, pa.nulls(len(values), pa.string())], fields=list(kind)
+        )
     if isinstance(kind, hf._ArrayXDExtensionType):
         storage = _arrow_array(kind.storage_type, values)
         return pa.ExtensionArray.from_storage(kind, storage)

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -33,6 +33,7 @@ from zoo.making.site import Site, refuse_foreign, refuse_started
 from zoo.shards import Column, Index
 from zoo.spec import NetworkSpec
 from zoo.storage import Folder
+from zoo.table import pictures_of
 from zoo.weights import Weights
 
 # Of networks that no recipe of ours made, as the index has it.
@@ -92,6 +93,8 @@ class Writer:
         command: a command line that makes the zoo again.
         shard_rows: networks of a shard; None chooses about 24 MB.
         parquet: also write the view that `datasets.load_dataset` reads.
+        pictures: begin its rows with what each network renders, if networks are of pictures and
+            `source` has their `shape`, [rows, columns, channels].
         dtype: "float32" is exact; "float16" and "bfloat16" halve the files.
 
     Raises:
@@ -111,6 +114,7 @@ class Writer:
         command: str = "",
         shard_rows: int | None = None,
         parquet: bool = True,
+        pictures: bool = True,
         dtype: str = "float32",
         overwrite: bool = False,
     ):
@@ -143,6 +147,9 @@ class Writer:
             packages=package_versions(),
             command=command,
         )
+        if pictures:
+            drawn = pictures_of(self._index, originals=False)
+            self._index = replace(self._index, pictures=drawn)
         # Files of rows of each split, and how many rows they have.
         self._kept: dict[str, list[tuple[Path, int]]] = {}
         # What tells rows apart: of runs the step too.

@@ -25,6 +25,8 @@ CARD_SAMPLES = 16
 OURS = (shards.INDEX_FILE, *shards.ZOO_FILES, shards.BUILD_FOLDER)
 
 Arrays = dict[str, NDArray[Any]]
+# The items of a source by their positions there.
+Items = Callable[[NDArray[np.int64]], NDArray[Any]]
 
 
 def write_shard(
@@ -35,8 +37,13 @@ def write_shard(
     total: int,
     arrays: Mapping[str, NDArray[Any]],
     cpu: str,
+    items: Items | None = None,
 ) -> Shard:
-    """Write the rows of one shard, and their Parquet view if the plan wants one."""
+    """Write the rows of one shard, and their Parquet view if the plan wants one.
+
+    Args:
+        items: pictures of the source's items, if the view shows them.
+    """
     ordered = {name: arrays[name] for name in index.columns}
     name = shards.shard_file(split, number, total)
     stored = {
@@ -50,7 +57,8 @@ def write_shard(
         from zoo.table import write_parquet
 
         data = shards.shard_file(split, number, total, parquet=True)
-        write_parquet(folder / data, ordered, index)
+        shown = items(ordered["index"]) if items and "original" in index.pictures else None
+        write_parquet(folder / data, ordered, index, shown)
         view = shards.describe(folder, data)
     return Shard(
         **asdict(shards.describe(folder, name)),

@@ -13,7 +13,7 @@ or shifted import does not pass: see `zoo.importers.checking`.
 
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from importlib import import_module
 from math import prod
@@ -33,6 +33,7 @@ from zoo.making.site import Site, refuse_foreign, refuse_started
 from zoo.shards import Column, Index
 from zoo.spec import NetworkSpec
 from zoo.storage import Folder
+from zoo.table import pictures_of
 
 # Format: module. The only list of them.
 FORMATS = {
@@ -79,6 +80,7 @@ def import_zoo(
     data_root: str | Path | None = None,
     overwrite: bool = False,
     parquet: bool = True,
+    pictures: bool = True,
     progress: Callable[[Progress], None] | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> Index:
@@ -96,6 +98,8 @@ def import_zoo(
         overwrite: replace a zoo that is already there; a finished one stays and opens until
             the new one stands whole, and both take room meanwhile.
         parquet: also write the view that `datasets.load_dataset` reads.
+        pictures: begin its rows with what each network renders, where the shape of the
+            pictures is known, which the originals tell.
         progress: called after every shard.
         warn: called with one line about anything that the caller should know.
 
@@ -132,6 +136,8 @@ def import_zoo(
         packages=package_versions(),
         command=_command(format, Path(path), options, limit, check_against),
     )
+    if pictures:
+        index = replace(index, pictures=pictures_of(index, originals=False))
     step = index.plan["shard_rows"]
     totals = {split: -(-count // step) for split, count in rows.items()}
     plan = ImportPlan(index, rows, totals, originals)

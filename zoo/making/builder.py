@@ -47,6 +47,7 @@ def build(
     device: str = "cpu",
     overwrite: bool = False,
     parquet: bool = True,
+    pictures: bool = True,
     dtype: str = "float32",
     part: str | None = None,
     cluster: Cluster | str | None = None,
@@ -85,6 +86,8 @@ def build(
             this goes on with the new one. An unfinished one of other settings is removed
             at once. At a URL the change is as `zoo.succession` says.
         parquet: also write the view that `datasets.load_dataset` reads.
+        pictures: begin its rows with pictures, of what each network renders and, where the
+            source's licence allows, of its original.
         dtype: "float32" is exact; classifiers may be kept as "float16" or "bfloat16".
         part: "0-99/1000" fits only parts 0 to 99 of the list of shards cut into 1,000
             equal ones; `zoo.merge` joins the folders of all parts.
@@ -136,6 +139,7 @@ def build(
             engine=engine,
             device=device,
             parquet=parquet,
+            pictures=pictures,
             dtype=dtype,
         ),
         data_root=data_root,

@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from zoo import stopping
@@ -38,6 +39,7 @@ from zoo.making.site import TASK_RECORD, TASKS, Record, Site, Slot, slot_of, wri
 from zoo.recipes import MEASURES
 from zoo.shards import Index
 from zoo.storage import Place
+from zoo.writing import Items
 
 # A shard whose task was lost so often is given up, and with it the run.
 RETRIES = 3
@@ -154,11 +156,18 @@ def _fit_shard(
     machine = processor(job.device)
     pieces = [(fitted[n].arrays, fitted[n].excluded, machine) for n in range(len(starts))]
     with job.where.staged(f"{TASKS}/{name}") as folder:
-        record = write(folder, job.index, slot, pieces)
+        record = write(folder, job.index, slot, pieces, _items_of(rows, more))
     job.where.write_json(f"{TASKS}/{name}/{TASK_RECORD}", record.to_json())
     arrays, names = pieces[0][0], [measure.column for measure in MEASURES]
     shown = {name: arrays[name] for name in names if name in arrays}
     return record, _node(), shown
+
+
+def _items_of(rows: Rows, more: Sequence[Any]) -> Items | None:
+    """What the source has at the positions of these rows, of what came with them."""
+    if not more:
+        return None
+    return lambda index: more[0][np.searchsorted(rows.index, index)]
 
 
 def _check_versions(theirs: dict[str, str]) -> None:
@@ -228,7 +237,8 @@ class _Driver:
         self.ray, self.site, self.planned, self.cluster = ray, site, planned, cluster
         self.tally = tally
         threads = max(1, int(cluster.cpus))
-        self.job = ray.put(_Job(site.where, planned.index, planned.goal, device, threads))
+        # The site's, since what went on there may have another view.
+        self.job = ray.put(_Job(site.where, site.plan.index, planned.goal, device, threads))
         self.task = ray.remote(_fit_shard).options(
             num_cpus=cluster.cpus, num_gpus=cluster.gpus, max_retries=0
         )

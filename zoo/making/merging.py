@@ -125,6 +125,12 @@ def _planned(
             raise ValueError(
                 f"{part} and {folders[0]} are parts of different zoos: {'; '.join(differing)}"
             )
+        if plan.pictures != first.pictures:
+            shown = [", ".join(each.pictures) or "none" for each in (plan, first)]
+            raise ValueError(
+                f"the view of {part} begins with other pictures ({shown[0]}) than that of "
+                f"{folders[0]} ({shown[1]}); fit one of them anew, with or without --no-pictures"
+            )
         if plan.packages != first.packages and warn:
             warn(f"{part} was made with other versions than {folders[0]}; those are recorded")
     planned = plan_zoo(

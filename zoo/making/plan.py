@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zoo import machine, shards
+from zoo.cards import may_be_passed_on
 from zoo.figures import Samples
 from zoo.kinds import Goal, Kind, Means, kind_of, open_source
 from zoo.making.fitting import Arrays, Rows
@@ -26,6 +28,7 @@ from zoo.recipes import AnyRecipe, command_of, flags, recipe_class
 from zoo.recipes import recipe as named_recipe
 from zoo.shards import NAMES_FILE, Index
 from zoo.sources import ImageSource, SineSource
+from zoo.table import pictures_of
 
 PACKAGES = ("wszoo", "numpy", "numba", "llvmlite", "torch", "safetensors", "pyarrow", "datasets")
 # Memory that a parameter takes while its network is drawn and fitted: the draws in float64,
@@ -51,6 +54,7 @@ class Settings:
         engine: by name; "auto" takes the fastest for the device.
         device: a torch device.
         parquet: whether shards have a Parquet view.
+        pictures: whether the view of pictures begins with them.
         dtype: type that networks are kept in.
 
     Raises:
@@ -63,6 +67,7 @@ class Settings:
     engine: str = "auto"
     device: str = "cpu"
     parquet: bool = True
+    pictures: bool = True
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
@@ -127,9 +132,19 @@ class Plan(ABC):
         """The same without file names, for a zoo that was begun when there were none."""
         return self
 
+    def drawn(self, pictures: tuple[str, ...]) -> "Plan":
+        """The same with these pictures in its view, for a zoo whose shards have them so."""
+        return self
+
+    def items(self, index: NDArray[np.int64]) -> NDArray[Any]:
+        """Items of the source, at these positions; only where the view has originals."""
+        raise AssertionError("only what is made of a source has originals at hand")
+
     def to_json(self) -> dict[str, Any]:
         """What stands in the folder while the zoo is made."""
-        about = {"planned": self.units, "unit_rows": self.unit_rows}
+        about: dict[str, Any] = {"planned": self.units, "unit_rows": self.unit_rows}
+        if self.index.pictures:
+            about["pictures"] = list(self.index.pictures)
         return {**self.index.to_json(), **about, "address": self.address}
 
 
@@ -168,6 +183,12 @@ class Planned(Plan):
     def nameless(self) -> "Planned":
         about = {key: value for key, value in self.index.source.items() if key != "names"}
         return replace(self, index=replace(self.index, source=about, names=None))
+
+    def drawn(self, pictures: tuple[str, ...]) -> "Planned":
+        return replace(self, index=replace(self.index, pictures=pictures))
+
+    def items(self, index: NDArray[np.int64]) -> NDArray[Any]:
+        return self.source.items(index)
 
     def rows(self, key: Key) -> Rows | None:
         return self.parts[key]
@@ -258,6 +279,8 @@ def plan_zoo(
         names = {int(item): source.files[item] for item in used}
         about = {**index.source, "names": {"file": NAMES_FILE}}
         index = replace(index, source=about, names=names)
+    if settings.pictures:
+        index = replace(index, pictures=pictures_of(index, may_be_passed_on(index)))
     size = max(1, plan["shard_rows"] // goal.unit_rows)
     parts: dict[Key, Rows] = {}
     totals: dict[str, int] = {}

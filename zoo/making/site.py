@@ -41,6 +41,7 @@ from zoo.recipes import recipe_class
 from zoo.schema import Int, Json, ListOf, Maybe, Text
 from zoo.shards import BUILD_FOLDER, INDEX_FILE, Excluded, File, Index, Shard
 from zoo.storage import Folder, Place
+from zoo.writing import Items
 
 PLAN = f"{BUILD_FOLDER}/{shards.PLAN_FILE}"
 RECORDS = f"{BUILD_FOLDER}/shards"
@@ -83,7 +84,11 @@ _PLAN = schema.Record(
         "source": schema.MapOf(Json()),
         "planned": Int(low=1),
     },
-    {"unit_rows": Int(low=1), "address": Maybe(Text())},
+    {
+        "unit_rows": Int(low=1),
+        "address": Maybe(Text()),
+        "pictures": ListOf(schema.Choice(*table.PICTURES)),
+    },
     others=Json(),
 )
 
@@ -198,7 +203,7 @@ def misfits(where: Place, plan: Plan, records: Sequence[Record]) -> Iterator[str
     """What is wrong with the shard of each record, whose files are whole; None if nothing.
 
     The header is held against the plan's columns and the record's rows; in a folder the
-    rows are held against the planned ones too.
+    rows are held against the planned ones too, and the view against the planned pictures.
     """
     if isinstance(where, Folder):
         yield from (_other_rows(where.path, plan, record) for record in records)
@@ -218,10 +223,15 @@ def misfits(where: Place, plan: Plan, records: Sequence[Record]) -> Iterator[str
 def _other_rows(folder: Path, plan: Plan, record: Record) -> str | None:
     if record.shard is None:
         return None
+    view = record.shard.parquet
     try:
         arrays = table.map_shard(folder, plan.index, record.shard)
+        found = plan.index.pictures if view is None else table.pictures_in(folder / view.file)
     except ZooError as error:
         return str(error)
+    if view is not None and found != plan.index.pictures:
+        names = [", ".join(each) or "none" for each in (found, plan.index.pictures)]
+        return f"{folder / view.file} begins with pictures ({names[0]}), planned are {names[1]}"
     rows = plan.rows(record.key)
     if rows is None:
         return None
@@ -272,8 +282,14 @@ def slot_of(plan: Plan, key: Key) -> Slot:
     return Slot(key, plan.totals[key[0]], plan.sizes[key], shown)
 
 
-def write(folder: Path, index: Index, slot: Slot, pieces: Sequence[Piece]) -> Record:
-    """Write a shard, its view and its note into a folder; the record is handed back."""
+def write(
+    folder: Path, index: Index, slot: Slot, pieces: Sequence[Piece], items: Items | None = None
+) -> Record:
+    """Write a shard, its view and its note into a folder; the record is handed back.
+
+    Args:
+        items: pictures of the source's items, if the view shows them.
+    """
     split, number = slot.key
     lost = sorted((row[0], row[1], row[2]) for _, excluded, _ in pieces for row in excluded)
     arrays = {
@@ -285,7 +301,8 @@ def write(folder: Path, index: Index, slot: Slot, pieces: Sequence[Piece]) -> Re
     shard = note = None
     if len(arrays["index"]):
         machines = ", ".join(sorted({machine for _, _, machine in pieces}))
-        shard = writing.write_shard(folder, index, split, number, slot.total, arrays, machines)
+        place = (split, number, slot.total)
+        shard = writing.write_shard(folder, index, *place, arrays, machines, items)
         noted = writing.note_of(index, split, arrays, slot.shown)
         shards.write_tensors(folder / note_file(*slot.key), noted)
         note = shards.describe(folder, note_file(*slot.key))
@@ -343,9 +360,7 @@ class Site:
         if INDEX_FILE in sizes:
             self._open_finished(sizes, overwrite)
         elif PLAN in sizes and not self._is_other(self.root, overwrite):
-            if "names" not in read_plan(self.root)["source"]:
-                self.plan = self.plan.nameless()
-            self._take(sizes)
+            self._go_on(self.root, sizes)
         else:
             self._start_afresh(sizes)
 
@@ -454,9 +469,23 @@ class Site:
         if going_on:
             self.warn(f"{self.root}: going on with the zoo that is to replace the one there")
             self.where = new
-            self._take(new.sizes())
+            self._go_on(new, new.sizes())
         else:
             self._replace()
+
+    def _go_on(self, where: Place, sizes: dict[str, int]) -> None:
+        """Take over an unfinished zoo, whose shards stay of one form."""
+        theirs = read_plan(where)
+        if "names" not in theirs["source"]:
+            self.plan = self.plan.nameless()
+        pictures = tuple(theirs.get("pictures", ()))
+        if pictures and pictures != self.plan.index.pictures:
+            self.warn(
+                f"{where}: its view begins with pictures, {', '.join(pictures)}, and stays so; "
+                "`wszoo view` makes the view of a finished zoo anew"
+            )
+        self.plan = self.plan.drawn(pictures)
+        self._take(sizes)
 
     def _replace(self) -> None:
         """Begin a zoo beside the finished one that it is to replace."""
@@ -481,7 +510,13 @@ class Site:
             return
         for line in lines or [f"{self.root}/README.md is missing"]:
             self.warn(f"{line}; making it again")
-        if PLAN in sizes and not self._is_other(self.root, forgiving=True):
+        mending = PLAN in sizes and not self._is_other(self.root, forgiving=True)
+        whole = [view for s in found.shards if (view := s.parquet) and not wrong[view.file]]
+        if whole:
+            self.plan = self.plan.drawn(_pictures_in(self.root, whole[0]))
+        elif mending:
+            self.plan = self.plan.drawn(tuple(read_plan(self.root).get("pictures", ())))
+        if mending:
             self._take(sizes)  # what an earlier mending made has records of its own
         else:
             self._clear()
@@ -586,7 +621,8 @@ class Site:
     def put(self, key: Key, pieces: Sequence[Piece]) -> None:
         """Write a shard into the folder and keep its record."""
         assert isinstance(self.where, Folder)
-        self.commit(write(self.where.path, self.plan.index, slot_of(self.plan, key), pieces))
+        slot = slot_of(self.plan, key)
+        self.commit(write(self.where.path, self.plan.index, slot, pieces, self.plan.items))
 
     def take(self, record: Record, task: str) -> None:
         """Give the shard of a task its name and keep its record; each shard once."""
@@ -787,6 +823,16 @@ def refuse_started(where: Place, overwrite: bool) -> None:
     raise ValueError(f"{where} holds {what}; choose another --out, or give --overwrite")
 
 
+def _pictures_in(where: Place, view: File) -> tuple[str, ...]:
+    """With which pictures the rows of a view begin, wherever it lies."""
+    if isinstance(where, Folder):
+        return table.pictures_in(where.path / view.file)
+    with tempfile.TemporaryDirectory(prefix="wszoo-") as scratch:
+        path = Path(scratch, "view")
+        where.fetch(view.file, path)
+        return table.pictures_in(path)
+
+
 def _made_otherwise(where: object, differing: Sequence[str]) -> str:
     told = "; ".join(schema.safe(each, 300) for each in differing[:4])
     return (
@@ -834,8 +880,9 @@ def index_of(plan: dict[str, Any]) -> Index:
     Raises:
         ZooError: if it is none.
     """
-    more = ("planned", "unit_rows", "address")
-    return Index.from_json({key: value for key, value in plan.items() if key not in more})
+    more = ("planned", "unit_rows", "address", "pictures")
+    index = Index.from_json({key: value for key, value in plan.items() if key not in more})
+    return replace(index, pictures=tuple(plan.get("pictures", ())))
 
 
 @dataclass(frozen=True)
