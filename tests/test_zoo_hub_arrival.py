@@ -20,7 +20,7 @@ from local_hub import Blob, Client, Hub
 import zoo
 from zoo import hub as library
 from zoo import shards
-from zoo.compare import _random_rows
+from zoo.compare import rows_of
 from zoo.errors import ZooError
 from zoo.hub import arrival
 
@@ -69,10 +69,10 @@ def test_show_of_a_folder_draws_what_it_drew(digits_zoo, tmp_path):
     """Rows are numbered in the whole split, whichever shards they lie in."""
     found = arrival.find(digits_zoo)
     for seed in range(5):
-        weights, columns = _random_rows(found, "train", 7, seed)
         whole = zoo.open_zoo(digits_zoo, "train")
-        rows = np.random.default_rng(seed).choice(len(whole), 7, replace=False)
-        expected, same = whole.batch(np.sort(rows))
+        rows = np.sort(np.random.default_rng(seed).choice(len(whole), 7, replace=False))
+        weights, columns = rows_of(found, "train", rows)
+        expected, same = whole.batch(rows)
         assert (columns["index"] == same["index"]).all()
         for mine, other in zip(weights.weights, expected.weights, strict=True):
             assert (mine == other).all()
