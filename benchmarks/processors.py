@@ -1,8 +1,9 @@
 """How fast processors are: the equivariant layer beside plain blocks, and whole models.
 
-    python benchmarks/processors.py [--quick] [--models]
+    python benchmarks/processors.py [--quick] [--models] [--cpu]
 
-Run it on an idle machine. Timings are forward and backward, in milliseconds per network;
+Run it on an idle machine; on one that others use too, `--cpu` takes the CPU time of one thread
+instead of the clock. Timings are forward and backward, in milliseconds per network;
 those that are compared are taken in turn within one round, and medians are printed.
 
 "blocks" is the layer as the papers spell it out and the released codes run it: one small
@@ -11,9 +12,9 @@ its output and adds it at full size. Both layers have the same parameters, which
 Memory is the peak above what the process held before, read from Linux.
 
 Whole models, encoder and head included, are timed at the MNIST spec, 2-32-32-1. "plain" is NFN
-with Fourier features as torch computes them, at once and kept for backward, which is how we had
-it and the released code has it; outputs and gradients of both are compared first. GFLOP/s are
-those of a 2048^3 float32 product, taken in turn with the models.
+with Fourier features as torch computes them, at once and kept for backward, and each layer by
+itself, which is how we had it and the released code has it; outputs and gradients of both are
+compared first. GFLOP/s are those of a 2048^3 float32 product, taken in turn with the models.
 """
 
 import argparse
@@ -99,17 +100,21 @@ def step(module: nn.Module, weights: Weights) -> Callable[[], None]:
     return run
 
 
-def rounds(runs: dict[str, Callable[[], None]], seconds: float) -> dict[str, float]:
-    """Median seconds of each, taken in turn for about `seconds` in all."""
+def rounds(
+    runs: dict[str, Callable[[], None]],
+    seconds: float,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
+    """Median seconds of each by the clock, taken in turn for about `seconds` in all."""
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
         run()
     begun = time.perf_counter()
     while time.perf_counter() - begun < seconds or len(next(iter(taken.values()))) < 3:
         for name, run in runs.items():
-            start = time.perf_counter()
+            start = clock()
             run()
-            taken[name].append(time.perf_counter() - start)
+            taken[name].append(clock() - start)
     return {name: statistics.median(times) for name, times in taken.items()}
 
 
@@ -141,7 +146,7 @@ def peak_mb(run: Callable[[], None]) -> float:
     return (status("VmHWM") - before) / 1024
 
 
-def compare(quick: bool) -> None:
+def compare(quick: bool, clock: Callable[[], float]) -> None:
     """Print the layer beside its plain blocks, one size at a time."""
     sizes: dict[str, tuple[NetworkSpec, str, int, int]] = {}
     for batch in (16, 256) if quick else (4, 16, 64, 256, 512):
@@ -175,7 +180,7 @@ def compare(quick: bool) -> None:
             ):
                 torch.testing.assert_close(mine, plain, rtol=1e-3, atol=1e-3)
         runs = {"ours": step(layer, weights), "blocks": step(blocks, weights)}
-        found = rounds(runs, 0.5 if quick else 2.0)
+        found = rounds(runs, 0.5 if quick else 2.0, clock)
         memory = {key: peak_mb(run) for key, run in runs.items()}
         ours, theirs = (found[key] / batch * 1e3 for key in ("ours", "blocks"))
         print(
@@ -184,8 +189,8 @@ def compare(quick: bool) -> None:
         )
 
 
-class PlainLifting(nn.Module):
-    """Fourier features and positions of all entries at once, kept for backward."""
+class Plain(nn.Module):
+    """Fourier features of all entries at once, kept for backward, and layers by themselves."""
 
     def __init__(self, model: processors.NFN):
         super().__init__()
@@ -199,7 +204,10 @@ class PlainLifting(nn.Module):
         )
         for module in positions:
             lifted = module(lifted)
-        return model.head(model.features(lifted))
+        # One after the other, so that none knows what the next one asks for.
+        for module in model.features:
+            lifted = module(lifted)
+        return model.head(lifted)
 
 
 def settings() -> dict[str, tuple[Callable[[], nn.Module], int]]:
@@ -237,7 +245,7 @@ def compared(model: processors.NFN, plain: nn.Module, weights: Weights) -> None:
     model.train()
 
 
-def models(quick: bool, compiled: bool) -> None:
+def models(quick: bool, compiled: bool, clock: Callable[[], float]) -> None:
     """Print times and peaks of whole models, NFN's beside those with features that are kept."""
     print(
         f"\n{'whole models':<24}{'batch':>6}{'ms':>8}{'plain':>8}{'faster':>8}{'compiled':>10}"
@@ -249,13 +257,13 @@ def models(quick: bool, compiled: bool) -> None:
         weights = random_weights(MNIST, batch, None)
         runs = {"product": product(), "ours": step(module, weights)}
         if isinstance(module, processors.NFN):
-            plain = PlainLifting(module)
+            plain = Plain(module)
             compared(module, plain, weights)
             runs["plain"] = step(plain, weights)
         if compiled:
             torch.compiler.reset()
             runs["compiled"] = step(torch.compile(module), weights)
-        found = rounds(runs, 1.0 if quick else 4.0)
+        found = rounds(runs, 1.0 if quick else 4.0, clock)
         gflops = 2 * 2048**3 / found["product"] / 1e9
         times = {
             key: f"{found[key] / batch * 1e3:.2f}" if key in found else "-"
@@ -277,12 +285,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer sizes, not compiled")
     parser.add_argument("--models", action="store_true", help="whole models alone")
+    parser.add_argument("--cpu", action="store_true", help="CPU time of one thread")
     asked = parser.parse_args()
-    quick = asked.quick
+    quick, clock = asked.quick, time.perf_counter
+    if asked.cpu:
+        torch.set_num_threads(1)
+        clock = time.process_time
     print(f"{cpu_kind()}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
     if not asked.models:
-        compare(quick)
-    models(quick, compiled=not quick)
+        compare(quick, clock)
+    models(quick, compiled=not quick and not asked.cpu, clock=clock)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,11 @@ def check_group(group: str, known: tuple[str, ...] = GROUPS) -> None:
         raise ValueError(f"unknown group {group!r}; known: {', '.join(known)}")
 
 
+def traced() -> bool:
+    """Whether others trace what is done: they can neither see pieces nor gain from them."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+
+
 def taps(spec: NetworkSpec) -> tuple[int, ...]:
     """Channels of each layer's raw weights: kh * kw of a conv layer, 1 of a linear one."""
     return tuple(prod(layer.kernel) for layer in spec.layers)

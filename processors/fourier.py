@@ -5,9 +5,9 @@ once. So they are computed for a few entries at a time, while they are in the ca
 in backward: `features` keeps its inputs alone, and `mixed` gives what an equivariant layer
 takes from the features of a matrix, without making more than a piece of them.
 
-Sines and cosines of float32 on a CPU share one range reduction, by whole turns, which is
-exact: the error is that of x B and some 5e-7, where the sine of a rounded phase of hundreds of
-radians is off by 1e-5. Elsewhere they are torch's.
+Sines and cosines of float32 on a CPU are those of `processors.sines`: the error is that of x B
+and some 5e-7, where the sine of a rounded phase of hundreds of radians is off by 1e-5. Elsewhere
+they are torch's.
 """
 
 from collections.abc import Iterator
@@ -18,20 +18,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from processors.base import traced
+
 # Numbers in one piece of features: a megabyte in the cache, or what fills a GPU.
 _PIECE = {"cpu": 2**18}
 _PIECE_ELSEWHERE = 2**25
-# 2 sin(pi r) / r and cos(pi r) as polynomials in r^2, |r| <= 1/2: interpolated at the nodes of
-# Chebyshev, off by 3e-8 and 5e-8 at most.
-_SINE = (6.283185280154402, -10.33542015333633, 5.100154773052372, -1.1965808225334407, 0.15531182448662934)  # fmt: skip # noqa: E501
-_COSINE = (0.9999999530275121, -4.934792802489427, 4.058410790762133, -1.3318729727851486, 0.21968242357146)  # fmt: skip # noqa: E501
 
 
 def features(
     x: Float[Tensor, "*entry chan"], frequencies: Float[Tensor, "chan half"]
 ) -> Float[Tensor, "*entry feat"]:
     """The sines, then the cosines of 2 pi x B of every entry; backward computes them again."""
-    if _plain(x):
+    if traced():
         return _plainly(x, frequencies)
     found: Tensor = _Features.apply(x, frequencies)  # type: ignore[no-untyped-call]
     return found
@@ -51,16 +49,11 @@ def mixed(
     Their product with `weight`, in its precision, and their sums over the second and over the
     first axis.
     """
-    if _plain(x):
+    if traced():
         found = _plainly(x[..., None], frequencies[None])
         return found.to(weight.dtype) @ weight.T, found.sum(2), found.sum(1)
     three: tuple[Tensor, Tensor, Tensor] = _Mixed.apply(x, frequencies, weight)  # type: ignore[no-untyped-call]
     return three
-
-
-def _plain(x: Tensor) -> bool:
-    """Whether others trace what is done: they can neither see pieces nor gain from them."""
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
 def _plainly(x: Tensor, frequencies: Tensor) -> Tensor:
@@ -73,46 +66,31 @@ def _plainly(x: Tensor, frequencies: Tensor) -> Tensor:
     return torch.cat([phase.sin(), phase.cos()], dim=-1)
 
 
-def _horner(coefficients: list[Tensor], z: Tensor, out: Tensor) -> Tensor:
-    *others, last = coefficients
-    torch.mul(z, last, out=out).add_(others.pop())
-    for coefficient in reversed(others):
-        torch.addcmul(coefficient, out, z, out=out)
-    return out
-
-
-class _Waves:
+class Waves:
     """Computes the features of one piece of entries after the other, in the same memory."""
 
     def __init__(self, frequencies: Float[Tensor, "chan half"], entries: int):
-        self.frequencies = frequencies
+        self.frequencies = frequencies.detach()
         half = frequencies.shape[1]
         self._fast = frequencies.device.type == "cpu" and frequencies.dtype == torch.float32
-        self._memory = frequencies.new_empty(4 if self._fast else 3, entries, half)
-        if self._fast:
-            self._one = frequencies.new_ones(())
-            self._sine = [frequencies.new_tensor(value) for value in _SINE]
-            self._cosine = [frequencies.new_tensor(value) for value in _COSINE]
+        self._memory = frequencies.new_empty(2 if self._fast else 3, entries, half)
 
     def __call__(
         self, x: Float[Tensor, "entry chan"]
     ) -> tuple[Float[Tensor, "entry half"], Float[Tensor, "entry half"]]:
         """Sines and cosines, which the next call overwrites."""
-        turns, sine, cosine, *more = self._memory[:, : len(x)]
-        torch.mul(x[:, :1], self.frequencies[0], out=turns)
+        sine, cosine, *more = self._memory[:, : len(x)]
+        if self._fast:
+            # Numba takes a second to import, and is wanted here alone.
+            from processors.sines import fill
+
+            fill(*(each.detach().numpy() for each in (x, self.frequencies, sine, cosine)))
+            return sine, cosine
+        turns = torch.mul(x[:, :1], self.frequencies[0], out=more[0])
         for number in range(1, x.shape[1]):
             turns.addcmul_(x[:, number : number + 1], self.frequencies[number])
-        if not self._fast:
-            turns.mul_(2 * pi)
-            return torch.sin(turns, out=sine), torch.cos(turns, out=cosine)
-        # Half of the angle, r in -1/2 .. 1/2 half turns, then the formulas of the double angle.
-        rest = turns.sub_(torch.round(turns, out=more[0]))
-        square = torch.mul(rest, rest, out=more[0])
-        twice = _horner(self._sine, square, sine).mul_(rest)
-        other = _horner(self._cosine, square, cosine)
-        torch.mul(twice, other, out=turns)
-        torch.addcmul(self._one, twice, twice, value=-0.5, out=cosine)
-        return turns, cosine
+        turns.mul_(2 * pi)
+        return torch.sin(turns, out=sine), torch.cos(turns, out=cosine)
 
 
 def _size(device: torch.device, features: int) -> int:
@@ -137,7 +115,7 @@ class _Features(torch.autograd.Function):
         half = frequencies.shape[1]
         found = x.new_empty(*x.shape[:-1], 2 * half)
         size = _size(x.device, 2 * half)
-        waves = _Waves(frequencies, min(size, x[..., 0].numel()))
+        waves = Waves(frequencies, min(size, x[..., 0].numel()))
         flat = found.view(-1, 2 * half)
         for piece, out in zip(
             x.reshape(-1, x.shape[-1]).split(size), flat.split(size), strict=True
@@ -153,7 +131,7 @@ class _Features(torch.autograd.Function):
             return _again(lambda: _plainly(x, frequencies), (x,), (grad,))[0], None
         half = frequencies.shape[1]
         size = _size(x.device, 2 * half)
-        waves = _Waves(frequencies, min(size, x[..., 0].numel()))
+        waves = Waves(frequencies, min(size, x[..., 0].numel()))
         inputs, grads = x.reshape(-1, x.shape[-1]), grad.reshape(-1, 2 * half)
         with torch.autocast(x.device.type, enabled=False):
             parts = [
@@ -186,7 +164,7 @@ class _Mixed(torch.autograd.Function):
         nets, first, second = x.shape
         product = weight.new_empty(nets, first, second, len(weight))
         over_second = x.new_empty(nets, first, 2 * half)
-        over_first = x.new_zeros(nets, second, 2 * half)
+        over_first = x.new_zeros(2, nets, second, half)
         parts = (slice(half), slice(half, None))
         rounded = weight.dtype != x.dtype
         transposed = [weight[:, part].T for part in parts]
@@ -201,7 +179,11 @@ class _Mixed(torch.autograd.Function):
                         torch.addmm(into, wave, transposed[number], beta=number, out=into)
                     shaped = wave.view(*block, half)
                     torch.sum(shaped, 2, out=over_second[net, row, part])
-                    over_first[net, :, part] += shaped.sum(1)
+                    # As a product with ones, which is faster.
+                    ones = wave.new_ones(1, 1, 1).expand(block[0], 1, block[1])
+                    total = over_first[number, net].view(block[0], 1, second * half)
+                    torch.baddbmm(total, ones, shaped.flatten(2), out=total)
+        over_first = torch.cat(over_first.unbind(), dim=-1)
         if not ctx.needs_input_grad[0]:
             # Else whoever reads them would work out gradients that end here.
             ctx.mark_non_differentiable(over_second, over_first)
@@ -258,7 +240,7 @@ def _walk(
 ) -> Iterator[tuple[slice, slice, tuple[Tensor, Tensor]]]:
     """Each piece's networks and rows, its sines and its cosines."""
     size = _size(x.device, 2 * len(frequencies))
-    waves = _Waves(frequencies[None], max(size, x.shape[2]))
+    waves = Waves(frequencies[None], max(size, x.shape[2]))
     for net, row in _pieces(x, size):
         yield net, row, waves(x[net, row].reshape(-1, 1))
 

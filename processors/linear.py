@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from processors import base
 from processors.base import Slot
+from processors.matrices import rectified
 from processors.pool import Pooled, check_pool
 from zoo import NetworkSpec, Weights
 
@@ -172,6 +173,32 @@ def _sum(parts: dict[tuple[int, ...], Tensor], slot: Slot) -> Float[Tensor, "net
     return total if total.shape == whole else total.expand(whole)
 
 
+def _relu(tensor: Tensor) -> Tensor:
+    """In place, unless it is a view: broadcast, or a part of others."""
+    return tensor.relu() if tensor._is_view() or torch.compiler.is_compiling() else tensor.relu_()
+
+
+def _rows_and_columns(
+    parts: dict[tuple[int, ...], Tensor], slot: Slot, matrix: Tensor, shift: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """What is added to each row and to each column of a matrix; all else goes to the smaller."""
+    rows, columns = (parts.get((axis,)) for axis in slot.sets)
+    if () in parts:
+        all_of_it = parts[()][:, None]
+        rows = all_of_it if rows is None else rows + all_of_it
+    if shift is not None:
+        shift = shift.view(*(1,) * (4 - shift.ndim), *shift.shape)
+        if shift.shape[1] == 1:
+            columns = shift[:, 0] if columns is None else columns + shift[:, 0]
+        else:
+            rows = shift[:, :, 0] if rows is None else rows + shift[:, :, 0]
+    nets, first, second = matrix.shape[:3]
+    return (
+        None if rows is None else rows.expand(nets, first, -1),
+        None if columns is None else columns.expand(nets, second, -1),
+    )
+
+
 class EquivariantLinear(nn.Module):
     """The complete equivariant affine layer of a group, `Weights` to `Weights`.
 
@@ -287,20 +314,62 @@ class EquivariantLinear(nn.Module):
 
     def combine(self, pooled: Pooled, more: Sequence[Part] = ()) -> Weights:
         """As `forward`, of weights that nobody but `pooled` has to know."""
-        parts: dict[str, dict[tuple[int, ...], Tensor]] = {slot.name: {} for slot in self._slots}
-        for product, linear in self._each():
-            y = pooled.mix(linear, product.sources, product.kept)
-            pieces = y.split([self._wide_out[name] for name in product.targets], dim=-1)
-            if len(pieces) == 1:
-                pieces = (y,)  # not a view, so that adding to it in place is cheap
-            for name, piece in zip(product.targets, pieces, strict=True):
-                parts[name][product.kept] = piece
+        parts = self._parts(pooled, self._each())
         for name, kept, part in more:
             mine = parts[name]
             mine[kept] = part if kept not in mine else mine[kept] + part
         return base.rebuild(
             {slot.name: slot.unfold(_sum(parts[slot.name], slot)) for slot in self._slots}
         )
+
+    def rectified(self, x: Weights | Pooled, whole: bool = True) -> Weights | Pooled:
+        """ReLU of the layer's output, with the pools that the next layer asks for, if that pays.
+
+        Args:
+            x: weights, or as much of them as is known.
+            whole: whether anything but pools is asked of tensors with two set axes.
+        """
+        if isinstance(x, Weights):
+            base.check(x, self._slots, self.chan_in)
+            x = Pooled(self._slots, x.tensors(), self.pool, both=True)
+        if self.pool == "max" or torch.is_autocast_enabled(x.device.type):
+            return self.combine(x).map(_relu)
+        matrices, others = {}, []
+        for product, linear in self._each():
+            if len(product.kept) == 2:
+                matrices[product.targets[0]] = linear
+            else:
+                others.append((product, linear))
+        parts = self._parts(x, others)
+        known: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+        for slot in self._slots:
+            mine = parts[slot.name]
+            if slot.name not in matrices:
+                known[slot.name, slot.sets] = _relu(_sum(mine, slot))
+                continue
+            tensor, weight, shift, lifted = x.matrix(matrices[slot.name], slot.name)
+            added = _rows_and_columns(mine, slot, tensor, shift)
+            found, *sums = rectified(tensor, weight, *added, whole=whole, lifted=lifted)
+            if found is not None:
+                known[slot.name, slot.sets] = found
+            for place, total in enumerate(sums):
+                pooled = total / tensor.shape[2 - place] if self.pool == "mean" else total
+                known[slot.name, slot.sets[place : place + 1]] = pooled
+        return Pooled.known(self._slots, known, self.pool)
+
+    def _parts(
+        self, pooled: Pooled, products: Sequence[tuple[_Product, _Mixing]]
+    ) -> dict[str, dict[tuple[int, ...], Tensor]]:
+        """What these products add to each folded target, by the axes that they keep."""
+        parts: dict[str, dict[tuple[int, ...], Tensor]] = {slot.name: {} for slot in self._slots}
+        for product, linear in products:
+            y = pooled.mix(linear, product.sources, product.kept)
+            pieces = y.split([self._wide_out[name] for name in product.targets], dim=-1)
+            if len(pieces) == 1:
+                pieces = (y,)  # not a view, so that adding to it in place is cheap
+            for name, piece in zip(product.targets, pieces, strict=True):
+                parts[name][product.kept] = piece
+        return parts
 
     def extra_repr(self) -> str:
         blocks = self.blocks if isinstance(self.blocks, str) else "chosen"

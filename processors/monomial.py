@@ -340,6 +340,8 @@ class MonomialNFN(nn.Module):
             lifting, layers = self.features
             assert isinstance(lifting, Lifting)
             assert isinstance(layers, Features)
+            if self.out is not None:
+                return self.head.of_pieces(layers.in_pieces(lifting, features))
             features = layers.lifted(lifting, features)
         if self.out is not None:
             vectors: Tensor = self.head(features)

@@ -8,8 +8,7 @@ Source: Zhou et al. 2023, NFN, Sec. 3 and App. D; where the released code differ
 text, the code is followed, and said so.
 """
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from processors import base, fourier
-from processors.base import check_group
+from processors.base import check_group, traced
 from processors.encode import (
     FourierFeatures,
     InputOutputEmbedding,
@@ -29,10 +28,15 @@ from processors.encode import (
     lift,
 )
 from processors.linear import EquivariantLinear, Term
+from processors.matrices import Lifted, joined
 from processors.pointwise import Activation, ChannelDropout
-from processors.pool import InvariantPool, Pooled
+from processors.pool import InvariantPool, Matrix, Pooled
 from processors.sizes import POSITIONS, SYMMETRIES
 from zoo import NetworkSpec, Weights
+
+# Numbers in the largest tensor of a piece of a batch: 16 MB, or 1 GB.
+_PIECE = {"cpu": 2**21}
+_PIECE_ELSEWHERE = 2**28
 
 
 class Lifting(nn.Sequential):
@@ -81,13 +85,15 @@ class Lifting(nn.Sequential):
         super().__init__(*parts)
         self.chan = chan
 
-    def into(self, layer: EquivariantLinear, x: Weights, *front: nn.Module) -> Weights:
-        """`layer` of the lifted entries, which of large tensors are never kept.
+    def into(
+        self, layer: EquivariantLinear, x: Weights, *front: nn.Module, whole: bool = True
+    ) -> Weights | Pooled:
+        """`layer.rectified` of the lifted entries, which of large tensors are never kept.
 
         Args:
             x: weights with channels.
             front: what comes between; like positions, it adds or appends what is the same
-                for every network.
+                for every network and every hidden neuron.
         """
         first = next(iter(self), None)
         if (
@@ -99,26 +105,41 @@ class Lifting(nn.Sequential):
             x = self(x)
             for module in front:
                 x = module(x)
-            return layer(x)
+            return layer.rectified(x, whole)
         base.check(x, base.slots(layer.spec, layer.group), 1)
         constants = None
         if len(self) > 1 or front:
-            constants = x.map(partial(_blank, chan=first.chan))
+            constants = _blank(x, first.chan)
             for module in (*list(self)[1:], *front):
                 constants = module(constants)
-        return layer.combine(_LiftedPools(layer, first, x, constants))
+        return layer.rectified(_LiftedPools(layer, first, x, constants), whole)
 
 
-def _blank(tensor: Float[Tensor, "net *axes taps"], chan: int) -> Tensor:
-    """Features of a single network, all zero."""
-    return tensor.new_zeros(1, *tensor.shape[1:-1], chan * tensor.shape[-1])
+def _blank(x: Weights, chan: int) -> Weights:
+    """Features of a single network, all zero, with a single neuron in each hidden layer."""
+    last = x.layers - 1
+    weights = (
+        weight.new_zeros(
+            1,
+            weight.shape[1] if layer == last else 1,
+            1 if layer else weight.shape[2],
+            chan * weight.shape[3],
+        )
+        for layer, weight in enumerate(x.weights)
+    )
+    biases = (
+        bias.new_zeros(1, bias.shape[1] if layer == last else 1, chan)
+        for layer, bias in enumerate(x.biases)
+    )
+    return Weights(tuple(weights), tuple(biases))
 
 
 class _LiftedPools(Pooled):
     """What a layer takes from lifted entries: their pools, and products with large tensors.
 
     Lifted entries are Fourier features, followed by zeros, plus `constants`, which are those
-    of one network; what the layer does to either is linear, and so is added up.
+    of one network with single hidden neurons; what the layer does to either is linear, and so is
+    added up. Where features of a tensor are not those of one entry, they are added before.
     """
 
     def __init__(
@@ -129,18 +150,23 @@ class _LiftedPools(Pooled):
         constants: Weights | None,
     ):
         slots = base.slots(layer.spec, layer.group)
-        self._sets, self._pool = {slot.name: slot.sets for slot in slots}, layer.pool
-        self._known: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+        self._begin(slots, {}, layer.pool)
         self._mixed: dict[str, Tensor] = {}
-        self._constants = {} if constants is None else constants.tensors()
+        self._lifted: dict[str, Lifted] = {}
+        self._wide = {slot.name: slot.features(layer.chan_in) for slot in slots}
+        self._constants: dict[str, Tensor] = {}
+        self._lengths = {slot.name: slot.sizes for slot in slots}
         self._frequencies = features.frequencies
         for slot in slots:
             tensor = x.tensors()[slot.name]
+            constant = None if constants is None else constants.tensors()[slot.name]
+            if constant is not None and slot.sets == slot.axes:
+                self._constants[slot.name] = constant
+                constant = None
             if len(slot.sets) == 2 and slot.taps == 1:
                 self._never_kept(layer, slot, tensor.squeeze(-1))
             else:
                 lifted = features.encode(tensor, slot.taps)
-                constant = self._constants.get(slot.name)
                 self._known[slot.name, slot.sets] = slot.fold(_added(lifted, constant))
 
     def _never_kept(self, layer: EquivariantLinear, slot: base.Slot, x: Tensor) -> None:
@@ -150,30 +176,75 @@ class _LiftedPools(Pooled):
         matrix = linear.weight[:, : 2 * half]
         if torch.is_autocast_enabled(x.device.type):
             matrix = matrix.to(torch.get_autocast_dtype(x.device.type))
-        mixed, over_second, over_first = fourier.mixed(wide, self._frequencies[0].to(wide), matrix)
-        constant = self._constants.get(slot.name)
-        if constant is not None:
-            mixed = mixed.add_(linear(constant))
-        elif linear.bias is not None:
-            mixed = mixed.add_(linear.bias)
+        frequencies = self._frequencies[0].to(wide)
+        # Data have no gradient, and their product need not be part of the graph.
+        apart = not (x.requires_grad or traced() or torch.is_autocast_enabled(x.device.type))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not apart):
+            mixed, *totals = fourier.mixed(wide, frequencies, matrix)
         self._mixed[slot.name] = mixed
-        for place, total in enumerate((over_second, over_first)):
-            pooled_axis = 2 - place
-            if self._pool == "mean":
-                total = total / x.shape[pooled_axis]
-            if constant is not None:
-                pooled = constant.sum(pooled_axis)
-                pooled = pooled / x.shape[pooled_axis] if self._pool == "mean" else pooled
-                total = _added(total.to(x.dtype), pooled)
+        if apart:
+            self._lifted[slot.name] = Lifted(wide, frequencies)
+        for place, total in enumerate(totals):
+            if self.pool == "mean":
+                total = total / x.shape[2 - place]
             self._known[slot.name, slot.sets[place : place + 1]] = total.to(x.dtype)
+
+    def _constant(self, name: str, kept: tuple[int, ...]) -> Tensor:
+        """What is the same for every network, pooled; axes of hidden neurons have length 1."""
+        constant = self._constants[name]
+        for place in reversed(range(len(self._sets[name]))):
+            if self._sets[name][place] not in kept:
+                length = constant.shape[1 + place]
+                constant = constant.sum(1 + place)
+                wanted = 1 if self.pool == "mean" else self._lengths[name][place]
+                constant = constant * (wanted / length) if wanted != length else constant
+        return constant
+
+    def _shift(
+        self, linear: nn.Linear, names: Sequence[str], kept: tuple[int, ...]
+    ) -> Tensor | None:
+        """What a map makes of the constants, and its bias."""
+        starts = self._starts(names)
+        mine = [
+            (self._constant(name, kept), starts[name]) for name in names if name in self._constants
+        ]
+        if not mine:
+            return linear.bias
+        constants, places = zip(*mine, strict=True)
+        return joined(constants, linear.weight, places, linear.bias)
+
+    def _starts(self, names: Sequence[str]) -> dict[str, int]:
+        """Where the features of each tensor begin, side by side."""
+        found, start = {}, 0
+        for name in names:
+            found[name] = start
+            start += self._wide[name]
+        return found
 
     def mix(
         self, linear: nn.Linear, names: Sequence[str], kept: tuple[int, ...]
     ) -> Float[Tensor, "net *kept feature"]:
         """As `Pooled.mix`; products with large tensors are known already."""
+        if not names:
+            return super().mix(linear, names, kept)
+        shift = self._shift(linear, names, kept)
         if len(kept) == 2 and len(names) == 1 and names[0] in self._mixed:
-            return self._mixed[names[0]]
-        return super().mix(linear, names, kept)
+            mixed = self._mixed[names[0]]
+            return mixed if shift is None else mixed.add_(shift)
+        inputs = [self(name, kept) for name in names]
+        return joined(inputs, linear.weight, list(self._starts(names).values()), shift)
+
+    def matrix(self, linear: nn.Linear, name: str) -> Matrix:
+        """As `Pooled.matrix`."""
+        shift = self._shift(linear, [name], self._sets[name])
+        if name not in self._mixed:
+            tensor = self(name, self._sets[name])
+            return Matrix(tensor, linear.weight[:, : tensor.shape[-1]], shift)
+        product, lifted = self._mixed[name], self._lifted.get(name)
+        weight = None
+        if lifted is not None:
+            weight = linear.weight[:, : 2 * len(lifted.frequencies)]
+        return Matrix(product, weight, shift, lifted)
 
 
 def _added(lifted: Tensor, constant: Tensor | None) -> Tensor:
@@ -220,18 +291,51 @@ class Features(nn.Sequential):
         super().__init__(*parts)
         self.chan = channels[-1] if channels else inp
 
+    def forward(self, x: Weights) -> Weights:
+        """The features of weights with channels."""
+        return _weights(self._from(0, x))
+
     def lifted(self, lifting: Lifting, x: Weights) -> Weights:
         """The features of `lifting(x)`, at less cost than by themselves."""
+        return _weights(self.pools(lifting, x, whole=True))
+
+    def in_pieces(self, lifting: Lifting, x: Weights) -> Iterator[Weights | Pooled]:
+        """The pools of a few networks after the other's: gradients are no larger than these."""
+        modules = [module for module in self if isinstance(module, EquivariantLinear)]
+        wide = max((module.chan_out for module in modules), default=self.chan)
+        largest = wide * max(weight[0, ..., 0].numel() for weight in x.weights) if len(x) else 1
+        pieces = 1
+        if not traced():
+            together = max(1, _PIECE.get(x.device.type, _PIECE_ELSEWHERE) // largest)
+            pieces = max(1, -(-len(x) // together))
+        size = max(1, -(-len(x) // pieces))
+        for net in range(0, max(len(x), 1), size):
+            yield self.pools(lifting, x if pieces == 1 else x[net : net + size])
+
+    def pools(self, lifting: Lifting, x: Weights, whole: bool = False) -> Weights | Pooled:
+        """As `lifted`; unless `whole`, as much of them as a pool over hidden neurons asks for."""
         modules = list(self)
         for place, module in enumerate(modules):
             if isinstance(module, EquivariantLinear):
-                x = lifting.into(module, x, *modules[:place])
-                break
-        else:
-            return self(lifting(x))  # type: ignore[no-any-return]
-        for module in modules[place + 1 :]:
-            x = module(x)
+                wanted = whole or place + 2 < len(modules)
+                found = lifting.into(module, x, *modules[:place], whole=wanted)
+                return self._from(place + 1, found, whole)
+        return self(lifting(x))  # type: ignore[no-any-return]
+
+    def _from(self, start: int, x: Weights | Pooled, whole: bool = True) -> Weights | Pooled:
+        """What the modules from there on make of `x`."""
+        for place, module in enumerate(self):
+            if place < start or isinstance(module, Activation):
+                continue  # done by the layer before it
+            if isinstance(module, EquivariantLinear):
+                x = module.rectified(x, whole or place + 2 < len(self))
+            else:
+                x = module(_weights(x))
         return x
+
+
+def _weights(x: Weights | Pooled) -> Weights:
+    return x if isinstance(x, Weights) else x.weights()
 
 
 class PoolHead(nn.Sequential):
@@ -266,6 +370,15 @@ class PoolHead(nn.Sequential):
             nn.Dropout(dropout),
             nn.Linear(width, out),
         )
+
+    def of_pieces(self, pieces: Iterable[Weights | Pooled]) -> Float[Tensor, "net out"]:
+        """As `forward` of all of them, one after the other."""
+        first, *others = self
+        pool, *norm = first if isinstance(first, nn.Sequential) else [first]
+        vectors = torch.cat([pool(piece) for piece in pieces])
+        for module in (*norm, *others):
+            vectors = module(vectors)
+        return vectors
 
 
 class LearnedStep(nn.Module):
@@ -373,9 +486,10 @@ class NFN(nn.Module):
 
     def forward(self, weights: Weights) -> Float[Tensor, "net out"] | Weights:
         """`net out`, or edited networks."""
-        features = self.features.lifted(self.lifting, lift(self.normalise(weights)))
+        lifted = lift(self.normalise(weights))
         if self.out is None:
+            features = self.features.lifted(self.lifting, lifted)
             edited: Weights = self.step(weights, drop_channel(self.last(features), self.spec))
             return edited
-        vectors: Tensor = self.head(features)
+        vectors: Tensor = self.head.of_pieces(self.features.in_pieces(self.lifting, lifted))
         return vectors

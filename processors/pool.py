@@ -5,7 +5,7 @@ its inputs from it. `InvariantPool` keeps no set axis at all, and so is invarian
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from processors import base
 from processors.base import Slot
+from processors.matrices import Lifted, joined
 from processors.sizes import POOLS
 from zoo import NetworkSpec, Weights
 
@@ -38,9 +39,9 @@ class Pooled:
         pool: str,
         both: bool = False,
     ):
-        self._sets = {slot.name: slot.sets for slot in slots}
-        self._pool = pool
-        self._known = {(slot.name, slot.sets): slot.fold(tensors[slot.name]) for slot in slots}
+        self._begin(
+            slots, {(slot.name, slot.sets): slot.fold(tensors[slot.name]) for slot in slots}, pool
+        )
         if both and pool == "max" and not torch.compiler.is_compiling():
             for slot in slots:
                 if len(slot.sets) == 2:
@@ -50,6 +51,31 @@ class Pooled:
                     for kept, tensor in zip((slot.sets, (second,), (first,)), found, strict=True):
                         self._known[slot.name, kept] = tensor
 
+    @classmethod
+    def known(
+        cls, slots: Sequence[Slot], known: dict[tuple[str, tuple[int, ...]], Tensor], pool: str
+    ) -> "Pooled":
+        """Of which some pools are known already, by tensor and by the axes that they keep."""
+        found = cls.__new__(cls)
+        found._begin(slots, known, pool)
+        return found
+
+    def _begin(
+        self, slots: Sequence[Slot], known: dict[tuple[str, tuple[int, ...]], Tensor], pool: str
+    ) -> None:
+        self.slots, self.pool, self._known = tuple(slots), pool, known
+        self._sets = {slot.name: slot.sets for slot in slots}
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self._known.values())).device
+
+    def weights(self) -> Weights:
+        """The tensors, none of them pooled."""
+        return base.rebuild(
+            {slot.name: slot.unfold(self(slot.name, slot.sets)) for slot in self.slots}
+        )
+
     def __call__(self, name: str, kept: tuple[int, ...]) -> Float[Tensor, "net *kept feature"]:
         """The tensor pooled over all its set axes but `kept`."""
         if (name, kept) not in self._known:
@@ -58,7 +84,7 @@ class Pooled:
             dropped = next(axis for axis in reversed(sets) if axis not in kept)
             wider = tuple(axis for axis in sets if axis in kept or axis == dropped)
             whole = self(name, wider)
-            self._known[name, kept] = _reduce(whole, 1 + wider.index(dropped), self._pool)
+            self._known[name, kept] = _reduce(whole, 1 + wider.index(dropped), self.pool)
         return self._known[name, kept]
 
     def mix(
@@ -69,8 +95,29 @@ class Pooled:
         if not inputs:  # constants alone
             some = next(iter(self._known.values()))
             inputs = [some.new_zeros(len(some), 0)]
-        mixed: Tensor = linear(inputs[0] if len(inputs) == 1 else torch.cat(inputs, dim=-1))
-        return mixed
+        if len(inputs) == 1:
+            mixed: Tensor = linear(inputs[0])
+            return mixed
+        widths = [x.shape[-1] for x in inputs]
+        starts = [sum(widths[:number]) for number in range(len(widths))]
+        return joined(inputs, linear.weight, starts, linear.bias)
+
+    def matrix(self, linear: nn.Linear, name: str) -> "Matrix":
+        """What a layer makes of a tensor of two set axes, but for what it adds."""
+        return Matrix(self(name, self._sets[name]), linear.weight, linear.bias)
+
+
+class Matrix(NamedTuple):
+    """A tensor of two set axes and the map that is to be applied, see `matrices.rectified`.
+
+    Attributes:
+        shift: what is added, with axes of length 1 where it is the same for all.
+    """
+
+    tensor: Float[Tensor, "net first second feature"]
+    weight: Tensor | None
+    shift: Tensor | None
+    lifted: Lifted | None = None
 
 
 def _reduce(tensor: Tensor, dim: int, pool: str) -> Tensor:
@@ -196,11 +243,23 @@ class InvariantPool(nn.Module):
         self._slots = base.slots(spec, group)
         self.features = sum(slot.features(chan) for slot in self._slots)
 
-    def forward(self, weights: Weights) -> Float[Tensor, "net feature"]:
-        """The invariants of each network."""
-        base.check(weights, self._slots, self.chan)
-        pooled = Pooled(self._slots, weights.tensors(), self.pool)
-        return torch.cat([pooled(slot.name, ()) for slot in self._slots], dim=-1)
+    def forward(self, weights: Weights | Pooled) -> Float[Tensor, "net feature"]:
+        """The invariants of each network.
+
+        Of weights some of whose pools are known, by the same pool, under this group or a larger
+        one, no other is computed.
+        """
+        if isinstance(weights, Pooled):
+            pooled = weights
+        else:
+            base.check(weights, self._slots, self.chan)
+            pooled = Pooled(self._slots, weights.tensors(), self.pool)
+        larger = {slot.name: slot.sets for slot in pooled.slots}
+        found = []
+        for slot in self._slots:
+            free = tuple(axis for axis in larger[slot.name] if axis not in slot.sets)
+            found.append(pooled(slot.name, free).flatten(1))
+        return torch.cat(found, dim=-1)
 
     def extra_repr(self) -> str:
         return f"{self.spec.widths}, {self.group!r}, chan={self.chan}, pool={self.pool!r}"

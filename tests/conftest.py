@@ -35,9 +35,10 @@ if not torch.cuda.is_available():
 _ROOT = Path(__file__).parents[1]
 _UNCHECKED = {
     # A package takes its modules with it, so these are left to their modules.
-    *("zoo", "zoo.engines", "zoo.sources"),
+    *("zoo", "zoo.engines", "zoo.sources", "processors"),
     # Numba compiles its functions as they are written, so nothing may wrap them.
     *("zoo.engines.tiles", "zoo.engines.dense", "zoo.engines.compiling"),
+    "processors.sines",
     # So does Triton.
     "zoo.engines.cuda",
     # They read what others wrote and refuse wrong types by themselves, which is tested.

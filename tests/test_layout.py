@@ -77,9 +77,11 @@ ORDER = {
         *("files", "progress", "saving", "first", "rows"),
         *(
             "base",
+            "sines",
+            "fourier",
+            "matrices",
             "pool",
             "pointwise",
-            "fourier",
             "encode",
             "linear",
             "attention",
@@ -100,6 +102,7 @@ USES = {"zoo": set(), "processors": {"zoo"}, "cli": {"zoo", "processors"}}
 # What processors see of zoo: what users see, and how the machine is used.
 SEEN = {
     "zoo",
+    "zoo.engines.compiling",
     "zoo.fields",
     "zoo.files",
     "zoo.schema",

@@ -6,7 +6,7 @@ import pytest
 import torch
 from equivariance import assert_breaks, assert_equivariant, assert_invariant, random_weights
 
-from processors import encode
+from processors import encode, nfn
 from processors.encode import lift
 from processors.linear import EquivariantLinear
 from processors.nfn import NFN, Features, Lifting
@@ -72,6 +72,35 @@ def test_features_that_are_never_kept_are_the_same(spec, symmetry, positions, po
         torch.manual_seed(0)
     for mine, expected in zip(*found, strict=True):
         torch.testing.assert_close(mine, expected)
+
+
+@pytest.mark.parametrize("symmetry", ["np", "hnp", "pointwise"])
+@pytest.mark.parametrize("positions", ["sinusoidal", "learned", "learned-each", "none"])
+@pytest.mark.parametrize("more", [{}, {"head_norm": True}, {"channels": []}])
+def test_pieces_of_a_batch_are_the_batch(symmetry, positions, more, monkeypatch):
+    torch.manual_seed(0)
+    spec = NetworkSpec.mlp([2, 4, 5, 3])
+    net = NFN(spec, 3, symmetry, **{**TINY, "positions": positions, **more}).double()
+    weights = random_weights(spec, None, nets=7)
+    outputs = []
+    for size in (2**22, 6 * 20 * 2):
+        monkeypatch.setitem(nfn._PIECE, "cpu", size)
+        net.zero_grad()
+        out = net(weights)
+        out.square().sum().backward()
+        outputs.append([out, *(p.grad for p in net.parameters())])
+    # And layer by layer, each as it is by itself.
+    net.zero_grad()
+    x = net.lifting(lift(net.normalise(weights)))
+    for module in net.features:
+        x = module(x)
+    out = net.head(x)
+    out.square().sum().backward()
+    plain = [out, *(p.grad for p in net.parameters())]
+    assert sum(1 for _ in net.features.in_pieces(net.lifting, lift(weights))) > 1
+    for found in outputs:
+        for mine, expected in zip(found, plain, strict=True):
+            torch.testing.assert_close(mine, expected)
 
 
 def test_training_keeps_less_than_the_fourier_features():
