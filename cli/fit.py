@@ -20,6 +20,7 @@ from cli.options import (
     threads,
 )
 from cli.output import say
+from cli.plan import automatic, settle
 
 if TYPE_CHECKING:
     from zoo.making.progress import Progress
@@ -88,12 +89,13 @@ def _fit(command: str, source: str, **given: Any) -> None:
     name, folder, part = given["recipe"], given["out"], given["part"]
     usual = _folder(source, recipes.default_recipe(source, command), part)
     if name is None and not given["overwrite"]:
-        there = _begun_by(folder or usual, source)
+        there = _begun_by(folder or usual, source).get("name")
         name = recipes.default_recipe(source, command, there)
-    chosen = recipes.recipe(name, source, command, **given_fields(given))
+    fields, wanted = automatic(given_fields(given))
+    chosen = recipes.recipe(name, source, command, **fields)
     if folder is None:
         # Its recipe may have been the default when a zoo was begun there.
-        begun = _begun_by(usual, source) == chosen.name
+        begun = _begun_by(usual, source).get("name") == chosen.name
         folder = usual if begun else _folder(source, chosen.name, part)
 
     from zoo.making.builder import build
@@ -104,11 +106,16 @@ def _fit(command: str, source: str, **given: Any) -> None:
         *("overwrite", "part"),
     )
     settings = {name: given[name] for name in passed_on}
+    opened: Any = source
+    if wanted:
+        about = {**settings, "parquet": not given["no_parquet"]}
+        about["pictures"] = not given["no_pictures"]
+        chosen, opened = settle(chosen, source, wanted, folder, about, tasks is not None)
     meter = _Meter(folder, tasks is not None)
     with progress.shown(f"{folder}", "net", meter.how_to_go_on) as meter.shown:
         index = build(
             chosen,
-            source,
+            opened,
             folder,
             **settings,
             parquet=not given["no_parquet"],
@@ -137,10 +144,10 @@ def _folder(source: str, recipe: str, part: str | None) -> Path:
     return folder.with_name(f"{folder.name}.parts") / part.replace("/", "-of-")
 
 
-def _begun_by(folder: Path | str, source: str) -> str | None:
-    """The recipe of the zoo of a folder of pictures that lies there, if one does."""
+def _begun_by(folder: Path | str, source: str) -> dict[str, Any]:
+    """The recipe of the zoo of a folder of pictures that lies there, empty if none does."""
     if ":" not in source:
-        return None  # of others the default has never changed
+        return {}  # of others the default has never changed
     from zoo.making.site import recipe_there
     from zoo.storage import place
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "fit-inrs": ("cli.fit", "Fit an INR to every picture or wave of a source."),
     "fit-classifiers": ("cli.fit", "Train classifiers of two random classes each."),
     "fit-trajectories": ("cli.fit", "Train classifiers and keep networks on the way."),
+    "plan": ("cli.plan", "Fit a few INRs, and say what a zoo of all will be."),
     "merge": ("cli.fit", "Join parts that were fitted by --shards into a zoo."),
     "select": ("cli.joining", "Make a zoo of the rows that meet a condition."),
     "concat": ("cli.joining", "Make one zoo of several of one architecture."),

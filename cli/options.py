@@ -1,7 +1,7 @@
 """Options that several commands share, and the ones made from fields of dataclasses."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 # click takes None for "not given".
 NONE = object()
+# What a field has whose value is to be found by a trial.
+AUTO = "auto"
 
 
 class Value(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.2 on
@@ -34,9 +36,11 @@ class Value(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
         self.name = about.form or self.name
         if optional:
             self.name += "|none"
+        if about.auto:
+            self.name += f"|{AUTO}"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value is None or value is NONE:
+        if value is None or value is NONE or (self.about.auto and value == AUTO):
             return value
         if self.optional and str(value).lower() == "none":
             return NONE
@@ -215,6 +219,7 @@ def dataclass_options(kind: type, *, defaults: bool = False) -> list[Decorator]:
         text = each.words[:1].upper() + each.words[1:]
         if each.choices and not all(word in text for word in each.choices):
             text += f": {', '.join(each.choices)}"
+        text += f"; {AUTO}: {each.auto}" if each.auto else ""
         text += "" if text.endswith((".", "]")) else "."
         if defaults and default is not None and hint is not bool and "default:" not in text:
             text += f"  [default: {default}]"
@@ -329,66 +334,80 @@ def _cluster(text: str) -> str:
 
 def fitting(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of every command that makes a zoo."""
-    options: list[Decorator] = [
-        click.option(
-            "--recipe", type=Word("the name of a recipe"), help="Named recipe; see `wszoo recipes`."
-        ),
-        click.option(
-            "--out", type=PathOrUrl(),
-            help="Folder of the zoo; with --cluster also a URL.  [default: zoos/NAME]",
-        ),
-        click.option(
-            "--limit", type=number(least=1),
-            help="Networks (or runs) in all, split in proportion.",
-        ),
-        click.option(
-            "--seed", type=number(least=0, most=2**32 - 1), default=0, show_default=True,
-            help="Key of all random numbers.",
-        ),
-        click.option(
-            "--shard-rows", type=number(least=1),
-            help="Networks of a shard.  [default: about 24 MB]",
-        ),
-        click.option(
-            "--workers", type=number(least=1, most=256), default=1, show_default=True,
-            help="Processes that share the cores; 1 is fastest with the cpu engine.",
-        ),
-        click.option(
-            "--engine", default="auto", show_default=True,
-            type=Word("engine", known=("auto", "cpu", "cuda", "torch", "reference")),
-            help="auto, cpu, cuda, reference; for classifiers cpu, torch, reference.",
-        ),
-        click.option(
-            "--device", default="cpu", show_default=True,
-            help="cpu, cuda (all GPUs, a process each), cuda:1 ..., for engines other than cpu.",
-        ),
-        threads,
-        data_root,
-        overwrite,
-        click.option("--no-parquet", is_flag=True, help="Leave out the view for load_dataset."),
-        no_pictures,
-        click.option(
-            "--shards", "part", metavar="A-B/N", type=Parsed(_part),
-            help="Fit only parts A to B of N, from 0, of the list of shards; see `wszoo merge`.",
-        ),
-        click.option(
-            "--cluster", metavar="ADDRESS", type=Parsed(_cluster),
-            help="Fit shards as Ray tasks: local (Ray on this machine), auto (the cluster it is "
-            "in) or ray://HOST:PORT.",
-        ),
-        click.option(
-            "--cpus-per-task", type=number(float, above=0),
-            help="Cores of a cluster's task.  [default: 1]",
-        ),
-        click.option(
-            "--gpus-per-task", type=number(float, least=0),
-            help="GPUs of a cluster's task, fractions too.  [default: 1 for --device cuda, else 0]",
-        ),
-        click.option(
-            "--in-flight", type=number(least=1),
-            help="Tasks handed to the cluster at most.  [default: twice what fits]",
-        ),
-    ]  # fmt: skip
-    for option in reversed(options):
+    return _with(_OF_FITTING.values(), command)
+
+
+def planning(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Those of them that say which networks a zoo has, and with what they are fitted."""
+    names = ("recipe", "limit", "seed", "engine", "device", "threads", "data_root")
+    return _with([_OF_FITTING[name] for name in names], command)
+
+
+def _with(options: Iterable[Decorator], command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(list(options)):
         command = option(command)
     return command
+
+
+_OF_FITTING: dict[str, Decorator] = {
+    "recipe": click.option(
+        "--recipe", type=Word("the name of a recipe"), help="Named recipe; see `wszoo recipes`."
+    ),
+    "out": click.option(
+        "--out", type=PathOrUrl(),
+        help="Folder of the zoo; with --cluster also a URL.  [default: zoos/NAME]",
+    ),
+    "limit": click.option(
+        "--limit", type=number(least=1),
+        help="Networks (or runs) in all, split in proportion.",
+    ),
+    "seed": click.option(
+        "--seed", type=number(least=0, most=2**32 - 1), default=0, show_default=True,
+        help="Key of all random numbers.",
+    ),
+    "shard_rows": click.option(
+        "--shard-rows", type=number(least=1),
+        help="Networks of a shard.  [default: about 24 MB]",
+    ),
+    "workers": click.option(
+        "--workers", type=number(least=1, most=256), default=1, show_default=True,
+        help="Processes that share the cores; 1 is fastest with the cpu engine.",
+    ),
+    "engine": click.option(
+        "--engine", default="auto", show_default=True,
+        type=Word("engine", known=("auto", "cpu", "cuda", "torch", "reference")),
+        help="auto, cpu, cuda, reference; for classifiers cpu, torch, reference.",
+    ),
+    "device": click.option(
+        "--device", default="cpu", show_default=True,
+        help="cpu, cuda (all GPUs, a process each), cuda:1 ..., for engines other than cpu.",
+    ),
+    "threads": threads,
+    "data_root": data_root,
+    "overwrite": overwrite,
+    "no_parquet": click.option(
+        "--no-parquet", is_flag=True, help="Leave out the view for load_dataset."
+    ),
+    "no_pictures": no_pictures,
+    "part": click.option(
+        "--shards", "part", metavar="A-B/N", type=Parsed(_part),
+        help="Fit only parts A to B of N, from 0, of the list of shards; see `wszoo merge`.",
+    ),
+    "cluster": click.option(
+        "--cluster", metavar="ADDRESS", type=Parsed(_cluster),
+        help="Fit shards as Ray tasks: local (Ray on this machine), auto (the cluster it is "
+        "in) or ray://HOST:PORT.",
+    ),
+    "cpus_per_task": click.option(
+        "--cpus-per-task", type=number(float, above=0),
+        help="Cores of a cluster's task.  [default: 1]",
+    ),
+    "gpus_per_task": click.option(
+        "--gpus-per-task", type=number(float, least=0),
+        help="GPUs of a cluster's task, fractions too.  [default: 1 for --device cuda, else 0]",
+    ),
+    "in_flight": click.option(
+        "--in-flight", type=number(least=1),
+        help="Tasks handed to the cluster at most.  [default: twice what fits]",
+    ),
+}  # fmt: skip

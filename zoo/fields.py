@@ -29,6 +29,7 @@ class About:
         form: how such a text looks, as an option's help shows it.
         since: the format of zoos that first had the field. One that is newer than format 1 is
             not written at its default, so that zoos without it stay as they were.
+        auto: what the command line's `auto` finds by a trial, in words; empty if it takes none.
     """
 
     help: str = ""
@@ -41,6 +42,7 @@ class About:
     values: Callable[[str], Sequence[Any]] | None = None
     form: str = ""
     since: int = 1
+    auto: str = ""
 
     @property
     def words(self) -> str:

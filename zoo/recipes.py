@@ -57,6 +57,8 @@ def _settle_size(recipe: Any) -> None:
 Columns: TypeAlias = dict[str, dict[str, Any]]
 
 
+# The fields of an INR that a trial can choose.
+WIDTH, STEPS = "hidden", "steps"
 # The key that counts the networks of a run; zoos that have it are of runs of several rows.
 RUN_KEY = "step"
 # What `labels=` becomes: the class of each item, whatever its kind.
@@ -156,7 +158,13 @@ class SirenRecipe(ABC):
     """
 
     name: str = described(help="name of the recipe")
-    hidden: int = described(32, "neurons of each hidden layer", least=1, most=MOST_NEURONS)
+    hidden: int = described(
+        32,
+        "neurons of each hidden layer",
+        least=1,
+        most=MOST_NEURONS,
+        auto="as few as reach the target, found by fitting a few items, and steps likewise",
+    )
     layers: int = described(3, "linear layers, the last included", least=2, most=MOST_LAYERS)
     omega: float = described(30.0, "factor in sin(omega (W h + b))", above=0)
     output_offset: float = described(0.5, "added to the output")
@@ -176,7 +184,13 @@ class SirenRecipe(ABC):
     beta1: float = described(0.9, "first decay rate of Adam", least=0, below=1)
     beta2: float = described(0.999, "second decay rate of Adam", least=0, below=1)
     eps: float = described(1e-8, "epsilon of Adam", above=0)
-    steps: int = described(1000, "full-batch updates at most", least=1, most=MOST_STEPS)
+    steps: int = described(
+        1000,
+        "full-batch updates at most",
+        least=1,
+        most=MOST_STEPS,
+        auto="as few as reach the target",
+    )
 
     def __post_init__(self) -> None:
         check(self)

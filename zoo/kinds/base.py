@@ -133,6 +133,19 @@ class Kind(Look, ABC):
     def task(self, source: Any, rows: Rows) -> tuple[Any, ...]:
         """What is handed to a fitter for these units: all that it needs of the source."""
 
+    def target_of(self, recipe: Any) -> str | None:
+        """What a recipe asks of each network, in words; None if nothing."""
+        return None
+
+    def reached(self, arrays: Arrays) -> int:
+        """How many of these rows met it."""
+        return 0
+
+    @property
+    def target_flag(self) -> str:
+        """The option that asks for it."""
+        return ""
+
     def samples(self, goal: Any, source: Any, arrays: Mapping[str, NDArray[Any]]) -> Samples | None:
         """Rows of a shard beside their originals, with their quality as captions."""
         return None

@@ -15,7 +15,7 @@ from zoo.kinds.base import Kind, Means
 from zoo.kinds.checks import Arrays, Check, Made, weights_of
 from zoo.kinds.objectives import Objective, fit_rows
 from zoo.making.fitting import Rows
-from zoo.recipes import RECIPES
+from zoo.recipes import RECIPES, flag
 from zoo.shards import Index
 from zoo.weights import Weights
 
@@ -55,6 +55,17 @@ class Regression(Kind):
     @abstractmethod
     def objective(self, recipe: Any, source: Any) -> Objective:
         """The objective of a recipe on a source."""
+
+    def target_of(self, recipe: Any) -> str | None:
+        value = getattr(recipe, self.target.field)
+        return None if value is None else f"{value:g} {self.target.unit}"
+
+    def reached(self, arrays: Arrays) -> int:
+        return int(np.count_nonzero(arrays["stop"] == engines.TARGET))
+
+    @property
+    def target_flag(self) -> str:
+        return flag(self.target.field)
 
     def values_goal(
         self, recipe: Any, inputs: NDArray[np.float32], out: int, classes: tuple[str, ...] = ()

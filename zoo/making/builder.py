@@ -127,7 +127,8 @@ def build(
     opened = _opened(source, labels)
     if recipe is None:
         called = sources.resolve(opened) if isinstance(opened, str) else opened.name
-        recipe = default_recipe(called, there=None if overwrite else recipe_there(where))
+        there = None if overwrite else recipe_there(where).get("name")
+        recipe = default_recipe(called, there=there)
     planned = plan_zoo(
         recipe,
         opened,

@@ -249,15 +249,11 @@ def plan_zoo(
     if not elsewhere:
         _refuse_too_large(goal)
     columns = shards.zoo_columns(goal.spec, goal.columns, settings.dtype)
-    row_bytes = sum(
-        np.dtype(columns[name].stored).itemsize * int(np.prod(goal.spec.tensors.get(name, ())))
-        for name in columns
-    )
     plan: dict[str, Any] = {
         "seed": settings.seed,
         "engine": engine,
         "limit": settings.limit,
-        "shard_rows": settings.shard_rows or default_shard_rows(row_bytes),
+        "shard_rows": settings.shard_rows or default_shard_rows(row_bytes(goal, settings.dtype)),
         "parquet": settings.parquet,
     }
     if settings.dtype != "float32":
@@ -289,6 +285,15 @@ def plan_zoo(
         for number in range(totals[split]):
             parts[split, number] = rows[number * size : (number + 1) * size]
     return Planned(index, goal, source, kind, parts, totals, goal.unit_rows)
+
+
+def row_bytes(goal: Goal, dtype: str = "float32") -> int:
+    """Size of a row in a shard."""
+    columns = shards.zoo_columns(goal.spec, goal.columns, dtype)
+    return sum(
+        np.dtype(columns[name].stored).itemsize * int(np.prod(goal.spec.tensors.get(name, ())))
+        for name in columns
+    )
 
 
 def _refuse_too_large(goal: Goal) -> None:

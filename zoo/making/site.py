@@ -787,12 +787,11 @@ def source_there(where: Place) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def recipe_there(where: Place) -> str | None:
-    """The name of the recipe of the zoo that lies there, finished or not; None if none does."""
+def recipe_there(where: Place) -> dict[str, Any]:
+    """The recipe of the zoo that lies there, finished or not, as JSON; empty if none does."""
     plain = _plain_there(where)
-    recipe = plain.get("recipe") if plain else None
-    found = recipe.get("name") if isinstance(recipe, dict) else None
-    return found if isinstance(found, str) else None
+    found = plain.get("recipe") if plain else None
+    return found if isinstance(found, dict) else {}
 
 
 def _plain_there(where: Place) -> dict[str, Any] | None:
