@@ -32,6 +32,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu, pad
 
+from processors.base import traced
 from zoo import NetworkSpec, Weights, absorb, canonical
 
 # Grades are numbers whose bits are (p, q); they add bit by bit. Per activation: how many,
@@ -52,10 +53,40 @@ class _Linear(nn.Module):
         self.constant = nn.Parameter(torch.zeros(out))
 
     def forward(
-        self, x: Float[Tensor, "grade net neuron chan"]
+        self,
+        x: Float[Tensor, "grade net neuron chan"],
+        more: Float[Tensor, "grade net neuron out"] | None = None,
     ) -> Float[Tensor, "grade net neuron out"]:
-        constants = pad(self.constant[None, None], (0, 0, 0, 0, 0, len(x) - 1))
-        return torch.baddbmm(constants, x.flatten(1, 2), self.weight).unflatten(1, x.shape[1:3])
+        """The map of `x`, and `more`."""
+        flat, others = x.flatten(1, 2), None if more is None else more.flatten(1, 2)
+        if traced() or torch.is_autocast_enabled(x.device.type):
+            constants = pad(self.constant[None, None], (0, 0, 0, 0, 0, len(x) - 1))
+            found = torch.baddbmm(constants, flat, self.weight)
+            found = found if others is None else found + others
+        else:
+            found = _Mapped.apply(flat, self.weight, self.constant, others)  # type: ignore[no-untyped-call]
+        return found.unflatten(1, x.shape[1:3])
+
+
+class _Mapped(torch.autograd.Function):
+    """x W of each grade, plus constants in grade 0 and `more`, all in the memory of the product."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, constant: Tensor, more: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        found = torch.bmm(x, weight) if more is None else torch.baddbmm(more, x, weight)
+        found[0] += constant
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        to_x = torch.bmm(grad, weight.transpose(1, 2)) if ctx.needs_input_grad[0] else None
+        to_weight = torch.bmm(x.transpose(1, 2), grad)
+        more = grad if ctx.needs_input_grad[3] else None
+        return to_x, to_weight, grad[0].sum(dim=0), more
 
 
 def values(x: Float[Tensor, "grade ..."]) -> Float[Tensor, "element ..."]:
@@ -65,7 +96,7 @@ def values(x: Float[Tensor, "grade ..."]) -> Float[Tensor, "element ..."]:
     """
     if len(x) == 1:
         return x
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if traced():
         half = len(x) // 2
         first, second = values(x[:half]), values(x[half:])
         return torch.cat([first + second, first - second]) * 2**-0.5
@@ -97,6 +128,58 @@ class _Values(torch.autograd.Function):
 def _scaled(x: Float[Tensor, "grade net neuron chan"]) -> Float[Tensor, "grade net neuron chan"]:
     """Each neuron's features divided by their root mean square, which no sign changes."""
     return x * (x.square().mean(dim=(0, 3), keepdim=True) + 1e-6).rsqrt()
+
+
+def _gated(x: Float[Tensor, "grade net neuron twice"]) -> Float[Tensor, "grade net neuron chan"]:
+    """The first half of the features times what gelu makes of the second, value by value."""
+    plain, gate = values(x).chunk(2, dim=-1)
+    return values(plain * gelu(gate))
+
+
+def _still(x: Float[Tensor, "grade net neuron chan"]) -> Float[Tensor, "1 net neuron chan"]:
+    """Grade 0 of what gelu makes of the features, value by value."""
+    return gelu(values(x)).sum(dim=0, keepdim=True) * len(x) ** -0.5
+
+
+_PLAIN = {"scaled": _scaled, "gated": _gated, "still": _still}
+
+
+def _each_neuron(kind: str, x: Float[Tensor, "grade net neuron chan"]) -> Tensor:
+    """One of `_PLAIN`, compiled where that is possible."""
+    if x.device.type != "cpu" or x.dtype != torch.float32 or traced():
+        return _PLAIN[kind](x)
+    found: Tensor = _EachNeuron.apply(x, kind)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _EachNeuron(torch.autograd.Function):
+    """`processors.gates`, of which only what comes in is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kind: str) -> Tensor:
+        # Numba takes a second to import, and is wanted here alone.
+        from processors import gates
+
+        x = x.contiguous()
+        ctx.kind = kind
+        ctx.save_for_backward(x)
+        grades, chan = 1 if kind == "still" else len(x), x.shape[-1] // (1 + (kind == "gated"))
+        out = x.new_empty(grades, *x.shape[1:-1], chan)
+        getattr(gates, kind)(*(each.detach().flatten(1, 2).numpy() for each in (x, out)))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        from processors import gates
+
+        (x,) = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            found = _PLAIN[ctx.kind](x)
+            return torch.autograd.grad(found, x, grad, create_graph=True)[0], None
+        to_x = torch.empty_like(x)
+        arrays = (each.detach().flatten(1, 2).numpy() for each in (x, grad.contiguous(), to_x))
+        getattr(gates, f"{ctx.kind}_backward")(*arrays)
+        return to_x, None
 
 
 class _Link(nn.Module):
@@ -159,7 +242,7 @@ class _Round(nn.Module):
         self.updated = nn.ModuleList(_Linear(count, chan, chan) for count, _, _ in grades)
 
     def forward(self, features: list[Tensor], edges: list[_Edges]) -> list[Tensor]:
-        scaled = [_scaled(each) for each in features]
+        scaled = [_each_neuron("scaled", each) for each in features]
         # Grades are taken apart once, and what they are and receive is put together once.
         sent = [each.unbind() for each in scaled]
         received = [list(each) for each in sent]
@@ -170,8 +253,7 @@ class _Round(nn.Module):
         for each, all_of_it, mixed, updated in zip(
             features, received, self.mixed, self.updated, strict=True
         ):
-            plain, gate = values(mixed(torch.stack(all_of_it))).chunk(2, dim=-1)
-            found.append(each + updated(values(plain * gelu(gate))))
+            found.append(updated(_each_neuron("gated", mixed(torch.stack(all_of_it))), each))
         return found
 
 
@@ -301,7 +383,7 @@ class Graded(nn.Module):
         pooled = [seen[f"bias_{len(features)}"]]
         for read, found in zip(self.read, features, strict=True):
             # Grade 0 of the values.
-            still = gelu(values(read(_scaled(found)))).sum(dim=0) * len(found) ** -0.5
+            still = _each_neuron("still", read(_each_neuron("scaled", found)))[0]
             pooled += [still.mean(dim=1), still.amax(dim=1)]
         vectors: Tensor = self.head(torch.cat(pooled, dim=1))
         return vectors

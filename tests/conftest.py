@@ -38,7 +38,7 @@ _UNCHECKED = {
     *("zoo", "zoo.engines", "zoo.sources", "processors"),
     # Numba compiles its functions as they are written, so nothing may wrap them.
     *("zoo.engines.tiles", "zoo.engines.dense", "zoo.engines.compiling"),
-    "processors.sines",
+    *("processors.sines", "processors.gates"),
     # So does Triton.
     "zoo.engines.cuda",
     # They read what others wrote and refuse wrong types by themselves, which is tested.

@@ -89,7 +89,7 @@ ORDER = {
             "align",
             "matching",
         ),
-        *("dws", "nfn", "monomial", "graded", "probe", "vae", "baselines", "models"),
+        *("dws", "nfn", "monomial", "gates", "graded", "probe", "vae", "baselines", "models"),
         *("checkpoint", "runs"),
         *("tasks.figures", "tasks.corruptions", "tasks.task"),
         *("tasks.classify", "tasks.regress", "tasks.generalize", "tasks.ssl"),

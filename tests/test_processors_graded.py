@@ -5,6 +5,7 @@ import torch
 from equivariance import EXACT, draw, moved_by, random_spec
 from torch.testing import assert_close
 
+from processors import graded
 from processors.graded import Graded, values
 from zoo import NetworkSpec, Weights
 
@@ -78,6 +79,68 @@ def test_values_are_characters_and_their_own_inverse(grades):
         acted = x * torch.tensor(sign, dtype=torch.float64)[:, None, None]
         order = [value ^ element for value in range(grades)]
         assert_close(values(acted), values(x)[order])
+
+
+@pytest.mark.parametrize("kind", ["scaled", "gated", "still"])
+@pytest.mark.parametrize("grades", [1, 2, 4])
+def test_what_is_compiled_is_what_is_plain(kind, grades):
+    """As close to float64 as torch's own float32, and with its gradients."""
+    torch.manual_seed(0)
+    x = 3 * torch.randn(grades, 2, 5, 6)
+    x[0, 0, 0], x[0, 0, 1] = 30.0, -30.0
+    found = []
+    for dtype, run in (
+        (torch.float32, graded._EachNeuron.apply),
+        (torch.float64, lambda x, kind: graded._PLAIN[kind](x)),
+    ):
+        given = x.to(dtype).requires_grad_()
+        out = run(given, kind)
+        factors = torch.linspace(-1, 2, out.numel()).reshape(out.shape).to(dtype)
+        (slope,) = torch.autograd.grad((out * factors).sum(), given, create_graph=True)
+        (fast,) = torch.autograd.grad((run(given, kind) * factors).sum(), given)
+        (second,) = torch.autograd.grad(slope.square().sum(), given)
+        found.append([each.detach().double() for each in (out, fast, slope, second)])
+    for mine, expected in zip(*found, strict=True):
+        assert_close(mine, expected, rtol=1e-5, atol=5e-6 * float(expected.abs().max()))
+    assert graded._EachNeuron.apply(torch.full_like(x, torch.nan), kind).isnan().all()
+
+
+@pytest.mark.parametrize("more", [True, False])
+def test_linear_maps_of_grades_have_their_gradients(more):
+    torch.manual_seed(0)
+    linear = graded._Linear(4, 3, 2).double()
+    x = torch.randn(4, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    others = [torch.randn(4, 2, 3, 2, dtype=torch.float64, requires_grad=True)] if more else []
+    with torch.no_grad():
+        linear.constant.normal_()
+    expected = torch.einsum("gnic,gcd->gnid", x, linear.weight)
+    expected = torch.cat([expected[:1] + linear.constant, expected[1:]])
+    assert_close(linear(x, *others), expected + (others[0] if more else 0))
+
+    def run(x, weight, constant, *others):
+        state = {"weight": weight, "constant": constant}
+        return torch.func.functional_call(linear, state, (x, *others))
+
+    given = (x, linear.weight, linear.constant, *others)
+    assert torch.autograd.gradcheck(run, given)
+    assert torch.autograd.gradgradcheck(run, given)
+
+
+@pytest.mark.parametrize("activation", EXACT)
+def test_float32_is_as_float64(activation):
+    """The one is compiled, the other is not."""
+    spec = NetworkSpec.mlp([2, 5, 4, 3], activation, omega=7.0)
+    model, weights = reader(spec), draw(spec, 0)
+    exact = model(weights)
+    exact.square().sum().backward()
+    slopes = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    found = model.float()(weights.map(lambda tensor: tensor.float()))
+    found.square().sum().backward()
+    assert_close(found.double(), exact, rtol=1e-4, atol=1e-4 * float(exact.detach().abs().max()))
+    for parameter, expected in zip(model.parameters(), slopes, strict=True):
+        most = float(expected.abs().max())
+        assert_close(parameter.grad.double(), expected, rtol=1e-3, atol=1e-3 * most)
 
 
 def test_statistics_scale_and_never_shift():
