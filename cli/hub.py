@@ -16,6 +16,10 @@ repo_id = click.argument("repo_id", metavar="USER/NAME")
 @click.command()
 @zoo_path
 @repo_id
+@click.option(
+    "--as", "within", metavar="FOLDER", type=Word("a name", r"[A-Za-z0-9][\w-]{0,95}"),
+    help="Folder of the repository, beside other zoos; it opens as USER/NAME/FOLDER.",
+)  # fmt: skip
 @click.option("--public", is_flag=True, help="Make a new repository public.  [default: private]")
 @revision("Branch that the commit goes onto.  [default: main]")
 @click.option(
@@ -26,6 +30,7 @@ repo_id = click.argument("repo_id", metavar="USER/NAME")
 def push(
     path: Path | str,
     repo_id: str,
+    within: str | None,
     public: bool,
     revision: str | None,
     message: str | None,
@@ -36,7 +41,7 @@ def push(
 
     A zoo, which may lie at a URL such as s3://BUCKET/NAME, is verified first. Of a run
     the best model goes to the top, where processors.load("USER/NAME") finds it, with
-    card, figures and metrics beside it.
+    card, figures and metrics beside it. With --as several zoos lie in one repository.
     What is there already is not sent again, and all of it appears in one commit; after
     a stop of any kind run the same command again.
     """
@@ -46,6 +51,7 @@ def push(
         done = send(
             folder,
             repo_id,
+            within=within,
             public=public,
             revision=revision,
             message=message,
@@ -82,7 +88,7 @@ def push(
 def pull(
     repo_id: str, out: Path | None, split: str | None, revision: str | None, overwrite: bool
 ) -> None:
-    """Fetch the zoo USER/NAME from the Hub into a folder.
+    """Fetch the zoo USER/NAME from the Hub into a folder; of several USER/NAME/FOLDER.
 
     Every file is held against the zoo's index. After a stop of any kind run the same
     command again: what is there and whole is kept.

@@ -15,6 +15,8 @@ import pytest
 from helpers import write_zoo
 from local_hub import READER, STRANGER, TOKEN, Client, Hub
 
+from zoo.hub import publication
+
 WSZOO = [sys.executable, "-c", "from cli.main import main; main()"]
 
 
@@ -166,11 +168,12 @@ def test_a_network_that_is_down(tiny, tmp_path):
 def test_dry_run_sends_nothing(hub, clients, tiny):
     ran = clients["owner"].run("push", tiny, "user/planned", "--dry-run")
     assert ran.code == 0, ran.stderr
-    files = [path for path in tiny.rglob("*") if path.is_file() and path.name[0] != "."]
-    for path in files:
-        assert re.search(
-            rf"^send +{path.stat().st_size:,}  {path.relative_to(tiny)}$", ran.stdout, re.M
-        )
+    files = publication.zoo_files(tiny, "user/planned")
+    there = {path.relative_to(tiny).as_posix() for path in tiny.rglob("*") if path.is_file()}
+    sent = {file.file for file in files}
+    assert {path for path in there if path[0] != "."} == sent - {publication.SAMPLE_FILE}
+    for file in files:
+        assert re.search(rf"^send +{file.bytes:,}  {file.file}$", ran.stdout, re.M)
     assert f"would send {len(files)} files" in ran.stdout
     assert f"{hub.endpoint}/datasets/user/planned (private)" in ran.stdout
     assert {seen.method for seen in hub.seen} == {"GET"}

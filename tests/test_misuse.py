@@ -77,7 +77,9 @@ KINDS: dict[str, tuple[str, ...]] = {
     "tracker": ("", "xyz", "nan"),
     "symmetries": ("", "x", "sign,sign", "sign,", ",", "nan", "SIGN"),
     "augment": ("", "mix", "noise,mix", "noise,,move", "nan"),
-    "repository": ("", "name", "a/b/c", "../x", "user/na me", "user/", "/name", "user/..", "-x/y"),
+    "repository": ("", "name", "a/b/c/d", "../x", "user/na me", "user/", "/name", "user/..",
+                   "-x/y"),
+    "folder name": ("", "a/b", "../x", ".x", "a b", "data", "sample", "default"),
     "revision": ("", "a b", "../x", "-x", "a..b"),
     "text": ("",),
     "own": ("", "xyz", "json:Nothing", "nowhere:Task", "json:", ":Task", "json:dumps", "os.path"),
@@ -141,7 +143,7 @@ PARAMETERS: dict[str, str] = {
     "models": "models", "seeds": "seeds", "reproduce.limit": "some", "reproduce.epochs": "count",
     "campaign.file": "file", "randomise": "symmetries", "ceiling.batch": "count",
     # the Hub
-    "repo_id": "repository", "message": "text", "pull.split": "split",
+    "repo_id": "repository", "within": "folder name", "message": "text", "pull.split": "split",
 }  # fmt: skip
 
 # What makes each command right but for the one bad value; by parameter.

@@ -65,6 +65,20 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
+def sent(folder: Path) -> dict[str, bytes]:
+    """What a push of a folder makes of a repository: its files, and a sample of them."""
+    return {
+        file.file: publication.content(file) for file in publication.zoo_files(folder, "user/x")
+    }
+
+
+def copied(folder: Path) -> dict[str, bytes]:
+    """What a pull brings of it."""
+    files = sent(folder)
+    del files[publication.SAMPLE_FILE]
+    return files
+
+
 def wrong_with(tree: Tree) -> str | None:
     """What is wrong with a state that a branch shows; None for a whole zoo, or none."""
     if "zoo.json" not in tree:
@@ -99,7 +113,7 @@ def test_a_push_makes_the_repository_equal_to_the_folder(hub, client, tiny, name
     (tiny / ".secret").write_text("stays here")
     ran = client.run("push", tiny, name)
     assert ran.code == 0, ran.stderr
-    assert hub.files(name) == contents(tiny)
+    assert hub.files(name) == sent(tiny)
     assert hub.repo(name).private
     assert "(private)" in ran.stdout
     assert len(hub.repo(name).branches["main"]) == 2  # the Hub's own commit and ours
@@ -111,10 +125,10 @@ def test_a_push_makes_the_repository_equal_to_the_folder(hub, client, tiny, name
 def test_nothing_is_sent_twice(hub, client, tiny, grown, name):
     client.run("push", tiny, name)
     first = hub.uploads()
-    assert len(first) == len(set(first)) == 11
+    assert len(first) == len(set(first)) == 12
     hub.seen.clear()
     ran = client.run("push", tiny, name)
-    assert "sent 0 files, 0 bytes; 13 there already" in ran.stdout
+    assert "sent 0 files, 0 bytes; 14 there already" in ran.stdout
     assert not [s for s in hub.seen if s.method != "GET"]
     assert len(hub.repo(name).branches["main"]) == 2
     # A grown zoo: its shards have new names, but only one has new content.
@@ -124,13 +138,13 @@ def test_nothing_is_sent_twice(hub, client, tiny, grown, name):
     sends = [line.split()[-1] for line in plan.splitlines() if line.startswith("send ")]
     ran = client.run("push", grown, name)
     assert ran.code == 0, ran.stderr
-    assert hub.files(name) == contents(grown)
-    before = {shards.sha256(path) for path in tiny.rglob("*") if path.is_file()}
-    new = {
-        shards.sha256(path)
-        for path in grown.rglob("*")
-        if path.suffix in (".safetensors", ".parquet") and shards.sha256(path) not in before
-    }
+    assert hub.files(name) == sent(grown)
+    before, after = (
+        {hashlib.sha256(each).hexdigest(): path for path, each in sent(folder).items()}
+        for folder in (tiny, grown)
+    )
+    large = (".safetensors", ".parquet")
+    new = {each for each, path in after.items() if path.endswith(large) and each not in before}
     assert set(hub.uploads()) == new
     assert len(sends) == len(new) + 1  # the index goes in the commit
     assert "move " in plan
@@ -164,13 +178,13 @@ def test_revision_message_pull_request_and_visibility(hub, client, tiny, grown, 
     repo = hub.repo(name)
     repo.branches["v2"] = list(repo.branches["main"])
     assert client.run("push", grown, name, "--revision", "v2").code == 0
-    assert hub.files(name) == contents(tiny)
-    assert hub.files(name, "v2") == contents(grown)
+    assert hub.files(name) == sent(tiny)
+    assert hub.files(name, "v2") == sent(grown)
     ran = client.run("push", grown, name, "--create-pr")
     assert ran.code == 0, ran.stderr
     assert f"{name}/discussions/1" in ran.stdout
-    assert hub.files(name) == contents(tiny)
-    assert hub.files(name, "refs/pr/1") == contents(grown)
+    assert hub.files(name) == sent(tiny)
+    assert hub.files(name, "refs/pr/1") == sent(grown)
     pulled = client.ask(
         f"import zoo; result = len(zoo.open_zoo({name!r}, revision='v2')), "
         f"len(zoo.open_zoo({name!r}))"
@@ -214,7 +228,7 @@ def test_a_change_by_someone_else_stops_a_push(hub, client, tiny, grown, name):
     assert "was changed by someone else during this push (412)" in ran.line
     assert wrong_with(list(hub.history(name))[-1]) is None
     assert client.run("push", grown, name).code == 0
-    assert hub.files(name) == {**contents(grown), "LICENSE": b"new"}
+    assert hub.files(name) == {**sent(grown), "LICENSE": b"new"}
 
 
 @pytest.mark.parametrize("kind", ["cut-answer", "status"])
@@ -224,7 +238,7 @@ def test_a_commit_is_made_once(hub, client, tiny, name, kind):
     ran = client.run("push", tiny, name)
     assert ran.code == 0, ran.stderr
     assert len(hub.repo(name).branches["main"]) == 2
-    assert hub.files(name) == contents(tiny)
+    assert hub.files(name) == sent(tiny)
 
 
 def test_a_pull_request_is_not_made_twice(hub, client, tiny, grown, name):
@@ -249,7 +263,7 @@ def test_single_failures_are_ridden_out(hub, client, tiny, name, pattern):
         hub.fail(pattern, kind, status, body=body, headers={"Retry-After": "1"})
     ran = client.run("push", tiny, name)
     assert ran.code == 0, ran.stderr
-    assert hub.files(name) == contents(tiny)
+    assert hub.files(name) == sent(tiny)
     assert all(wrong_with(tree) is None for tree in hub.history(name))
 
 
@@ -297,7 +311,7 @@ def test_a_push_cut_anywhere_goes_on(hub, client, tiny, grown, name, tmp_path):
                 assert all(wrong_with(tree) is None for tree in hub.history(repo))
             ran = process.run("push", grown, repo)
             assert ran.code == 0, ran.stderr
-            assert hub.files(repo) == contents(grown)
+            assert hub.files(repo) == sent(grown)
             states = list(hub.history(repo))
             assert all(wrong_with(tree) is None for tree in states)
             assert len(states) == (3 if old else 2)
@@ -390,7 +404,7 @@ def test_pull_gives_the_folder_back(hub, client, tiny, name, tmp_path):
     ran = client.run("pull", name, "--out", tmp_path / "out")
     assert ran.code == 0, ran.stderr
     assert "32 networks (train 20, validation 5, test 7), every file verified" in ran.stdout
-    assert contents(tmp_path / "out") == {**contents(tiny), "figures/a.png": b"png"}
+    assert contents(tmp_path / "out") == {**copied(tiny), "figures/a.png": b"png"}
     assert not (tmp_path / "out" / ".pull").exists()
     # Again: nothing comes but the small files; a damaged one is mended.
     shard = next((tmp_path / "out" / "weights").glob("*"))
@@ -413,7 +427,7 @@ def test_pull_of_a_split_and_then_the_rest(hub, client, tiny, name, tmp_path):
     ran = client.run("push", tmp_path / "out", name)
     assert "is missing" in ran.line  # half a zoo does not replace a whole one
     assert client.run("pull", name, "--out", tmp_path / "out").code == 0
-    assert contents(tmp_path / "out") == contents(tiny)
+    assert contents(tmp_path / "out") == copied(tiny)
     ran = client.run("pull", name, "--out", tmp_path / "no", "--split", "tset")
     assert ran.code == 2
     assert "unknown split 'tset'; known: train, validation, test" in ran.line
@@ -436,7 +450,7 @@ def test_pull_does_not_write_over_anything(hub, client, tiny, grown, name, tmp_p
     assert contents(other) == contents(grown)
     ran = client.run("pull", name, "--out", other, "--overwrite")
     assert ran.code == 0, ran.stderr
-    assert contents(other) == contents(tiny)
+    assert contents(other) == copied(tiny)
 
 
 def test_a_pull_that_was_cut_goes_on(hub, client, tiny, name, tmp_path):
@@ -453,7 +467,7 @@ def test_a_pull_that_was_cut_goes_on(hub, client, tiny, name, tmp_path):
             library.open_zoo(out)
     hub.seen.clear()
     assert client.run("pull", name, "--out", out).code == 0
-    assert contents(out) == contents(tiny)
+    assert contents(out) == copied(tiny)
     asked = [s for s in hub.seen if s.method == "GET" and "/resolve/" in s.path]
     assert len(asked) == 4  # the index, two files that were missing, the card
     # Single failures are ridden out within one pull.
@@ -463,7 +477,7 @@ def test_a_pull_that_was_cut_goes_on(hub, client, tiny, name, tmp_path):
     hub.fail("HEAD .*/data/", "cut")
     hub.fail("GET .*/data/", "slow", times=3)
     assert client.run("pull", name, "--out", tmp_path / "second").code == 0
-    assert contents(tmp_path / "second") == contents(tiny)
+    assert contents(tmp_path / "second") == copied(tiny)
 
 
 def test_open_downloads_once(hub, client, tiny, name):
@@ -507,12 +521,14 @@ def test_a_folder_comes_before_a_repository(tiny, monkeypatch):
     assert len(library.open_zoo(path)) == 20
     with pytest.raises(ValueError, match="only repositories have revisions"):
         library.open_zoo(path, revision="main")
+    assert library.is_repo_id("a/b/c")
     for text in (
         "/outside/x",
         "./x/y",
         "../x",
         "x",
-        "a/b/c",
+        "a/b/c/d",
+        "a/b/",
         "~/zoos",
         "a/",
         "https://x/y",
@@ -790,7 +806,7 @@ def test_a_model_is_pushed_by_the_same_function(hub, client, name, tmp_path):
 
 
 def test_progress_counts_bytes(hub, client, tiny, name, tmp_path):
-    total = sum(len(content) for content in contents(tiny).values())
+    total = sum(len(content) for content in sent(tiny).values())
     steps = client.ask(
         f"import zoo; result = []; zoo.push({str(tiny)!r}, {name!r}, "
         "progress=lambda done, total: result.append([done, total]))"
@@ -814,7 +830,7 @@ def test_a_zoo_with_too_many_files_is_refused(monkeypatch, tiny):
 def test_many_files_are_listed_page_by_page(hub, client, tiny, name):
     client.run("push", tiny, name)
     hub.put(name, {f"extra/{number:05d}.txt": b"x" for number in range(2500)})
-    assert "sent 0 files, 0 bytes; 13 there" in client.run("push", tiny, name).stdout
+    assert "sent 0 files, 0 bytes; 14 there" in client.run("push", tiny, name).stdout
 
 
 def test_groups_keep_their_order_and_size():
@@ -858,7 +874,7 @@ def test_an_overwriting_pull_keeps_the_old_zoo_until_the_new_one_stands(
     assert "holds another zoo" in client.run("pull", name, "--out", out).line
     hub.seen.clear()
     assert client.run("pull", name, "--out", out, "--overwrite").code == 0
-    assert contents(out) == contents(tiny)
+    assert contents(out) == copied(tiny)
     assert not (out / ".build").exists()
     # What the old zoo had, and what had arrived, did not come again.
     assert not [s.path for s in hub.seen if s.method == "GET" and "/weights/" in s.path]

@@ -178,10 +178,10 @@ def test_a_pipe_in_a_model_is_named(model):
 
 def test_any_token_of_the_hub_is_refused():
     token = "hf_" + "a1" * 17
-    card = publication._upload("README.md", f"my token: {token}.".encode())
+    card = publication.upload_of("README.md", f"my token: {token}.".encode())
     with pytest.raises(ZooError, match=r"README\.md holds a Hugging Face token"):
         publication.refuse_token([card], "hf_other")
-    plain = publication._upload("README.md", b"hf_hub_download, hf_transfer, hf_short")
+    plain = publication.upload_of("README.md", b"hf_hub_download, hf_transfer, hf_short")
     publication.refuse_token([plain], "hf_other")
 
 

@@ -52,8 +52,8 @@ def find(where: str | Path, revision: str | None = None) -> Found:
     A folder comes before a repository of the same name.
 
     Args:
-        where: the folder that holds `zoo.json`, `user/name`, or a URL such as
-            s3://BUCKET/NAME.
+        where: the folder that holds `zoo.json`, `user/name` (of several zoos in one repository
+            `user/name/zoo`), or a URL such as s3://BUCKET/NAME.
         revision: branch, tag or commit of a repository.
 
     Raises:
@@ -170,23 +170,26 @@ class Here(Found):
 class OnHub(Found):
     """A zoo in a repository; its files lie in the Hub's cache."""
 
-    def __init__(self, repo_id: str, revision: str | None):
-        self.repo_id, self.revision = repo_id, revision
+    def __init__(self, name: str, revision: str | None):
+        self.name, self.revision = name, revision
+        self.repo_id, self.base = trust.split_name(name)
         # Whoever names a folder wants to hear at once that it is not there.
-        folder = Path(repo_id)
+        folder = Path(name)
         hasty = folder.parts[0] in _OUR_FOLDERS or folder.parent.is_dir()
+        repo_id = self.repo_id
         try:
             with client.speaking(repo_id, "dataset", revision):
-                path = client.fetch_index(repo_id, revision or client.MAIN, hasty)
+                path = client.fetch_index(repo_id, revision or client.MAIN, hasty, self.base)
         except client.HubError as error:
             if not error.absent and not hasty:
                 raise
             said = str(error).partition(client.KEPT)[0]  # nothing arrived
             raise ZooError(
-                f"the folder {repo_id} does not exist here{meant(folder)}, and {said}"
+                f"the folder {name} does not exist here{meant(folder)}, and {said}"
             ) from error.__cause__
         self.folder = path.parent
-        self.index = trust.read_index(repo_id, path)
+        self.commit = (self.folder.parent if self.base else self.folder).name
+        self.index = trust.read_index(name, path)
 
     def bring(self, wanted: Sequence[File]) -> Path:
         from huggingface_hub import cached_assets_path
@@ -195,8 +198,8 @@ class OnHub(Found):
             self._fetch([file for file in wanted if not self._is_cached(file)])
             # Hashing takes longer than opening, so a file is hashed when it arrives and
             # again only if it was touched since.
-            notes = cached_assets_path("wszoo", namespace=self.repo_id, subfolder="verified")
-            note = notes / f"{self.folder.name}.json"
+            notes = cached_assets_path("wszoo", namespace=self.name, subfolder="verified")
+            note = notes / f"{self.commit}.json"
             known = _read_note(note)
             fresh = dict(known)
             for file in wanted:
@@ -212,26 +215,25 @@ class OnHub(Found):
         from huggingface_hub import try_to_load_from_cache
 
         found = try_to_load_from_cache(
-            self.repo_id, file.file, repo_type="dataset", revision=self.folder.name
+            self.repo_id, self.base + file.file, repo_type="dataset", revision=self.commit
         )
         return isinstance(found, str)
 
     def _fetch(self, wanted: list[File]) -> None:
         if not wanted:
             return
-        commit = self.folder.name
-        tree = client.files_of(client.open_api(), self.repo_id, "dataset", commit)
-        trust.check_against(self.repo_id, wanted, tree)
-        for _ in client.fetch_all(self.repo_id, wanted, commit):
+        tree = client.files_of(client.open_api(), self.repo_id, "dataset", self.commit)
+        trust.check_against(self.name, wanted, trust.inside(tree, self.base))
+        for _ in client.fetch_all(self.repo_id, wanted, self.commit, base=self.base):
             pass
 
     def _check(self, file: File) -> None:
         """Hold a file against the index; one that was damaged in the cache is fetched anew."""
         if shards.check_file(self.folder, file, hashes=True):
-            commit = self.folder.name
-            client.fetch(self.repo_id, file.file, commit, most=file.bytes, force=True)
+            name = self.base + file.file
+            client.fetch(self.repo_id, name, self.commit, most=file.bytes, force=True)
         if wrong := shards.check_file(self.folder, file, hashes=True):
-            raise ZooError(f"{self.repo_id}: {wrong}; the repository contradicts its index")
+            raise ZooError(f"{self.name}: {wrong}; the repository contradicts its index")
 
 
 class AtUrl(Found):

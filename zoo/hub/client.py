@@ -114,9 +114,13 @@ def fetch(
 
 
 def fetch_all(
-    repo_id: str, files: Sequence[File], revision: str, folder: Path | None = None
+    repo_id: str,
+    files: Sequence[File],
+    revision: str,
+    folder: Path | None = None,
+    base: str = "",
 ) -> Iterator[tuple[File, Path]]:
-    """Files of a repository, several side by side, each as it arrives.
+    """Files of a repository under `base`, several side by side, each as it arrives.
 
     One call of `snapshot_download` for all of them would ask for the list of files once more,
     and match each of them against each name.
@@ -133,7 +137,7 @@ def fetch_all(
                 file = waiting.get_nowait()
                 try:
                     more: dict[str, Any] = {"folder": folder, "ended": ended}
-                    place = fetch(repo_id, file.file, revision, most=file.bytes, **more)
+                    place = fetch(repo_id, base + file.file, revision, most=file.bytes, **more)
                     arrived.put((file, place))
                 except BaseException as error:
                     arrived.put((file, error))
@@ -160,41 +164,43 @@ def fetch_all(
             thread.join(max(0.0, until - time.monotonic()))
 
 
-def fetch_index(repo_id: str, revision: str, hasty: bool = False) -> Path:
+def fetch_index(repo_id: str, revision: str, hasty: bool = False, base: str = "") -> Path:
     """The index, new if it changed; without a network the one in the cache.
 
     Args:
+        base: what its name begins with.
         hasty: ask once, for three seconds: it may well be no repository that is meant.
     """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     more: dict[str, Any] = {"repo_type": "dataset", "revision": revision}
+    file = base + INDEX_FILE
     with bounds.at_most(INDEX_BYTES, answers=100):
-        if not isinstance(try_to_load_from_cache(repo_id, INDEX_FILE, **more), str):
+        if not isinstance(try_to_load_from_cache(repo_id, file, **more), str):
             # The client would ask for half a minute whether there is a network by now.
-            _ask_for(repo_id, revision, hasty)
+            _ask_for(repo_id, file, revision, hasty)
         try:
-            return Path(hf_hub_download(repo_id, INDEX_FILE, library_name="wszoo", **more))
+            return Path(hf_hub_download(repo_id, file, library_name="wszoo", **more))
         except Exception as error:
             # The client itself turns to the cache for some of these, but not all.
             if not is_transient(error):
                 raise
             failure = error
     with contextlib.suppress(LocalEntryNotFoundError):
-        return Path(hf_hub_download(repo_id, INDEX_FILE, local_files_only=True, **more))
+        return Path(hf_hub_download(repo_id, file, local_files_only=True, **more))
     if hasty or _is_unreachable(failure):
         raise failure
-    return fetch(repo_id, INDEX_FILE, revision, most=INDEX_BYTES)
+    return fetch(repo_id, file, revision, most=INDEX_BYTES)
 
 
-def _ask_for(repo_id: str, revision: str, hasty: bool) -> None:
+def _ask_for(repo_id: str, file: str, revision: str, hasty: bool) -> None:
     """Raise what the client raises if nobody answers, and little else."""
     from huggingface_hub import constants, get_hf_file_metadata, get_token, hf_hub_url
 
     if constants.is_offline_mode():  # it says so by itself
         return
-    url = hf_hub_url(repo_id, INDEX_FILE, repo_type="dataset", revision=revision)
+    url = hf_hub_url(repo_id, file, repo_type="dataset", revision=revision)
     for last in (hasty, True):
         try:
             get_hf_file_metadata(

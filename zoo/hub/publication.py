@@ -9,16 +9,24 @@ import os
 import re
 import shlex
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from zoo import files, shards, table
-from zoo.errors import ZooError
+from zoo import files, schema, shards, table
+from zoo.errors import ZooError, safe_line
 from zoo.hub import trust
 from zoo.hub.trust import CARD_FILE, TEXT_BYTES
 from zoo.shards import INDEX_FILE, File, Index
 
+# A few rows of a zoo in one small file, read by load_dataset(name, "sample").
+SAMPLE = "sample"
+SAMPLE_FILE = f"{SAMPLE}/train-00000-of-00001.parquet"
+SAMPLE_ROWS, SAMPLE_BYTES = 1_000, 64 << 20
+# Of the card that stands above several zoos.
+_TOP_BYTES = 1 << 20
+# A zoo in that card.
+_LISTED = re.compile(r"\| \[`([\w-]+)`\]\(\1/README\.md\) \|.*")
 # The Hub's limits; a commit may hold 25,000 large files, which two full folders fit in.
 FOLDER_FILES = 10_000
 
@@ -50,8 +58,11 @@ def is_zoo(folder: Path) -> bool:
     return False
 
 
-def zoo_files(folder: Path, repo_id: str) -> list[Upload]:
+def zoo_files(folder: Path, repo_id: str, base: str = "") -> list[Upload]:
     """The files of a verified zoo, weights first, then the view, then the small ones.
+
+    Args:
+        base: what their names begin with in the repository, such as "mnist/".
 
     Raises:
         ZooError: if the zoo is damaged, or a file is anything but a plain one.
@@ -60,7 +71,7 @@ def zoo_files(folder: Path, repo_id: str) -> list[Upload]:
     index = shards.read_index(folder)
     if not os.path.lexists(card := folder / CARD_FILE):
         raise ZooError(f"{card} is missing; run the command that made the zoo again")
-    small = files.pictures(folder) | _public_texts(folder, index, repo_id)
+    small = files.pictures(folder)
     for file in index.files:
         files.plain_file(folder, file.file)
         if wrong := shards.check_file(folder, file, hashes=False):
@@ -72,7 +83,50 @@ def zoo_files(folder: Path, repo_id: str) -> list[Upload]:
         table.map_shard(folder, index, shard)
     found = [Upload(f.file, f.bytes, f.sha256, folder / f.file) for f in index.files]
     found.sort(key=lambda file: file.file.endswith(".parquet"))
-    return found + [_upload(name, content) for name, content in small.items()]
+    sample = _sample(folder, index)
+    if sample is not None:
+        found.append(upload_of(SAMPLE_FILE, sample))
+    small |= _public_texts(folder, index, repo_id, base, sample is not None)
+    found += [upload_of(name, content) for name, content in small.items()]
+    return [replace(file, file=base + file.file) for file in found]
+
+
+def _sample(folder: Path, index: Index) -> bytes | None:
+    """A Parquet file of the view's first rows; None without a view.
+
+    Raises:
+        ZooError: if the view is no Parquet, or its shards differ in columns.
+    """
+    first = table.shards_of(index, next(iter(index.splits)))
+    if not all(shard.parquet for shard in index.shards):
+        return None
+    # Its types of columns are then known, on which the bytes depend.
+    import datasets  # noqa: F401
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    most = min(SAMPLE_ROWS, max(1, SAMPLE_BYTES // shards.row_bytes(index)))
+    parts: list[Any] = []
+    try:
+        for shard in first:
+            assert shard.parquet is not None
+            with pq.ParquetFile(folder / shard.parquet.file) as opened:
+                for batch in opened.iter_batches(batch_size=most):
+                    left = most - sum(len(part) for part in parts)
+                    parts.append(batch.slice(0, left))
+                    if len(batch) >= left:
+                        break
+            if sum(len(part) for part in parts) >= most:
+                break
+        rows = pa.Table.from_batches(parts)
+        sink = pa.BufferOutputStream()
+        pq.write_table(rows, sink, **table.PARQUET)
+    except (OSError, pa.ArrowException) as error:
+        raise ZooError(
+            f"{folder}: its Parquet view cannot be read ({schema.safe(error)}); `wszoo view` makes "
+            "it anew"
+        ) from error
+    return bytes(sink.getvalue())
 
 
 _MAKE_AGAIN = "run the command that made the zoo again before you push it"
@@ -99,7 +153,7 @@ def model_files(folder: Path) -> list[Upload]:
             continue
         small[name] = files.read_plain_file(folder, name, TEXT_BYTES)
         _check_text(path, small[name])
-    return found + [_upload(name, content) for name, content in small.items()]
+    return found + [upload_of(name, content) for name, content in small.items()]
 
 
 def _names(folder: Path) -> list[str]:
@@ -145,11 +199,14 @@ def _check_text(path: Path, content: bytes) -> None:
         ) from None
 
 
-def _upload(name: str, content: bytes) -> Upload:
+def upload_of(name: str, content: bytes) -> Upload:
+    """A small file as it is to stand in the repository."""
     return Upload(name, len(content), hashlib.sha256(content).hexdigest(), content)
 
 
-def _public_texts(folder: Path, index: Index, repo_id: str) -> dict[str, bytes]:
+def _public_texts(
+    folder: Path, index: Index, repo_id: str, base: str, sampled: bool
+) -> dict[str, bytes]:
     """Card and index as they are published.
 
     A folder of pictures is named by its path, because `verify` and `show` open it
@@ -172,12 +229,99 @@ def _public_texts(folder: Path, index: Index, repo_id: str) -> dict[str, bytes]:
         card = re.sub("".join(letters), lambda match: short, card)
         plain = {**json.loads(raw), "command": command}
         raw = (json.dumps(_replaced(plain, name, short), indent=1) + "\n").encode()
-    own = shlex.quote(index.name)
-    card = card.replace(f"hf download USER/{own} ", f"hf download {repo_id} ")
-    for call in ("load_dataset", "open_zoo"):
-        own = json.dumps(index.name, ensure_ascii=False)
-        card = card.replace(f"{call}({own}", f"{call}({json.dumps(repo_id)}")
+    own, chosen = shlex.quote(index.name), f" --include '{base}*'" if base else ""
+    card = card.replace(f"hf download USER/{own} ", f"hf download {repo_id}{chosen} ")
+    own = json.dumps(index.name, ensure_ascii=False)
+    within = [json.dumps(part) for part in (repo_id, base[:-1]) if part]
+    card = card.replace(f"load_dataset({own}", f"load_dataset({', '.join(within)}")
+    place = json.dumps("/".join(filter(None, (repo_id, base[:-1]))))
+    card = card.replace(f"open_zoo({own}", f"open_zoo({place}")
+    if sampled:
+        card = _with_sample(card, repo_id, base)
     return {CARD_FILE: card.encode(), INDEX_FILE: raw}
+
+
+def _with_sample(card: str, repo_id: str, base: str) -> str:
+    """A card that tells of the sample, once; one that was pulled may do so already."""
+    name = f"{base[:-1]}-{SAMPLE}" if base else SAMPLE
+    configs = _CONFIGS.search(card)
+    if not base and configs and f"config_name: {SAMPLE}\n" not in configs[0]:
+        # The last one: a copy without the sample, as a pull makes it, opens by the first.
+        card = card[: configs.end()] + _SAMPLE_CONFIG + card[configs.end() :]
+    words = f"; `load_dataset({json.dumps(repo_id)}, {json.dumps(name)})` has the first "
+    return card if words in card else card.replace(_DATASETS, f"{_DATASETS}{words}{_FEW}", 1)
+
+
+# How a card's example of datasets begins.
+_DATASETS = "With `datasets`, which also takes the repository's name instead of the folder"
+_FEW = f"{SAMPLE_ROWS:,} rows alone"
+# The list of configs in a card's header.
+_CONFIGS = re.compile(r"(?<=\n)configs:\n(?:(?:- |  ).*\n)+")
+_SAMPLE_CONFIG = f"""\
+- config_name: {SAMPLE}
+  data_files:
+  - split: train
+    path: {SAMPLE_FILE}
+"""
+
+
+def top_card(before: bytes | None, repo_id: str, base: str, index: Index) -> bytes:
+    """The card of a repository with several zoos, with this one in it.
+
+    Args:
+        before: the card that is there; what else it says is kept.
+
+    Raises:
+        ZooError: if that is no card.
+    """
+    from huggingface_hub import DatasetCard
+    from huggingface_hub.utils import yaml_dump
+
+    name = base[:-1]
+    header: dict[str, Any] = {}
+    body = (
+        f"# {repo_id.partition('/')[2]}\n\nZoos of neural networks, each in a folder of its own.\n"
+    )
+    if before is not None:
+        try:
+            if len(before) > _TOP_BYTES:
+                raise ValueError(f"{len(before):,} bytes")
+            card = DatasetCard(before.decode("utf-8"), ignore_metadata_errors=False)
+            header, body = card.data.to_dict(), card.text.strip("\n") + "\n"
+        except Exception as error:  # whatever a foreign text makes of a parser of YAML
+            raise ZooError(f"{repo_id}: {CARD_FILE} is no card ({schema.safe(error)})") from error
+    sampled = all(shard.parquet for shard in index.shards)
+    configs = {
+        str(each.get("config_name") if isinstance(each, dict) else each): each
+        for each in header.get("configs") or []
+    }
+    if sampled:  # in the place that they had, so that nothing changes where nothing did
+        files = [{"split": s, "path": f"{base}data/{s}-*.parquet"} for s in index.splits]
+        few = [{"split": "train", "path": base + SAMPLE_FILE}]
+        configs[name] = {"config_name": name, "data_files": files}
+        configs[f"{name}-{SAMPLE}"] = {"config_name": f"{name}-{SAMPLE}", "data_files": few}
+    else:
+        configs.pop(name, None)
+        configs.pop(f"{name}-{SAMPLE}", None)
+    tags = dict.fromkeys([*(header.get("tags") or []), "weight-space-learning", "wszoo"])
+    header |= {"configs": list(configs.values()), "tags": list(tags)}
+    title = str(index.source.get("title") or index.source.get("name", ""))
+    words = re.sub(r"[|`\[\]<>]", " ", safe_line(title, 200))
+    call = f'`load_dataset("{repo_id}", "{name}")`' if sampled else ""
+    line = (
+        f"| [`{name}`]({name}/README.md) | {index.rows:,} networks, {words} | {call} "
+        f'`zoo.open_zoo("{repo_id}/{name}")` |'
+    )
+    lines = body.split("\n")
+    listed = {found[1]: at for at, each in enumerate(lines) if (found := _LISTED.fullmatch(each))}
+    if name in listed:
+        lines[listed[name]] = line
+    elif listed:
+        lines.insert(max(listed.values()) + 1, line)
+    else:
+        lines += ["| zoo | what it is | how it opens |", "| --- | --- | --- |", line, ""]
+    text = "\n".join(lines)
+    return f"---\n{yaml_dump(header, sort_keys=False)}---\n\n{text}".encode()
 
 
 def _replaced(plain: Any, old: str, new: str) -> Any:

@@ -21,7 +21,7 @@ PULL_FOLDER = ".pull"
 
 
 def pull(
-    repo_id: str,
+    name: str,
     out: str | Path,
     *,
     split: str | None = None,
@@ -37,6 +37,7 @@ def pull(
     it fetches the rest.
 
     Args:
+        name: `user/name`, or of several zoos in one repository `user/name/zoo`.
         out: a new or empty folder, an earlier pull, or the same zoo.
         split: None fetches all.
         revision: branch, tag or commit; None takes the main branch.
@@ -47,9 +48,9 @@ def pull(
         ZooError: if there is no such zoo, its files are not those of its index, or the
             Hub or the disk fails.
         ValueError: for an unknown split, a folder that holds something else, or if
-            `repo_id` is not of the form user/name.
+            `name` is not of the form user/name.
     """
-    trust.check_name(repo_id)
+    repo_id, base = trust.split_name(name)
     folder = Path(out)
     report = progress or (lambda done, total: None)
     with client.speaking(repo_id, "dataset", revision):
@@ -58,37 +59,39 @@ def pull(
             lambda: api.repo_info(repo_id, repo_type="dataset", revision=revision)
         )
         commit = str(info.sha)
-        tree = client.files_of(api, repo_id, "dataset", commit)
+        tree = trust.inside(client.files_of(api, repo_id, "dataset", commit), base)
         _refuse_foreign(folder)
         if INDEX_FILE not in tree:
             raise ZooError(
-                f"{repo_id} holds no {INDEX_FILE} at {revision or client.MAIN}: it is no zoo"
+                f"{name} holds no {INDEX_FILE} at {revision or client.MAIN}: it is no zoo"
             )
         if tree[INDEX_FILE].size > trust.INDEX_BYTES:
-            raise ZooError(f"{repo_id}: {INDEX_FILE} has {tree[INDEX_FILE].size} bytes, no index")
-        texts = _texts(repo_id, tree)
+            raise ZooError(f"{name}: {INDEX_FILE} has {tree[INDEX_FILE].size} bytes, no index")
+        texts = _texts(name, tree)
         home = storage.Folder(folder)
         with shards.one_writer(folder), _staging(folder) as staging:
             succession.settle(home)
-            path = client.fetch(repo_id, INDEX_FILE, commit, most=trust.INDEX_BYTES, folder=staging)
-            index = trust.read_index(repo_id, path)
+            more: dict[str, Any] = {"folder": staging}
+            index_file = base + INDEX_FILE
+            path = client.fetch(repo_id, index_file, commit, most=trust.INDEX_BYTES, **more)
+            index = trust.read_index(name, path)
             chosen = index.shards if split is None else tuple(table.shards_of(index, split))
             views = [shard.parquet for shard in chosen if shard.parquet]
             files: list[File] = [*chosen, *views, *index.extras]
-            trust.check_against(repo_id, files, tree)
+            trust.check_against(name, files, tree)
             target = _target(home, path, overwrite)
             missing = [file for file in files if not _is_there(home, target, file)]
             total = sum(file.bytes for file in files)
             done = total - sum(file.bytes for file in missing)
             report(done, total)
-            for file, arrived in client.fetch_all(repo_id, missing, commit, staging):
-                _check(repo_id, staging, index, file)
+            for file, arrived in client.fetch_all(repo_id, missing, commit, base=base, **more):
+                _check(name, staging / base, index, file)
                 _move(arrived, target / file.file)
                 done += file.bytes
                 report(done, total)
-            for name in texts:
-                text = client.fetch(repo_id, name, commit, most=trust.TEXT_BYTES, folder=staging)
-                _move(text, target / name)
+            for text in texts:
+                arrived = client.fetch(repo_id, base + text, commit, most=trust.TEXT_BYTES, **more)
+                _move(arrived, target / text)
             _remove_strays(target, index)
             _move(path, target / INDEX_FILE)
             succession.settle(home)

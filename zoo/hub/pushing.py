@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 import re
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -32,7 +33,8 @@ GROUP_FILES = 32
 # What a push may remove from a repository that holds a zoo: files that only wszoo makes.
 _OURS = re.compile(
     r"weights/\w+-\d{5,}-of-\d{5,}\.safetensors|data/\w+-\d{5,}-of-\d{5,}\.parquet"
-    r"|figures/(psnr_db|mse|test_accuracy|samples)\.png|stats\.safetensors|names\.parquet",
+    r"|figures/(psnr_db|mse|test_accuracy|samples)\.png|stats\.safetensors|names\.parquet"
+    r"|sample/train-00000-of-00001\.parquet",
     re.ASCII,
 )
 # A repository with nothing but these is free to take a zoo.
@@ -75,6 +77,7 @@ def push(
     path: str | Path,
     repo_id: str,
     *,
+    within: str | None = None,
     public: bool = False,
     revision: str | None = None,
     message: str | None = None,
@@ -92,6 +95,8 @@ def push(
 
     Args:
         path: the folder, or the URL of a zoo, which is copied here first.
+        within: folder of the repository in which the zoo lies beside others; it opens as
+            user/name/folder, and by `load_dataset("user/name", "folder")`.
         public: make a new repository public; private otherwise.
         revision: branch that the commit goes onto; None takes the main branch.
         message: of the commit.
@@ -106,9 +111,14 @@ def push(
     from huggingface_hub import constants, get_token
 
     trust.check_name(repo_id)
+    if within is not None:
+        trust.check_folder(within)
+    base = f"{within}/" if within else ""
     folder = _folder_of(path)
     report = progress or (lambda done, total: None)
     kind = "dataset" if publication.is_zoo(folder) else "model"
+    if within and kind == "model":
+        raise ValueError(f"--as: {folder} is a model, which has a repository of its own")
     lock = folder / shards.LOCK_FILE
     # Nobody changes a folder that we may not write in ourselves.
     guard = shards.one_writer(folder) if os.access(lock, os.W_OK) else contextlib.nullcontext()
@@ -116,7 +126,7 @@ def push(
         if kind == "dataset" and not isinstance(guard, contextlib.nullcontext):
             succession.settle(storage.Folder(folder))
         files = (
-            publication.zoo_files(folder, repo_id)
+            publication.zoo_files(folder, repo_id, base)
             if kind == "dataset"
             else publication.model_files(folder)
         )
@@ -125,14 +135,23 @@ def push(
         url = f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{repo_id}"
         if token is None:
             if dry_run:
+                files += _tops(folder, repo_id, base, None)
                 return Pushed(tuple(files), (), (), (), url, compared=False)
             raise ZooError(
                 "no Hugging Face token is there: log in with `hf auth login`, or set HF_TOKEN"
             )
         publication.refuse_token(files, token)
-        return _Push(folder, repo_id, kind, revision, create_pr).run(
+        return _Push(folder, repo_id, kind, revision, create_pr, base).run(
             files, url, public, message, dry_run, report
         )
+
+
+def _tops(folder: Path, repo_id: str, base: str, before: bytes | None) -> list[Upload]:
+    """The card above several zoos, with the one in this folder; none for a zoo alone."""
+    if not base:
+        return []
+    card = publication.top_card(before, repo_id, base, shards.read_index(folder))
+    return [publication.upload_of(CARD_FILE, card)]
 
 
 def _folder_of(path: str | Path) -> Path:
@@ -147,9 +166,15 @@ class _Push:
     """One push to a repository; the methods are its steps."""
 
     def __init__(
-        self, folder: Path, repo_id: str, kind: str, revision: str | None, create_pr: bool
+        self,
+        folder: Path,
+        repo_id: str,
+        kind: str,
+        revision: str | None,
+        create_pr: bool,
+        base: str = "",
     ):
-        self.folder, self.repo_id, self.kind = folder, repo_id, kind
+        self.folder, self.repo_id, self.kind, self.base = folder, repo_id, kind, base
         self.revision, self.create_pr = revision, create_pr
         self.api = client.open_api()
         self.where: dict[str, Any] = {"repo_id": repo_id, "repo_type": kind}
@@ -170,11 +195,13 @@ class _Push:
                 f"{self.repo_id} does not exist; push it once without --revision and --create-pr"
             )
         if created and dry_run:
+            files += _tops(self.folder, self.repo_id, self.base, None)
             return Pushed(tuple(files), (), (), (), url, created=True, private=not public)
         if head is None:
             head = self._create(public)
         parent, private = head
         tree = client.files_of(self.api, self.repo_id, self.kind, parent)
+        files = [*files, *_tops(self.folder, self.repo_id, self.base, self._card(tree, parent))]
         keep = [file for file in files if _same(file, tree.get(file.file))]
         kept = {file.file for file in keep}
         changed = [file for file in files if file.file not in kept]
@@ -207,6 +234,16 @@ class _Push:
             raise
         return str(info.sha), info.private
 
+    def _card(self, tree: Mapping[str, Any], commit: str) -> bytes | None:
+        """The card above several zoos as it is there."""
+        if not self.base or CARD_FILE not in tree:
+            return None
+        with tempfile.TemporaryDirectory(prefix="wszoo-") as scratch:
+            most, folder = trust.TEXT_BYTES, Path(scratch)
+            return client.fetch(
+                self.repo_id, CARD_FILE, commit, most=most, folder=folder
+            ).read_bytes()
+
     def _create(self, public: bool) -> tuple[str, bool | None]:
         from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
@@ -229,14 +266,34 @@ class _Push:
         """Files in the repository that belonged to the zoo and do no longer."""
         if self.kind != "dataset":
             return ()
-        others = [name for name in tree if name not in _HOUSEKEEPING]
-        if others and INDEX_FILE not in tree:
-            raise ZooError(
-                f"{self.repo_id} holds something that is no zoo ({min(others)}); choose another "
-                "name for the repository"
-            )
+        inside = trust.inside(tree, self.base)
+        self._refuse_others(tree, inside)
         wanted = {file.file for file in files}
-        return tuple(sorted(n for n in tree if _OURS.fullmatch(n) and n not in wanted))
+        ours = (self.base + name for name in inside if _OURS.fullmatch(name))
+        return tuple(sorted(name for name in ours if name not in wanted))
+
+    def _refuse_others(self, tree: Mapping[str, Any], inside: Mapping[str, Any]) -> None:
+        """ZooError if the repository holds something that this zoo has no place beside."""
+        others = [name for name in tree if name not in _HOUSEKEEPING]
+        zoos = sorted(n.partition("/")[0] for n in tree if re.fullmatch(r"[^/]+/zoo\.json", n))
+        if not others or (INDEX_FILE in tree and not self.base):
+            return
+        if INDEX_FILE in tree:
+            raise ZooError(
+                f"{self.repo_id} holds a zoo at its top, beside which no others can lie; choose "
+                "another repository, or push without --as"
+            )
+        if zoos and not self.base:
+            raise ZooError(
+                f"{self.repo_id} holds zoos in folders ({', '.join(zoos[:9])}); say by --as which "
+                "of them this is, or a name of its own"
+            )
+        if not zoos or (inside and INDEX_FILE not in inside):
+            strange = min(inside if self.base and inside else others)
+            raise ZooError(
+                f"{self.repo_id} holds something that is no zoo ({strange}); choose another name "
+                "for the repository"
+            )
 
     def _upload(self, send: list[Upload], report: Progress) -> list[Any]:
         """Send what is large; the commit carries the rest. The client repeats these calls."""

@@ -24,19 +24,61 @@ PICTURES = 100
 MODEL_BYTES = 8 << 30
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
+# Of a repository in which zoos lie side by side: a name of a config, too.
+_FOLDER = re.compile(r"[A-Za-z0-9][\w-]*", re.ASCII)
 # A picture of a card.
 FIGURE = re.compile(r"figures/[A-Za-z0-9_][\w.-]*\.png", re.ASCII)
 
 
 def is_repo_id(text: object) -> bool:
-    """Whether a string names a repository and no folder that is there.
+    """Whether a string names a zoo on the Hub and no folder that is there.
 
-    >>> is_repo_id("user/mnist-inrs"), is_repo_id("./mnist-inrs"), is_repo_id("a/b/c")
-    (True, False, False)
+    >>> is_repo_id("user/mnist-inrs"), is_repo_id("user/inrs/mnist"), is_repo_id("./mnist-inrs")
+    (True, True, False)
     """
-    return (
-        isinstance(text, str) and _REPO_ID.fullmatch(text) is not None and not Path(text).exists()
+    if not isinstance(text, str) or text.endswith("/") or Path(text).exists():
+        return False
+    repo, base = _parts(text)
+    return _REPO_ID.fullmatch(repo) is not None and (
+        not base or _FOLDER.fullmatch(base) is not None
     )
+
+
+def _parts(text: str) -> tuple[str, str]:
+    """User and name, and the folder after them if there is one."""
+    words = text.split("/", 2)
+    return "/".join(words[:2]), words[2] if len(words) == 3 else ""
+
+
+def split_name(text: str) -> tuple[str, str]:
+    """The repository of a zoo, and what the names of its files begin with there.
+
+    >>> split_name("user/mnist-inrs"), split_name("user/inrs/mnist")
+    (('user/mnist-inrs', ''), ('user/inrs', 'mnist/'))
+
+    Raises:
+        ValueError: if it is neither user/name nor user/name/folder.
+    """
+    repo, base = _parts(text)
+    whole = not base and not text.endswith("/")
+    if not _REPO_ID.fullmatch(repo) or not (whole or _FOLDER.fullmatch(base)):
+        raise ValueError(
+            f"expected a repository as user/name, or a zoo in it as user/name/folder, got {text!r}"
+        )
+    return repo, f"{base}/" if base else ""
+
+
+def check_folder(name: str) -> None:
+    """ValueError unless a zoo may lie in a folder of that name beside others."""
+    if not _FOLDER.fullmatch(name) or name in ("default", "weights", "data", "figures", "sample"):
+        raise ValueError(
+            f"--as: expected a name of letters, digits, _ and - such as mnist, got {name!r}"
+        )
+
+
+def inside(tree: Mapping[str, Any], base: str) -> dict[str, Any]:
+    """Of the files of a repository those that lie under `base`, by their names there."""
+    return {name.removeprefix(base): file for name, file in tree.items() if name.startswith(base)}
 
 
 def check_name(repo_id: str) -> None:
