@@ -218,7 +218,7 @@ TABLE: tuple[Entry, ...] = (
         options={
             "augment": "move,noise", "noise": 0.03, "degrees": 9.0, "shift": 0.07, "zoom": 0.08,
         },
-        note="pictures moved a little, which is exact in the first layer: 91% on 11,000 MNIST INRs, "
+        note="pictures moved a little, exact in the first layer: 91% on 11,000 MNIST INRs, "
         "with a training loss that does not end at 0; 79% of 1,457 digits after 60 epochs",
     ),
     # ---- regress: the frequency of a wave
