@@ -51,7 +51,7 @@ PARQUET: dict[str, Any] = {
 # What a row of the view of a zoo of pictures begins with: what the network renders, and what it
 # was fitted to.
 PICTURES = ("image", "original")
-# A tenth longer than the shortest, in half the time.
+# One percent longer than the shortest, in two thirds of the time.
 _PNG_LEVEL = 6
 _DTYPES = {
     np.dtype("int64"): "I64",
