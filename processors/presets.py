@@ -213,14 +213,6 @@ TABLE: tuple[Entry, ...] = (
         },
     ),
     *_readers("classify"),
-    Entry(
-        "classify", "", _OURS, ("graded",), settings={"epochs": 40},
-        options={
-            "augment": "move,noise", "noise": 0.03, "degrees": 9.0, "shift": 0.07, "zoom": 0.08,
-        },
-        note="pictures moved a little, exact in the first layer: 91% on 11,000 MNIST INRs, "
-        "with a training loss that does not end at 0; 79% of 1,457 digits after 60 epochs",
-    ),
     # ---- regress: the frequency of a wave
     Entry(
         "regress", "D1", f"{_DWS}, Sec. 7.1 and App. J", settings={"epochs": 100, "batch": 32},

@@ -226,7 +226,7 @@ def _lead(index: Index, chosen: _Chosen, seed: int) -> str:
 
 def _facts(index: Index) -> list[tuple[str, str]]:
     spec, source = index.spec, index.source
-    layers = [layer.activation for layer in spec.layers if layer.activation != "none"]
+    layers = [layer.activation for layer in spec.layers if layer.activation != "identity"]
     kinds = ", ".join(dict.fromkeys(layers))
     facts = [
         ("source", f"{source.get('title', 'unknown')} ({source['name']})"),
