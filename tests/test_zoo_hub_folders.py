@@ -223,6 +223,8 @@ def test_names_of_zoos_in_folders(inrs):
     for wrong in ("..", "a/b", "a.b", "", "data", "sample", "default"):
         with pytest.raises(ValueError, match="--as"):
             library.push(inrs, "user/x", within=wrong, dry_run=True)
+    with pytest.raises(ValueError, match="--as: 'data' is a part of every zoo; choose another"):
+        library.push(inrs, "user/x", within="data", dry_run=True)
     sent = [file.file for file in library.push(inrs, "user/x", within="a", dry_run=True).send]
     assert "README.md" in sent
     assert all(file == "README.md" or file.startswith("a/") for file in sent)

@@ -70,10 +70,12 @@ def split_name(text: str) -> tuple[str, str]:
 
 def check_folder(name: str) -> None:
     """ValueError unless a zoo may lie in a folder of that name beside others."""
-    if not _FOLDER.fullmatch(name) or name in ("default", "weights", "data", "figures", "sample"):
+    if not _FOLDER.fullmatch(name):
         raise ValueError(
             f"--as: expected a name of letters, digits, _ and - such as mnist, got {name!r}"
         )
+    if name in ("default", "weights", "data", "figures", "sample"):
+        raise ValueError(f"--as: {name!r} is a part of every zoo; choose another name")
 
 
 def inside(tree: Mapping[str, Any], base: str) -> dict[str, Any]:
