@@ -191,14 +191,14 @@ def _task(request: Request, device: torch.device, data_root: str | Path | None) 
 def _usual(request: Request, task: Task, was: Stored | None) -> tuple[presets.Chosen, str]:
     """What is done where nothing else is asked for, and a line that says whose it is and why."""
     networks = len(task.data["train"])
-    few = presets.default_preset(networks)
+    few = presets.default_preset(networks, request.model)
     if request.preset is None and was is not None:
         usual = was.laid_over(task.chosen(request.model, was.preset or "paper"))
         return usual, f"preset {was.preset or 'none'}: that of the run that goes on"
     usual = task.chosen(request.model, request.preset or few)
     if request.preset is not None:
         return usual, f"preset {usual.preset}, as asked for"
-    least = f"{presets.PAPER_NETWORKS:,}"
+    least = f"{presets.least_networks(request.model):,}"
     if few == "paper":
         return usual, f"preset paper: {networks:,} training networks, at least {least}"
     return usual, (

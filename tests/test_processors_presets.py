@@ -97,7 +97,9 @@ def test_moves_are_for_pictures():
 
 
 def test_a_preset_is_taken_by_the_number_of_networks():
-    assert [presets.default_preset(n) for n in (19_999, 20_000)] == ["small", "paper"]
+    for model, least in (("dws", 20_000), ("own.module:Class", 20_000), ("graded", 8_000)):
+        found = [presets.default_preset(n, model) for n in (least - 1, least)]
+        assert found == ["small", "paper"]
     with pytest.raises(ValueError, match="unknown preset 'large'; known: paper, small"):
         taken("classify", "dws", "large")
 
