@@ -182,7 +182,7 @@ def test_licence_follows_the_source(tiny: tuple[Path, Index], theirs: str, ours:
         assert data["license_link"] == MNIST["url"]
         assert "no licence is stated" in card
     else:
-        assert f"is under {theirs}" in card
+        assert f": {theirs}. Of the networks: " in card
 
 
 @pytest.mark.parametrize(
@@ -256,6 +256,62 @@ def test_card_of_the_nfn_recipe(tiny: tuple[Path, Index]) -> None:
     assert "up to 10 views" in card
 
 
+def test_the_first_screen(tiny: tuple[Path, Index]) -> None:
+    """What it is, pictures, how to read it, up to a number."""
+    figures = {"figures/psnr_db.png": "Quality", "figures/samples.png": "Some of them"}
+    card = cards.render_card(tiny[1], figures)
+    order = [
+        "# tiny",
+        "sine networks (SIREN)",
+        "![Some of them](figures/samples.png)",
+        "## In ten lines",
+        "chance is 0.333",
+        "RidgeClassifier().fit",
+        "wszoo train classify tiny",
+        "## Load it",
+        "## Quality",
+        "![Quality](figures/psnr_db.png)",
+        "## What it is for",
+        "## Licence",
+    ]
+    places = [card.index(words) for words in order]
+    assert places == sorted(places)
+    assert card.count("figures/samples.png") == 1
+    waves = cards.render_card(replace(sine_index(), shards=tiny[1].shards), {})
+    assert 'columns["amplitude"]' in waves
+    assert "R^2" in waves
+    one = replace(tiny[1], shards=tiny[1].shards[:1])
+    assert "## In ten lines" not in cards.render_card(one, {})
+
+
+def test_quality_that_does_not_vary_is_one_line(tiny: tuple[Path, Index]) -> None:
+    same = {"mean": 400, "std": 0, "min": 400, "max": 400}
+    varies = {"mean": 25.5, "std": 2, "min": 19.1, "max": 31}
+    stop = {"mean": 0, "std": 0, "min": 0, "max": 0}
+    quality = {
+        split: {"psnr_db": varies, "steps": same, "stop": stop} for split in ("train", "test")
+    }
+    card = cards.render_card(replace(tiny[1], quality=quality), {})
+    assert "| train | `steps` |" not in card
+    assert "| test | `psnr_db` |" in card
+    assert "The same in every network: `steps` 400, `stop` 0." in card
+    assert "The mean of `stop`" not in card
+    quality["test"]["steps"] = {**same, "max": 401}
+    card = cards.render_card(replace(tiny[1], quality=quality), {})
+    assert "| train | `steps` |" in card
+
+
+def test_papers_are_tags(tiny: tuple[Path, Index]) -> None:
+    index = replace(tiny[1], recipe=recipes.nfn("mnist").to_json())
+    tags = DatasetCard(cards.render_card(index, {})).data.tags
+    assert [tag for tag in tags if tag.startswith("arxiv:")] == [
+        "arxiv:2302.14040",
+        "arxiv:2006.09661",
+    ]
+    cnn = DatasetCard(cards.render_card(replace(index, recipe={"name": "own"}, spec=CNN), {}))
+    assert not [tag for tag in cnn.data.tags if tag.startswith("arxiv:")]
+
+
 def test_card_without_labels() -> None:
     card = cards.render_card(sine_index(), {})
     data = DatasetCard(card).data
@@ -302,14 +358,16 @@ def test_all_examples_run_beside_the_folder(
     folder, _ = tiny
     monkeypatch.chdir(folder.parent)
     found = examples((folder / "README.md").read_text())
-    assert len(found) == 3
+    assert len(found) == 4
     assert max(len(example.splitlines()) for example in found) <= 14
-    spaces: list[dict[str, object]] = [{}, {}, {}]
+    assert len([line for line in found[0].splitlines() if line]) <= 10
+    spaces: list[dict[str, object]] = [{}, {}, {}, {}]
     for example, space in zip(found, spaces, strict=True):
         exec(compile(example, "README.md", "exec"), space)
     printed = capsys.readouterr().out
     assert "20 torch.Size([32, 2]) torch.Size([1, 32])" in printed
-    rendered, bare = spaces[1]["image"], spaces[2]["image"]
+    assert re.search(r"^accuracy [01]\.\d", printed)
+    rendered, bare = spaces[2]["image"], spaces[3]["image"]
     assert isinstance(rendered, torch.Tensor)
     assert isinstance(bare, torch.Tensor)
     assert bare.shape == (6, 5, 1)

@@ -67,3 +67,14 @@ def test_samples_must_agree() -> None:
         Samples(images, images, ["a", "b", "c"])
     with pytest.raises(ValueError, match="row, column, 1 or 3"):
         figures.sample_grid(Path("unused.png"), images[..., [0, 0]], images, ["a", "b"])
+
+
+def test_splits_are_told_apart_in_grey() -> None:
+    """By brightness, as a printer or an eye without colour has it, and by dashes."""
+    found = []
+    for colour, _ in figures._SPLITS.values():
+        red, green, blue = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
+        found.append(0.299 * red + 0.587 * green + 0.114 * blue)
+    assert min(np.diff(sorted(found))) > 0.1
+    assert max(found) < 0.75  # seen on white
+    assert len({str(dashes) for _, dashes in figures._SPLITS.values()}) == len(found)

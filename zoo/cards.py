@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 CARD_FILE = "README.md"
 FIGURE_FOLDER = "figures"
 
+SAMPLES_FILE = f"{FIGURE_FOLDER}/samples.png"
+
 # Licences under which what is made of a work may be published under MIT.
 _FREE = ("mit", "cc0-1.0", "unlicense", "pddl", "0bsd")
 
@@ -77,6 +79,13 @@ _UNTERTHINER = """\
   journal = {arXiv:2002.11448},
   year = {2020}
 }"""
+
+_ARXIV = {
+    _NAVON: "2301.12780",
+    _ZHOU: "2302.14040",
+    _SITZMANN: "2006.09661",
+    _UNTERTHINER: "2002.11448",
+}
 
 # The paper behind a recipe, by the recipe's name.
 _PAPERS = {
@@ -124,7 +133,7 @@ def write_card(
         look.figure(folder / file, drawn, index.columns, histogram=False)
         figures[file] = look.caption
     if samples is not None and len(samples.captions):
-        file = f"{FIGURE_FOLDER}/samples.png"
+        file = SAMPLES_FILE
         if samples.x is None:
             sample_grid(folder / file, samples.originals, samples.reconstructions, samples.captions)
             figures[file] = "Pairs of an original (left) and its network (right)"
@@ -147,15 +156,20 @@ def render_card(index: Index, figures: Mapping[str, str]) -> str:
     Args:
         figures: captions of the figures, by their path inside the folder.
     """
+    first = {SAMPLES_FILE: figures[SAMPLES_FILE]} if SAMPLES_FILE in figures else {}
+    others = {file: caption for file, caption in figures.items() if file not in first}
     sections = [
         f"# {_plain(index.name)}",
         _introduction(index),
+        _pictures(first),
+        _section("In ten lines", _first_lines(index)),
         _section("Load it", _loading(index)),
         _section("What a row is", _row(index)),
         _section("Conventions", _conventions(index.spec) + _inputs(index)),
         _section("Splits", _splits(index)),
         _section("What was read", _reading(index)),
-        _section("Quality", _quality(index, figures)),
+        _section("Quality", _quality(index, others)),
+        _section("What it is for", _uses(index)),
         _section("How it was made", _making(index)),
         _section("Normalisation statistics", _statistics(index)),
         _section("Licence", _licence_words(index)),
@@ -275,7 +289,10 @@ def _tags(index: Index) -> list[str]:
         tags.append("siren")
     tags += ["safetensors", "wszoo"]
     source = str(index.source.get("name", "")).partition(":")[0]
-    return [*tags, source] if source else tags
+    tags += [source] if source else []
+    # The Hub lists a data set with the papers that its tags name.
+    papers = [entry for entry in _cited(index) if entry in _ARXIV]
+    return tags + [f"arxiv:{_ARXIV[entry]}" for entry in papers]
 
 
 # ---- the body
@@ -296,6 +313,66 @@ def _introduction(index: Index) -> str:
         f"{source}. {look.what}".strip()
         + " The networks themselves are the data: use them to learn from weights."
     )
+
+
+def _first_lines(index: Index) -> str:
+    """The shortest way from the zoo to a number: a linear model of the bare weights."""
+    splits = list(index.splits)
+    target = next((n for n, c in _targets(index).items() if c.kind in ("class", "real")), None)
+    if not index.shards or "train" not in splits or len(splits) < 2 or target is None:
+        return ""
+    of_classes = index.columns[target].kind == "class"
+    model, score = ("RidgeClassifier", "accuracy") if of_classes else ("Ridge", "R^2")
+    lines = [
+        "import zoo",
+        f"from sklearn.linear_model import {model}",
+        "",
+        "",
+        "def read(split):",
+        f"    rows = zoo.open_zoo({_quoted(index.name)}, split=split)[:5000]",
+        "    weights, columns = rows.batch(range(len(rows)))",
+        f'    return weights.flatten().numpy(), columns["{target}"].numpy()',
+        "",
+        "",
+        f'model = {model}().fit(*read("train"))',
+        f'print("{score}", model.score(*read("{splits[-1]}")))',
+    ]
+    told = target.replace("_", " ")
+    names = index.columns[target].names
+    chance = f"; chance is {_number(1 / len(names), 3)}" if of_classes and names else ""
+    return "\n\n".join(
+        [
+            "`pip install .` in the source tree of wszoo gives `zoo` and `processors`. This reads "
+            f"the {told} off the bare weights, linearly, which knows nothing of the order of "
+            f"hidden neurons{chance}:",
+            _fence("python", "\n".join(lines)),
+            f"`wszoo train {'classify' if of_classes else 'regress'} {shlex.quote(index.name)}` "
+            "trains a model that does know it; `wszoo models` lists them.",
+        ]
+    )
+
+
+def _uses(index: Index) -> str:
+    """What the networks are good for, and what they must not be taken for."""
+    parts = [
+        "To learn from weights: to classify, compare, edit or generate networks, and to test "
+        "models that treat equal functions alike."
+    ]
+    if index.spec.axes:
+        parts.append(
+            "Not to measure how well networks compress their source, or how good a fit can be: all "
+            "have one architecture and one recipe."
+        )
+    else:
+        parts.append(
+            "Not to solve the task that the networks were trained for: most are small, and many "
+            "are poor on purpose."
+        )
+    parts.append(
+        "Networks of one source item share it: keep the splits, or a model is tested on what it "
+        "has seen."
+    )
+    return "\n\n".join(parts)
 
 
 def _loading(index: Index) -> str:
@@ -626,22 +703,47 @@ def _reading(index: Index) -> str:
 
 def _quality(index: Index, figures: Mapping[str, str]) -> str:
     parts = []
+    same = _unvaried(index)
     rows = [
         [split, f"`{name}`", index.columns[name].unit or "" if name in index.columns else ""]
         + [_number(summary[key], 4) for key in ("mean", "std", "min", "max")]
         for split, summaries in index.quality.items()
         for name, summary in summaries.items()
+        if name not in same
     ]
     if rows:
         header = ["split", "column", "unit", "mean", "std", "min", "max"]
         parts += ["Measured on the stored weights.", _table(header, rows)]
+        if same:
+            each = ", ".join(f"`{name}` {_number(value)}" for name, value in same.items())
+            parts.append(f"The same in every network: {each}.")
         for column, words in REMARKS.items():
-            if any(column in summaries for summaries in index.quality.values()):
+            if any(
+                column in summaries and column not in same for summaries in index.quality.values()
+            ):
                 parts.append(words)
     parts.append(_excluded(index))
-    for file, caption in figures.items():
-        parts.append(f"![{_plain(caption)}]({file})\n\n{_plain(caption)}.")
-    return "\n\n".join(parts)
+    parts.append(_pictures(figures))
+    return "\n\n".join(filter(None, parts))
+
+
+def _unvaried(index: Index) -> dict[str, float]:
+    """Quality columns that have one value in all networks, where others vary."""
+    names = dict.fromkeys(name for part in index.quality.values() for name in part)
+    ends = {
+        name: {
+            part[name][end] for part in index.quality.values() if name in part
+            for end in ("min", "max")
+        }
+        for name in names
+    }  # fmt: skip
+    return {name: found.pop() for name, found in ends.items() if len(found) == 1 < len(names)}
+
+
+def _pictures(figures: Mapping[str, str]) -> str:
+    return "\n\n".join(
+        f"![{_plain(caption)}]({file})\n\n{_plain(caption)}." for file, caption in figures.items()
+    )
 
 
 def _excluded(index: Index) -> str:
@@ -708,27 +810,33 @@ def _licence_words(index: Index) -> str:
     theirs = index.source.get("license") or "unknown"
     ours, _ = _licence(index)
     title = _plain(_title(index))
+    source = f"Of the source, {title}: {_plain(theirs)}. Of the networks: "
     if ours == "other":
-        return (
-            f"The networks are derived from {title}, for which no licence is stated. wszoo "
-            "claims no rights of its own in them; ask the owners of the source before you publish "
-            "what you make of it."
+        return source + (
+            f"none is granted. They are derived from {title}, for which no licence is stated. "
+            "wszoo claims no rights of its own in them; ask the owners of the source before you "
+            "publish what you make of it."
         )
     if ours == theirs != "mit":
-        return (
-            f"The networks are derived from {title}, which is under {theirs}. The same licence "
-            "holds for this zoo: name the source as cited below."
+        return source + (
+            f"{theirs} too, since they are derived from it: name the source as cited below."
         )
-    return f"MIT. The networks are derived from {title}, which is under {theirs}."
+    return source + "MIT."
 
 
-def _citation(index: Index) -> str:
+def _cited(index: Index) -> list[str]:
+    """What is to be cited, as BibTeX: wszoo, the paper of the recipe, SIREN."""
     entries = [_WSZOO]
     paper = _PAPERS.get(str(index.recipe.get("name")))
     if paper:
         entries.append(paper)
     if any(layer.activation == "sin" for layer in index.spec.layers):
         entries.append(_SITZMANN)
+    return entries
+
+
+def _citation(index: Index) -> str:
+    entries, paper = _cited(index), _PAPERS.get(str(index.recipe.get("name")))
     what = "Please cite wszoo" + (", the paper behind the recipe" if paper else "")
     what += " and SIREN" if len(entries) > 1 and entries[-1] == _SITZMANN else ""
     parts = [f"{what}.", _fence("bibtex", "\n\n".join(entries))]

@@ -17,7 +17,13 @@ from zoo.shards import replacing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_SPLIT_COLOURS = {"train": "#3b6fb5", "validation": "#e08a1e", "test": "#2d8f6f"}
+# Told apart without colour too: by brightness and by dashes.
+_SPLITS: dict[str, tuple[str, Any]] = {
+    "train": ("#1f4e8c", "solid"),
+    "validation": ("#d07a1c", (0, (5, 1.5))),
+    "test": ("#7cc7ad", (0, (1.2, 1))),
+}
+_BLUE = _SPLITS["train"][0]
 _INK = "#30363d"
 _PALE = "#d0d7de"
 _DPI = 100
@@ -80,7 +86,7 @@ def _draw_histogram(axes: Any, values: Mapping[str, ArrayLike], label: str, log:
     for split, value in drawn.items():
         if not found[split].size:
             continue
-        colour = _SPLIT_COLOURS.get(split, _INK)
+        colour, dashes = _SPLITS.get(split, (_INK, "solid"))
         counts = np.histogram(value, edges)[0] * (100 / max(1, value.size))
         missing = found[split].size - value.size
         more = f", {missing:,} not drawn" if missing else ""
@@ -88,10 +94,11 @@ def _draw_histogram(axes: Any, values: Mapping[str, ArrayLike], label: str, log:
         fill = split == "train" or len(drawn) == 1
         if fill:
             axes.stairs(counts, edges, fill=True, color=colour, alpha=0.25)
-        axes.stairs(counts, edges, color=colour, linewidth=1.6, label=name)
+        axes.stairs(counts, edges, color=colour, linewidth=1.8, linestyle=dashes, label=name)
         if value.size:
-            axes.axvline(np.median(value), color=colour, linewidth=1, linestyle=(0, (4, 3)))
-    axes.set_xlabel(label + "; dashed: median")
+            middle = {"color": colour, "markeredgecolor": _INK, "markersize": 8, "clip_on": False}
+            axes.plot(np.median(value), 0, "^", zorder=5, **middle)
+    axes.set_xlabel(label + "; triangle: median")
     axes.set_ylabel("networks [% of split]")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=10)
@@ -121,11 +128,10 @@ def accuracy_over_steps(
         numbers = np.unique(group)
         at = np.array([step[group == n].mean() for n in numbers])
         quantiles = np.array([np.quantile(accuracy[group == n], (0.1, 0.5, 0.9)) for n in numbers])
-        colour = _SPLIT_COLOURS.get(split, _INK)
+        colour, dashes = _SPLITS.get(split, (_INK, "solid"))
+        line = {"color": colour, "linewidth": 1.8, "linestyle": dashes}
         runs = len(np.unique(run))
-        axes.plot(
-            at, quantiles[:, 1], color=colour, linewidth=1.6, label=f"{split} ({runs:,} runs)"
-        )
+        axes.plot(at, quantiles[:, 1], label=f"{split} ({runs:,} runs)", **line)
         if split == "train" or len(values) == 1:
             axes.fill_between(
                 at, quantiles[:, 0], quantiles[:, 2], color=colour, alpha=0.2, linewidth=0
@@ -276,7 +282,7 @@ def wave_grid(
             axes.set_axis_off()
             continue
         axes.plot(at, pairs[0][number], color=_PALE, linewidth=5, solid_capstyle="round")
-        axes.plot(at, pairs[1][number], color=_SPLIT_COLOURS["train"], linewidth=1.3)
+        axes.plot(at, pairs[1][number], color=_BLUE, linewidth=1.3)
         axes.set_title(captions[number], fontsize=11, color=_INK, parse_math=False)
         axes.margins(x=0.02, y=0.12)
         axes.tick_params(labelsize=9, labelbottom=number + per_row >= count)
