@@ -24,7 +24,8 @@ ORDER = {
     "zoo": [
         *("machine", "stopping"),
         *("errors", "locks", "files", "passed", "fields"),
-        *("philox", "schema", "spec", "recipes", "weights", "symmetry", "nets", "png", "shards"),
+        *("philox", "solids", "pools", "solidity"),
+        *("schema", "spec", "recipes", "weights", "symmetry", "nets", "png", "shards"),
         *("where", "table", "storage", "succession"),
         "reader",
         *("hub.bounds", "hub.trust", "hub.client", "hub.arrival", "hub.pulling"),
@@ -213,8 +214,9 @@ def test_the_check_lets_right_ways_pass():
 
 # --- where kinds of zoos are told apart -----------------------------------------------------
 
-# Rooms that may: the kinds, the sources, and the recipes, which are one dataclass a kind.
-KIND_ROOMS = ("zoo.kinds", "zoo.sources", "zoo.recipes")
+# Rooms that may: the kinds, the sources, what these draw (solids), and the recipes, which are
+# one dataclass a kind.
+KIND_ROOMS = ("zoo.kinds", "zoo.sources", "zoo.solids", "zoo.recipes")
 # What else has a `kind`, by the word that stands before it.
 OTHER_KINDS = {"column", "layer", "given"}
 # Variables in which columns of rows lie, by their last word.
