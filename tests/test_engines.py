@@ -1,6 +1,7 @@
 """Every engine fits each network as plain torch would fit it alone, to the byte the same."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import cv2
@@ -11,8 +12,8 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_sample_images
 from torch import nn
 
-from zoo import engines, kinds, nets
-from zoo.engines import CAP, TARGET, Adam, Engine, Fit
+from zoo import engines, kinds, nets, philox
+from zoo.engines import CAP, TARGET, Adam, Draws, Engine, Fit
 from zoo.engines.cpu import CpuEngine
 from zoo.engines.reference import ReferenceEngine
 from zoo.recipes import recipe
@@ -206,6 +207,51 @@ def test_the_reference_engine_fits_other_networks_too():
         np.testing.assert_allclose(found.params[net], expected, rtol=3e-7, atol=1e-9)
 
 
+def pools(
+    widths: list[int], net: int, pool: int = 301, points: int = 50
+) -> tuple[NetworkSpec, NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], Draws]:
+    """Fresh networks, each with a pool of points and targets in [0, 1] of its own."""
+    spec = NetworkSpec.mlp(widths, omega=5.0, output_offset=0.25)
+    draw = np.random.default_rng(len(widths))
+    index = np.arange(net) * 7
+    params = nets.initialise(spec, "nfn", 0, index, index * 0)
+    inputs = draw.uniform(-1, 1, (net, pool, spec.inp)).astype(np.float32)
+    targets = draw.uniform(0, 1, (net, pool, spec.out)).astype(np.float32)
+    return spec, params, inputs, targets, Draws(points, 5, 0, index, index * 0 + 1)
+
+
+def test_points_are_drawn_by_the_words_of_their_own_stream():
+    draws = Draws(10, 3, 2, np.array([4, 9]), np.array([0, 1]))
+    for step in (0, 1, 41):
+        words = philox.words(3, 2, draws.index, draws.view, philox.BATCH, 12 * 42)
+        expected = words[:, 12 * step : 12 * step + 10].astype(np.float64) * 77 // 2**32
+        assert (draws.at(step, 77) == expected).all()
+    assert (draws[np.array([1])].at(5, 77) == draws.at(5, 77)[1:]).all()
+
+
+@pytest.mark.parametrize("loss", ["mse", "bce"])
+def test_drawn_points_and_logits_equal_each_alone(loss):
+    """A plain loop on the points of each step, with torch's own losses."""
+    spec, params, inputs, targets, draws = pools([3, 9, 2], net=3)
+    adam = Adam(1e-2, 8, loss=loss)
+    found = exact().fit(spec, params, inputs, targets, adam, draws)
+    measure = {"mse": nn.functional.mse_loss, "bce": nn.functional.binary_cross_entropy_with_logits}
+    for net in range(3):
+        module = siren(spec, params[net], torch.float64)
+        optimiser = torch.optim.Adam(module.parameters(), lr=1e-2)
+        for step in range(9):
+            chosen = draws.at(step, 301)[net]
+            x, y = (torch.from_numpy(v[net, chosen]).double() for v in (inputs, targets))
+            value = measure[loss](module(x), y)
+            if step < 8:
+                optimiser.zero_grad()
+                value.backward()
+                optimiser.step()
+        flat = nn.utils.parameters_to_vector(module.parameters()).detach().numpy()
+        np.testing.assert_allclose(found.params[net], flat.astype(np.float32), rtol=3e-7, atol=1e-9)
+        assert found.mse[net] == pytest.approx(value.item(), rel=1e-9)
+
+
 # --- the cpu engine against the float64 reference -------------------------------------------
 
 # widths, points, omega, weight decay, output offset
@@ -241,6 +287,76 @@ def test_cpu_agrees_with_float64(case, steps):
     assert max(ratios.values()) < 1e-3, ratios
     np.testing.assert_allclose(found.mse, expected.mse, rtol=1e-4)
     assert found.steps.tolist() == [steps] * 2
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+@pytest.mark.parametrize("loss", ["mse", "bce"])
+@pytest.mark.parametrize("widths", [[3, 128, 1], [3, 33, 19, 2], [2, 5, 1]], ids=str)
+def test_cpu_agrees_on_drawn_points_and_logits(widths, loss, drawn):
+    spec, params, inputs, targets, draws = pools(widths, net=2)
+    given = draws if drawn else None
+    adam = Adam(1e-3, 10, weight_decay=1e-3, loss=loss)
+    found = engine("cpu", threads=2).fit(spec, params, inputs, targets, adam, given)
+    expected = exact().fit(spec, params, inputs, targets, adam, given)
+    ratios = relative(spec, params, found.params, expected.params)
+    assert max(ratios.values()) < 1e-3, ratios
+    np.testing.assert_allclose(found.mse, expected.mse, rtol=1e-4)
+    other = exact().fit(spec, params, inputs, targets, adam, None if drawn else draws)
+    assert max(relative(spec, params, found.params, other.params).values()) > 1e-3
+
+
+@pytest.mark.parametrize("logit", [-300.0, -87.0, -20.0, -1e-3, 0.0, 0.5, 15.0, 89.0, 300.0])
+def test_logits_of_any_size_have_their_loss(logit):
+    """A network whose output is one bias, so that loss and gradient are those of the logit."""
+    spec = NetworkSpec.mlp([1, 1, 1], omega=1.0)
+    params = np.array([[0, 0, 0, logit]], np.float32)
+    inputs, targets = np.zeros((3, 1), np.float32), np.array([[[0.0], [0.3], [1.0]]], np.float32)
+    # Adam's first update is rate * gradient / (|gradient| + eps): with a large eps, a gradient.
+    adam = Adam(1.0, 1, eps=100.0, loss="bce")
+    for steps in (0, 1):
+        found, expected = (
+            each.fit(spec, params, inputs, targets, replace(adam, steps=steps))
+            for each in (engine("cpu"), exact())
+        )
+        assert found.mse[0] == pytest.approx(expected.mse[0], rel=2e-6)
+        moved, wanted = (each.params[0, -1] - logit for each in (found, expected))
+        assert moved == pytest.approx(wanted, rel=1e-4, abs=1e-6)
+
+
+@BOTH
+def test_a_logit_that_is_no_number_ends_the_fit(name):
+    spec = NetworkSpec.mlp([1, 1, 1], omega=1.0)
+    params = np.array([[0, 0, 0, np.nan], [0, 0, 0, np.inf]], np.float32)
+    inputs, targets = np.zeros((3, 1), np.float32), np.full((2, 3, 1), 0.5, np.float32)
+    found = engine(name).fit(spec, params, inputs, targets, Adam(1e-3, 5, loss="bce"))
+    assert not np.isfinite(found.mse).any()
+    assert found.steps.tolist() == [0, 0]
+
+
+@BOTH
+def test_bytes_of_drawn_points_depend_on_keys_alone(name):
+    spec, params, inputs, targets, draws = pools([3, 16, 1], net=70)
+    adam = Adam(1e-3, 6, loss="bce")
+    whole = engine(name, threads=2).fit(spec, params, inputs, targets, adam, draws)
+    rows = np.array([69, 3, 20])
+    few = engine(name).fit(spec, params[rows], inputs[rows], targets[rows], adam, draws[rows])
+    assert_same_bytes(few, whole, rows)
+    other = replace(draws, view=draws.view + 1)[rows]
+    fresh = engine(name).fit(spec, params[rows], inputs[rows], targets[rows], adam, other)
+    assert (fresh.params != few.params).any(axis=1).all()
+
+
+def test_draws_without_keys_or_words_are_refused():
+    spec, params, inputs, targets, draws = pools([3, 4, 1], net=2)
+    for name in ("cpu", "reference"):
+        with pytest.raises(ValueError, match="expected keys of 2 networks, got 1 and 1"):
+            engine(name).fit(spec, params, inputs, targets, Adam(1e-3, 1), draws[:1])
+        with pytest.raises(ValueError, match="0 points at each of 1 steps cannot be drawn"):
+            engine(name).fit(spec, params, inputs, targets, Adam(1e-3, 1), replace(draws, points=0))
+        with pytest.raises(ValueError, match="inputs of each network's own"):
+            engine(name).fit(spec, params, inputs[0], targets, Adam(1e-3, 1), draws)
+    with pytest.raises(ValueError, match="expected one of mse, bce, got 'l1'"):
+        engine("cpu").fit(spec, params, inputs, targets, Adam(1e-3, 1, loss="l1"))
 
 
 def test_the_measure_sees_a_wrong_update():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import zoo
-from zoo import engines
+from zoo import engines, machine
 from zoo.kinds import kind_of
 from zoo.shards import read_index
 from zoo.verification import verify
@@ -128,6 +128,7 @@ def test_cuda_hands_points_of_their_own_to_batched_torch(monkeypatch):
     monkeypatch.setattr(engines, "triton_problem", lambda: None)
     spec = zoo.NetworkSpec.mlp([3, 16, 1])
     assert engines.choose("auto", "cuda", spec) == "cuda"
-    assert engines.choose("auto", "cuda", spec, shared=False) == "reference"
-    with pytest.raises(ValueError, match="share their inputs only; use engine 'reference'"):
+    with pytest.warns(machine.Notice, match="fitted by 'reference', batched torch"):
+        assert engines.choose("auto", "cuda", spec, shared=False) == "reference"
+    with pytest.raises(ValueError, match="squared errors; use engine 'reference'"):
         engines.choose("cuda", "cuda", spec, shared=False)

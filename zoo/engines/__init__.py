@@ -5,41 +5,45 @@ own, and each network's targets, and gives back trained parameters. What it must
 network on its own:
 
     for step in 0 .. steps - 1:
-        mse = mean over points and outputs of (network(inputs) - targets)^2
-        stop if mse is below target_mse, or not finite
+        points = all of them, or those that `Draws` has for this step
+        loss = mean over points and outputs of (network(inputs) - targets)^2, or of the binary
+            cross-entropy of the targets, in [0, 1], and sigmoid(network(inputs))
+        stop if the loss is below target_mse, or not finite
         one Adam update (Kingma and Ba 2015), weight_decay * parameter in the gradient, at
             the rate that `Adam.rates` has for this step
-    mse of the final parameters
+    loss of the final parameters, on the points of step `steps`
 
-The mse that comes back always belongs to the parameters that come back. A network's
+The loss that comes back always belongs to the parameters that come back. A network's
 bytes do not depend on the others in its batch, on their order or number, or on the
-number of threads.
+number of threads; the points that are drawn for it depend on its keys alone.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo import machine
+from zoo import machine, philox
 from zoo.machine import available_cores as available_cores
 from zoo.spec import NetworkSpec
 
 CAP, TARGET = 0, 1
+LOSSES = ("mse", "bce")
 ENGINES = ("cpu", "reference", "cuda")
 
 
 @dataclass(frozen=True)
 class Adam:
-    """Full-batch Adam on the mean squared error, and when it ends.
+    """Adam on a loss, and when it ends.
 
     Attributes:
         steps: updates at most.
-        target_mse: a network stops at the first step whose mse is below it.
+        target_mse: a network stops at the first step whose loss is below it.
         schedule: of the rate after the warm-up: "constant", or "cosine", half a wave from
             `lr` down to 0 at `steps`.
         warmup: updates in which the rate rises linearly to `lr`.
+        loss: "mse", the squared error, or "bce", binary cross-entropy on logits.
     """
 
     lr: float
@@ -51,6 +55,7 @@ class Adam:
     target_mse: float | None = None
     schedule: str = "constant"
     warmup: int = 0
+    loss: str = "mse"
 
     def rates(self, step: NDArray[np.int64] | int) -> NDArray[np.float64]:
         """The learning rate of these updates, counted from 0.
@@ -67,14 +72,73 @@ class Adam:
         return self.lr * np.where(step < self.warmup, rising, falling)
 
 
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """The points of every step: as many of each network's own, at random, with replacement.
+
+    Point b of a step is number `word * pool >> 32` of the pool, where word is the
+    (step * ceil(points / 4) * 4 + b)-th of the network's stream `philox.BATCH`.
+
+    Attributes:
+        points: of a step.
+        seed, attempt: of the key of all networks.
+        index, view: `net`, of each one's counter.
+    """
+
+    points: int
+    seed: int
+    attempt: int
+    index: NDArray[np.int64]
+    view: NDArray[np.int64]
+
+    def __getitem__(self, rows: NDArray[np.int64] | slice) -> "Draws":
+        """Of these networks."""
+        return replace(self, index=self.index[rows], view=self.view[rows])
+
+    @property
+    def blocks(self) -> int:
+        """Of four words each, that a step takes."""
+        return -(-self.points // 4)
+
+    def check(self, inputs: NDArray[np.float32], steps: int) -> None:
+        """Raise ValueError unless there is a key for each pool, and words for the steps."""
+        if inputs.ndim != 3:
+            raise ValueError(
+                "draws: expected inputs of each network's own, (net, point, inp), got "
+                f"{inputs.shape}"
+            )
+        networks = len(inputs)
+        if len(self.index) != networks or len(self.view) != networks:
+            raise ValueError(
+                f"draws: expected keys of {networks} networks, got {len(self.index)} and "
+                f"{len(self.view)}"
+            )
+        if self.points < 1 or (steps + 1) * self.blocks >= 2**32:
+            raise ValueError(
+                f"draws: {self.points:,} points at each of {steps:,} steps cannot be drawn; at "
+                f"least 1, and at most {2**34:,} in all"
+            )
+
+    def at(self, step: int, pool: int) -> NDArray[np.int64]:
+        """`net point`: which ones of a pool of so many points this step takes."""
+        from zoo.engines import dense
+
+        words = np.empty((len(self.index), self.points), np.uint32)
+        for row, (index, view) in enumerate(zip(self.index, self.view, strict=True)):
+            dense.words(
+                self.seed, self.attempt, index, view, philox.BATCH, step * self.blocks, words[row]
+            )
+        return (words.astype(np.uint64) * np.uint64(pool) >> np.uint64(32)).astype(np.int64)
+
+
 class Fit(NamedTuple):
     """What an engine gives back.
 
     Attributes:
         params: float32 `net param`, in storage order.
-        mse: float64 `net`, of these parameters; not finite where the fit diverged.
+        mse: float64 `net`, the loss of these parameters; not finite where the fit diverged.
         steps: int64 `net`, updates made.
-        stop: int64 `net`, `TARGET` where the mse is below the target, else `CAP`.
+        stop: int64 `net`, `TARGET` where the loss is below the target, else `CAP`.
     """
 
     params: NDArray[np.float32]
@@ -102,11 +166,13 @@ class Engine(Protocol):
         inputs: NDArray[np.float32],
         targets: NDArray[np.float32],
         adam: Adam,
+        draws: Draws | None = None,
     ) -> Fit:
         """Fit every network of `net param` to `net point out` targets on its inputs.
 
         Args:
             inputs: `point inp` for all, or `net point inp`.
+            draws: the points of each step, of inputs of each one's own; None takes all of them.
         """
         ...
 
@@ -138,11 +204,14 @@ def triton_problem() -> str | None:
     return None
 
 
+_WHOLE = "fits networks that share their inputs only, by squared errors"
+
+
 def choose(name: str, device: str, spec: NetworkSpec, shared: bool = True) -> str:
     """The engine that "auto" stands for; other names are checked and handed back.
 
     Args:
-        shared: whether all networks are fitted on the same inputs.
+        shared: whether all networks are fitted on the same inputs, whole, by their squared errors.
 
     Raises:
         ValueError: for an unknown engine, or one that cannot fit `spec` on `device`.
@@ -154,8 +223,10 @@ def choose(name: str, device: str, spec: NetworkSpec, shared: bool = True) -> st
     if name == "auto":
         if device == "cpu" and is_siren(spec):
             return "cpu"
-        known = on_gpu and shared and cuda_can_fit(spec)
-        return "cuda" if known and not triton_problem() else "reference"
+        known = on_gpu and cuda_can_fit(spec) and not triton_problem()
+        if known and not shared:
+            machine.notice(f"engine 'cuda' {_WHOLE}: fitted by 'reference', batched torch")
+        return "cuda" if known and shared else "reference"
     if name == "cpu" and device != "cpu":
         raise ValueError(f"engine 'cpu' does not run on device {device!r}; use --engine reference")
     if name == "cpu" and not is_siren(spec):
@@ -171,8 +242,7 @@ def choose(name: str, device: str, spec: NetworkSpec, shared: bool = True) -> st
         )
     if name == "cuda" and not shared:
         raise ValueError(
-            "engine 'cuda' fits networks that share their inputs only; use engine 'reference', "
-            "batched torch, on the same device"
+            f"engine 'cuda' {_WHOLE}; use engine 'reference', batched torch, on the same device"
         )
     if name == "cuda" and (problem := triton_problem()):
         raise ValueError(f"engine 'cuda' needs Triton: {problem}; use --engine reference")

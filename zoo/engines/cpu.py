@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo import machine, stopping
-from zoo.engines import Adam, Fit, tiles
+from zoo import machine, philox, stopping
+from zoo.engines import LOSSES, Adam, Draws, Fit, tiles
 from zoo.spec import NetworkSpec
 
 # Activations and cosines of one block of points. Measured on Zen 5 (48 KiB of L1, 1 MiB of
@@ -38,8 +38,8 @@ class FitResult(NamedTuple):
 
     Attributes:
         params: float32 (net, P), flat as given.
-        mse: float64 (net,), mean squared error over points and outputs; not finite
-            where a network diverged.
+        mse: float64 (net,), loss over points and outputs; not finite where a network
+            diverged.
         steps: int32 (net,), Adam updates made.
         stop: uint8 (net,), 1 where mse < target_mse was reached, else 0.
     """
@@ -135,11 +135,13 @@ def fit(
     threads: int | None = None,
     schedule: str = "constant",
     warmup: int = 0,
+    loss: str = "mse",
+    draws: Draws | None = None,
 ) -> FitResult:
     """Fit independent SIRENs h = sin(omega * (W h + b)) to their own targets with Adam.
 
     The last layer is linear, `output_offset` is added to it, and the loss is the mean
-    squared error over points and outputs. Adam is torch.optim.Adam: weight decay is
+    over points and outputs. Adam is torch.optim.Adam: weight decay is
     added to the gradient, epsilon after the root of the corrected second moment.
 
     Args:
@@ -160,6 +162,8 @@ def fit(
         threads: None takes what `zoo.machine` says.
         schedule: "constant" or "cosine", see `zoo.engines.Adam`.
         warmup: updates in which the rate rises linearly to `lr`.
+        loss: "mse", or "bce" on logits, whose targets lie in [0, 1].
+        draws: the points of each step, of inputs of each one's own; None takes all.
 
     Returns:
         The fitted networks, see `FitResult`. A network whose error is not finite stops
@@ -190,11 +194,17 @@ def fit(
     # Padding has zero gradients; epsilon 0 would make its update 0 / 0.
     if not np.float32(eps) > 0:
         raise ValueError(f"eps: expected a positive float32, got {eps}")
+    if loss not in LOSSES:
+        raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, got {loss!r}")
+    pool = 0
+    if draws is not None:
+        draws.check(inputs, steps)
+        pool, points = points, draws.points
 
     layout = _lay_out(widths, points)
     scales = np.array([*omegas, 1.0], dtype=np.float32)
     target = -1.0 if target_mse is None else float(target_mse)
-    shape = (schedule == "cosine", warmup)
+    shape = (schedule == "cosine", warmup, loss == "bce")
     settings = np.array(
         [lr, weight_decay, beta1, beta2, eps, target, output_offset, *shape], np.float64
     )
@@ -217,14 +227,23 @@ def fit(
             rows = padded.ravel()
             totals = _aligned((1 + tiles.NARROW) * tiles.LANES, np.float64)
             wanted = np.zeros(points * widths[-1] + tiles.LANES, dtype=np.float32)
+            pooled = np.zeros((pool, tiles.NARROW), dtype=np.float32)
+            pool_rows, pool_wanted = pooled.ravel(), np.zeros(pool * widths[-1], np.float32)
+            key = np.zeros(5, dtype=np.uint64)
             while (net := next(counter)) < nets and not cancel[0]:
-                wanted[: points * widths[-1]] = targets[net].T.ravel()
-                if not shared:
-                    padded[:points, : widths[0]] = inputs[net]
+                if draws is not None:
+                    pooled[:, : widths[0]] = inputs[net]
+                    pool_wanted[:] = targets[net].T.ravel()
+                    place = draws.index[net], draws.view[net]
+                    key[:] = draws.seed, draws.attempt, *place, philox.BATCH
+                else:
+                    wanted[: points * widths[-1]] = targets[net].T.ravel()
+                    if not shared:
+                        padded[:points, : widths[0]] = inputs[net]
                 mse, taken, met = tiles.fit_network(
                     memory, totals, result.params[net], rows, wanted, layout.layers, scales,
                     settings, layout.state, points, layout.delta, layout.capacity, int(steps),
-                    cancel,
+                    cancel, pool_rows, pool_wanted, pool, key,
                 )  # fmt: skip
                 result.mse[net], result.steps[net], result.stop[net] = mse, taken, met
         except BaseException as error:
@@ -271,6 +290,7 @@ class CpuEngine:
         inputs: NDArray[np.float32],
         targets: NDArray[np.float32],
         adam: Adam,
+        draws: Draws | None = None,
     ) -> Fit:
         """See `zoo.engines`; any SIREN of 1-4 inputs and outputs."""
         found = fit(
@@ -290,6 +310,8 @@ class CpuEngine:
             threads=self.threads,
             schedule=adam.schedule,
             warmup=adam.warmup,
+            loss=adam.loss,
+            draws=draws,
         )
         return Fit(
             found.params, found.mse, found.steps.astype(np.int64), found.stop.astype(np.int64)

@@ -34,7 +34,7 @@ import triton.language as tl
 from numpy.typing import NDArray
 from triton.runtime.errors import OutOfResources
 
-from zoo.engines import CAP, TARGET, Adam, Fit, cuda_can_fit
+from zoo.engines import CAP, TARGET, Adam, Draws, Fit, cuda_can_fit
 from zoo.spec import NetworkSpec
 
 # ---- kernel
@@ -442,12 +442,18 @@ class CudaEngine:
         inputs: NDArray[np.float32],
         targets: NDArray[np.float32],
         adam: Adam,
+        draws: Draws | None = None,
     ) -> Fit:
-        """See `zoo.engines`; any SIREN that `cuda_can_fit`.
+        """See `zoo.engines`; any SIREN that `cuda_can_fit`, on inputs that all share.
 
         Raises:
-            ValueError: for other networks, or if the device has too little shared memory.
+            ValueError: for other networks, inputs or losses, or if the device has too little
+                shared memory.
         """
+        if draws is not None or inputs.ndim != 2 or adam.loss != "mse":
+            raise ValueError(
+                "the cuda engine fits networks that share their inputs, by squared errors"
+            )
         if not cuda_can_fit(spec):
             raise ValueError(f"the cuda engine cannot fit {spec.widths} networks")
         place: dict[str, Any] = {"device": self.device, "dtype": torch.float32}

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.functional import pad
+from torch.nn.functional import binary_cross_entropy_with_logits, pad
 
 from zoo import nets, stopping
-from zoo.engines import CAP, TARGET, Adam, Fit
+from zoo.engines import CAP, TARGET, Adam, Draws, Fit
 from zoo.spec import NetworkSpec
 from zoo.weights import Weights
 
@@ -69,8 +69,11 @@ class ReferenceEngine:
         inputs: NDArray[np.float32],
         targets: NDArray[np.float32],
         adam: Adam,
+        draws: Draws | None = None,
     ) -> Fit:
         """See `zoo.engines`."""
+        if draws is not None:
+            draws.check(inputs, adam.steps)
         parts = []
         for start in range(0, len(params), self.batch):
             part = slice(start, start + self.batch)
@@ -78,7 +81,8 @@ class ReferenceEngine:
             rows = np.arange(start, start + self.batch)
             rows[count:] = start
             own = inputs if inputs.ndim == 2 else inputs[rows]
-            fit = self._fit_batch(spec, params[rows], own, targets[rows], adam)
+            drawn = None if draws is None else draws[rows]
+            fit = self._fit_batch(spec, params[rows], own, targets[rows], adam, drawn)
             parts.append([column[:count] for column in fit])
         whole = [np.concatenate(columns) for columns in zip(*parts, strict=True)]
         return Fit(*whole)
@@ -90,11 +94,24 @@ class ReferenceEngine:
         inputs: NDArray[np.float32],
         targets: NDArray[np.float32],
         adam: Adam,
+        draws: Draws | None,
     ) -> Fit:
         place: dict[str, Any] = {"device": self.device, "dtype": self.dtype}
-        points = inputs.shape[-2]
-        x = pad(torch.from_numpy(inputs).to(**place), (0, 0, 0, -points % _LINE))
-        y = torch.from_numpy(targets).to(**place)
+        whole_x, whole_y = (torch.from_numpy(each).to(**place) for each in (inputs, targets))
+        points = inputs.shape[-2] if draws is None else draws.points
+
+        def padded(x: torch.Tensor) -> torch.Tensor:
+            return pad(x, (0, 0, 0, -points % _LINE))
+
+        def drawn(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+            assert draws is not None
+            chosen = torch.from_numpy(draws.at(step, inputs.shape[-2])).to(self.device)[..., None]
+            taken = (
+                each.gather(1, chosen.expand(-1, -1, each.shape[2])) for each in (whole_x, whole_y)
+            )
+            return next(taken), next(taken)
+
+        x, y = padded(whole_x), whole_y
         wide = _widen(spec)
         start = Weights.unflatten(torch.from_numpy(params).to(**place), spec)
         free = Weights.from_tensors(
@@ -126,7 +143,15 @@ class ReferenceEngine:
         steps = torch.full((len(params),), adam.steps, device=self.device)
         for step in range(adam.steps + 1):
             stopping.check()
-            mse = (nets.forward(wide, free, x)[:, :points] - y).square().mean(dim=(1, 2))
+            if draws is not None:
+                fresh, y = drawn(step)
+                x = padded(fresh)
+            outputs = nets.forward(wide, free, x)[:, :points]
+            if adam.loss == "bce":
+                each = binary_cross_entropy_with_logits(outputs, y, reduction="none")
+            else:
+                each = (outputs - y).square()
+            mse = each.mean(dim=(1, 2))
             over = (mse < target) | ~mse.isfinite()
             ending = running & (over if step < adam.steps else torch.ones_like(over))
             if ending.any():

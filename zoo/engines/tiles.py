@@ -82,7 +82,11 @@ UNROLL = 4  # steps of a product's inner loop written out; divides LANES
 INP, OUT, WEIGHT, WEIGHT_ROWS, BIAS, FORWARD, SINE, COSINE, SIZE = range(9)
 LAYER_FIELDS = 9
 # Hyperparameters, in this order in a float64 array.
-RATE, DECAY, BETA1, BETA2, EPSILON, TARGET_MSE, OFFSET, COSINE_RATE, WARMUP = range(9)
+(
+    RATE, DECAY, BETA1, BETA2, EPSILON, TARGET_MSE, OFFSET, COSINE_RATE, WARMUP, LOGISTIC,
+) = range(10)  # fmt: skip
+# Words of a network's key, in this order in a uint64 array.
+SEED, ATTEMPT, INDEX, VIEW, STREAM = range(5)
 
 _I64 = ir.IntType(64)
 _I32 = ir.IntType(32)
@@ -521,87 +525,144 @@ def _adam(
 # --- output layer --------------------------------------------------------------------
 
 
-@intrinsic
-def _output_group(
-    typingctx,
-    memory,
-    targets,
-    totals,
-    sine,
-    sine_panel,
-    panels,
-    weight,
-    weight_panel,
-    bias,
-    target,
-    delta,
-    count,
-    output,
-    offset,
-    scale,
-):
-    """One output at LANES points, of which `count` exist: error, its sums and its delta.
+def _logistic(ll: _Writer, z: ir.Value, target: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Binary cross-entropy of a target and sigmoid(z), and its derivative in z.
 
-    Here the sum runs over lanes: one vector of products per point, then a tree of
-    pairwise sums that ends with one point per lane. totals[0] collects squared
-    errors and totals[1 + output] errors, per lane in float64.
+    With e = exp(-|z|): max(z, 0) - z * target + log(1 + e), and 1 / (1 + e) or e / (1 + e) less
+    the target. exp by Cephes, expf.c (S. Moshier); log(1 + e) = 2 artanh(e / (2 + e)), whose
+    series in at most 1/3 ends below 1e-8. What is not finite makes a loss that is not.
     """
-    signature = types.void(memory, targets, totals, *[_INDEX] * 10, types.float32, types.float32)
+    builder = ll.builder
+    zero, one = _float(0.0), _float(1.0)
+    positive = builder.fcmp_ordered(">", z, zero)
+    x = builder.select(positive, builder.fsub(zero, z), z)
+    low = _float(-86.0)  # exp of less is no normal float32
+    x = builder.select(builder.fcmp_ordered("<", x, low), low, x)
+    shifted = ll.fma(x, _float(1 / math.log(2)), _float(12582912.0))
+    n = builder.fsub(shifted, _float(12582912.0))
+    high_log2 = 0.693359375
+    r = ll.fma(n, _float(-high_log2), x)
+    r = ll.fma(n, _float(high_log2 - math.log(2)), r)
+    e = ll.fma(r, _float(1.9875691500e-4), _float(1.3981999507e-3))
+    for factor in (8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
+        e = ll.fma(e, r, _float(factor))
+    e = ll.fma(e, builder.fmul(r, r), builder.fadd(r, one))
+    power = builder.shl(builder.bitcast(shifted, _BITS), _integer(23))
+    e = builder.bitcast(builder.add(builder.bitcast(e, _BITS), power), _VECTOR)
+    s = builder.fdiv(e, builder.fadd(e, _float(2.0)))
+    square = builder.fmul(s, s)
+    log = _float(1 / 13)
+    for number in (11, 9, 7, 5, 3, 1):
+        log = ll.fma(log, square, _float(1 / number))
+    log = builder.fmul(log, builder.fadd(s, s))
+    above = builder.select(positive, z, zero)
+    # z that is NaN stays so in the product.
+    loss = builder.fadd(builder.fsub(above, builder.fmul(z, target)), log)
+    share = builder.fdiv(builder.select(positive, one, e), builder.fadd(one, e))
+    return loss, builder.fsub(share, target)
 
-    def generate(context, builder, signature, values):
-        (
-            memory,
-            targets,
-            totals,
-            sine,
-            sine_panel,
-            panels,
-            weight,
-            weight_panel,
-            bias,
-            target,
-            delta,
-            count,
-            output,
-            offset,
-            scale,
-        ) = _arguments(context, builder, signature, values)
-        ll = _Writer(builder)
-        sums = ll.variables(LANES)
-        with ll.loop(panels) as loop:
-            factor = ll.load(memory, ll.add(weight, ll.mul(loop.index, weight_panel)))
-            place = ll.add(sine, ll.mul(loop.index, sine_panel))
-            for row in range(LANES):
-                ll.accumulate(sums[row], ll.load(memory, place, row * LANES), factor)
-        level = [ll.get(name) for name in sums]
-        even = ir.Constant(_BITS, list(range(0, 2 * LANES, 2)))
-        odd = ir.Constant(_BITS, list(range(1, 2 * LANES, 2)))
-        while len(level) > 1:
-            level = [
-                builder.fadd(
-                    builder.shuffle_vector(left, right, even),
-                    builder.shuffle_vector(left, right, odd),
-                )
-                for left, right in zip(level[::2], level[1::2], strict=True)
-            ]
-        shift = ll.splat(builder.fadd(ll.load(memory, bias, kind=_F32), offset))
-        error = builder.fsub(builder.fadd(level[0], shift), ll.load(targets, target))
-        lanes = ir.Constant(_BITS, list(range(LANES)))
-        exists = builder.icmp_signed("<", lanes, ll.splat(builder.trunc(count, _I32)))
-        error = builder.select(exists, error, _float(0.0))
-        wide = builder.fpext(error, _DOUBLES)
-        zero = ll.index(0)
-        total = builder.fadd(ll.load(totals, zero, kind=_DOUBLES), builder.fmul(wide, wide))
-        ll.store(total, totals, zero)
-        place = ll.mul(ll.add(output, 1), LANES)
-        ll.store(builder.fadd(ll.load(totals, place, kind=_DOUBLES), wide), totals, place)
-        scaled = builder.fmul(error, ll.splat(scale))
-        for lane in range(LANES):
-            value = builder.extract_element(scaled, _I32(lane))
-            ll.store(value, memory, delta, lane * NARROW)
-        return context.get_dummy_value()
 
-    return signature, generate
+def _output_group(logistic: bool):
+    """Write the kernel of one output at LANES points, of which `count` exist.
+
+    It gives the error, its sums and its delta. Here the sum runs over lanes: one vector of
+    products per point, then a tree of pairwise sums that ends with one point per lane.
+    totals[0] collects losses and totals[1 + output] errors, per lane in float64: squared
+    errors of outputs, or where `logistic` the cross-entropy of logits, and its derivatives.
+    """
+
+    @intrinsic
+    def group(
+        typingctx,
+        memory,
+        targets,
+        totals,
+        sine,
+        sine_panel,
+        panels,
+        weight,
+        weight_panel,
+        bias,
+        target,
+        delta,
+        count,
+        output,
+        offset,
+        scale,
+    ):
+        signature = types.void(
+            memory, targets, totals, *[_INDEX] * 10, types.float32, types.float32
+        )
+
+        def generate(context, builder, signature, values):
+            (
+                memory,
+                targets,
+                totals,
+                sine,
+                sine_panel,
+                panels,
+                weight,
+                weight_panel,
+                bias,
+                target,
+                delta,
+                count,
+                output,
+                offset,
+                scale,
+            ) = _arguments(context, builder, signature, values)
+            ll = _Writer(builder)
+            sums = ll.variables(LANES)
+            with ll.loop(panels) as loop:
+                factor = ll.load(memory, ll.add(weight, ll.mul(loop.index, weight_panel)))
+                place = ll.add(sine, ll.mul(loop.index, sine_panel))
+                for row in range(LANES):
+                    ll.accumulate(sums[row], ll.load(memory, place, row * LANES), factor)
+            level = [ll.get(name) for name in sums]
+            even = ir.Constant(_BITS, list(range(0, 2 * LANES, 2)))
+            odd = ir.Constant(_BITS, list(range(1, 2 * LANES, 2)))
+            while len(level) > 1:
+                level = [
+                    builder.fadd(
+                        builder.shuffle_vector(left, right, even),
+                        builder.shuffle_vector(left, right, odd),
+                    )
+                    for left, right in zip(level[::2], level[1::2], strict=True)
+                ]
+            shift = ll.splat(builder.fadd(ll.load(memory, bias, kind=_F32), offset))
+            value = builder.fadd(level[0], shift)
+            wanted = ll.load(targets, target)
+            if logistic:
+                loss, error = _logistic(ll, value, wanted)
+            else:
+                error = builder.fsub(value, wanted)
+            lanes = ir.Constant(_BITS, list(range(LANES)))
+            exists = builder.icmp_signed("<", lanes, ll.splat(builder.trunc(count, _I32)))
+            error = builder.select(exists, error, _float(0.0))
+            wide = builder.fpext(error, _DOUBLES)
+            zero = ll.index(0)
+            if logistic:
+                part = builder.fpext(builder.select(exists, loss, _float(0.0)), _DOUBLES)
+            else:
+                part = builder.fmul(wide, wide)
+            total = builder.fadd(ll.load(totals, zero, kind=_DOUBLES), part)
+            ll.store(total, totals, zero)
+            place = ll.mul(ll.add(output, 1), LANES)
+            ll.store(builder.fadd(ll.load(totals, place, kind=_DOUBLES), wide), totals, place)
+            scaled = builder.fmul(error, ll.splat(scale))
+            for lane in range(LANES):
+                value = builder.extract_element(scaled, _I32(lane))
+                ll.store(value, memory, delta, lane * NARROW)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return group
+
+
+_squared_group = _output_group(logistic=False)
+_logistic_group = _output_group(logistic=True)
 
 
 # --- one network ---------------------------------------------------------------------
@@ -627,7 +688,7 @@ def _transpose_weights(memory, layers, scaled):
 @njit(nogil=True, error_model="numpy")
 def _forward_block(
     memory, inputs, targets, totals, layers, scaled, delta, start, count, points, offset, scale,
-    capacity,
+    capacity, logistic,
 ):  # fmt: skip
     """Activations, cosines and errors of one block of `count` points from `start`."""
     last = layers.shape[0] - 1
@@ -681,12 +742,20 @@ def _forward_block(
     panels = (inp + LANES - 1) // LANES
     for output in range(out):
         for row in range(0, count, LANES):
-            _output_group(
-                memory, targets, totals, layers[last - 1, SINE] + row * LANES, stride, panels,
-                scaled + layers[last, WEIGHT] + output * LANES, out * LANES,
-                scaled + layers[last, BIAS] + output, output * points + start + row,
-                delta + row * NARROW + output, min(LANES, count - row), output, offset, scale,
-            )  # fmt: skip
+            if logistic:
+                _logistic_group(
+                    memory, targets, totals, layers[last - 1, SINE] + row * LANES, stride, panels,
+                    scaled + layers[last, WEIGHT] + output * LANES, out * LANES,
+                    scaled + layers[last, BIAS] + output, output * points + start + row,
+                    delta + row * NARROW + output, min(LANES, count - row), output, offset, scale,
+                )  # fmt: skip
+            else:
+                _squared_group(
+                    memory, targets, totals, layers[last - 1, SINE] + row * LANES, stride, panels,
+                    scaled + layers[last, WEIGHT] + output * LANES, out * LANES,
+                    scaled + layers[last, BIAS] + output, output * points + start + row,
+                    delta + row * NARROW + output, min(LANES, count - row), output, offset, scale,
+                )  # fmt: skip
 
 
 @njit(nogil=True, error_model="numpy")
@@ -821,10 +890,44 @@ def _rate(settings, steps, taken):
     return settings[RATE] * (0.5 * (1.0 + math.cos(math.pi * done)))
 
 
+@njit(nogil=True, error_model="numpy")
+def _philox(c0, c1, c2, c3, k0, k1):
+    """As `zoo.philox.philox` on one counter."""
+    low = np.uint64(0xFFFFFFFF)
+    shift = np.uint64(32)
+    for _ in range(10):
+        p0 = c0 * np.uint64(0xD2511F53)
+        p1 = c2 * np.uint64(0xCD9E8D57)
+        c0, c1, c2, c3 = (p1 >> shift) ^ c1 ^ k0, p1 & low, (p0 >> shift) ^ c3 ^ k1, p0 & low
+        k0 = (k0 + np.uint64(0x9E3779B9)) & low
+        k1 = (k1 + np.uint64(0xBB67AE85)) & low
+    return c0, c1, c2, c3
+
+
+@njit(nogil=True, error_model="numpy")
+def _draw_points(pool_inputs, pool_targets, pool, inputs, targets, out, points, key, step):
+    """Take the points of a step from the pool, as `zoo.engines.Draws` says which."""
+    blocks = (points + 3) // 4
+    shift = np.uint64(32)
+    for block in range(blocks):
+        four = _philox(
+            key[INDEX], key[VIEW], key[STREAM], np.uint64(step * blocks + block), key[SEED],
+            key[ATTEMPT],
+        )  # fmt: skip
+        for lane in range(4):
+            point = 4 * block + lane
+            if point < points:
+                chosen = np.int64(four[lane] * np.uint64(pool) >> shift)
+                for number in range(NARROW):
+                    inputs[point * NARROW + number] = pool_inputs[chosen * NARROW + number]
+                for output in range(out):
+                    targets[output * points + point] = pool_targets[output * pool + chosen]
+
+
 @kernel
 def fit_network(
     memory, totals, params, inputs, targets, layers, omegas, settings, state, points, delta,
-    capacity, steps, cancel,
+    capacity, steps, cancel, pool_inputs, pool_targets, pool, key,
 ):  # fmt: skip
     """Fit one network; `params` is read and then overwritten with the result.
 
@@ -836,8 +939,8 @@ def fit_network(
         targets: (out, points), padded by a vector.
         layers: table of sizes and offsets, one row per layer.
         omegas: one per layer, 1 for the last.
-        settings: hyperparameters in the order of RATE ... WARMUP; TARGET_MSE may be -1,
-            COSINE_RATE is 1 or 0.
+        settings: hyperparameters in the order of RATE ... LOGISTIC; TARGET_MSE may be -1,
+            COSINE_RATE and LOGISTIC are 1 or 0.
         state: floats in one copy of the parameters' layout. Weights, Adam's two
             moments, the gradient and the scaled weights stand in this order from 0.
         points: number of real points; the distance between outputs in `targets`
@@ -846,16 +949,20 @@ def fit_network(
         capacity: points that a block can hold, block size rounded up.
         steps: updates at most.
         cancel: one byte; when another thread sets it the fit ends after the step.
+        pool_inputs, pool_targets: as inputs and targets; where `pool` is not 0, so many points
+            from which those of every step are drawn into inputs and targets.
+        key: of what is drawn, in the order of SEED ... STREAM.
 
     Returns:
-        mean squared error of the result, steps taken, 1.0 if the target was met.
+        loss of the result, steps taken, 1.0 if the target was met.
     """
     weight, mean, square, gradient, scaled = 0, state, 2 * state, 3 * state, 4 * state
     last = layers.shape[0] - 1
     out = layers[last, OUT]
     block = capacity // TILE_ROWS * TILE_ROWS
     offset = np.float32(settings[OFFSET])
-    scale = np.float32(2.0 / (points * out))
+    logistic = settings[LOGISTIC] != 0.0
+    scale = np.float32((1.0 if logistic else 2.0) / (points * out))
     beta1, beta2 = settings[BETA1], settings[BETA2]
 
     # Forward weights follow the five copies; all padding must be zero.
@@ -875,11 +982,13 @@ def fit_network(
     while True:
         final = taken == steps
         totals[:] = 0.0
+        if pool > 0:
+            _draw_points(pool_inputs, pool_targets, pool, inputs, targets, out, points, key, taken)
         for start in range(0, points, block):
             count = min(block, points - start)
             _forward_block(
                 memory, inputs, targets, totals, layers, scaled, delta, start, count, points,
-                offset, scale, capacity,
+                offset, scale, capacity, logistic,
             )  # fmt: skip
             if not final:
                 _backward_block(
