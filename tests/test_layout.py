@@ -43,7 +43,7 @@ ORDER = {
         *("engines", "engines.compiling", "engines.tiles", "engines.cpu", "engines.reference"),
         "engines.cuda",
         *("engines.dense", "engines.classifiers"),
-        *("figures", "making", "making.workers", "making.fitting"),
+        *("drawing", "figures", "making", "making.workers", "making.fitting"),
         *("kinds.checks", "kinds.looks", "kinds.base", "kinds.objectives", "kinds.training"),
         *("kinds.regression", "kinds.pictures", "kinds.waves", "kinds.trained", "kinds"),
         *("stats", "cards", "writing", "compare", "page"),
@@ -104,6 +104,7 @@ USES = {"zoo": set(), "processors": {"zoo"}, "cli": {"zoo", "processors"}}
 # What processors see of zoo: what users see, and how the machine is used.
 SEEN = {
     "zoo",
+    "zoo.drawing",
     "zoo.engines.compiling",
     "zoo.fields",
     "zoo.files",

@@ -8,7 +8,7 @@ import pytest
 from helpers import pixels
 from PIL import Image
 
-from zoo import figures
+from zoo import drawing, figures
 from zoo.figures import Samples
 
 
@@ -72,9 +72,9 @@ def test_samples_must_agree() -> None:
 def test_splits_are_told_apart_in_grey() -> None:
     """By brightness, as a printer or an eye without colour has it, and by dashes."""
     found = []
-    for colour, _ in figures._SPLITS.values():
+    for colour, _ in drawing.SPLITS.values():
         red, green, blue = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
         found.append(0.299 * red + 0.587 * green + 0.114 * blue)
     assert min(np.diff(sorted(found))) > 0.1
     assert max(found) < 0.75  # seen on white
-    assert len({str(dashes) for _, dashes in figures._SPLITS.values()}) == len(found)
+    assert len({str(dashes) for _, dashes in drawing.SPLITS.values()}) == len(found)

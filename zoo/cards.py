@@ -34,6 +34,8 @@ CARD_FILE = "README.md"
 FIGURE_FOLDER = "figures"
 
 SAMPLES_FILE = f"{FIGURE_FOLDER}/samples.png"
+# Networks beside their originals: more would fill the first screen.
+_SHOWN = 8
 
 # Licences under which what is made of a work may be published under MIT.
 _FREE = ("mit", "cc0-1.0", "unlicense", "pddl", "0bsd")
@@ -134,6 +136,7 @@ def write_card(
         figures[file] = look.caption
     if samples is not None and len(samples.captions):
         file = SAMPLES_FILE
+        samples = samples.first(_SHOWN)
         if samples.x is None:
             sample_grid(folder / file, samples.originals, samples.reconstructions, samples.captions)
             figures[file] = "Pairs of an original (left) and its network (right)"

@@ -1,6 +1,6 @@
 """Draws what a data card shows: how good the networks are, and some beside their originals.
 
-Small PNGs on matplotlib's Agg canvas, without global state; equal arrays give equal bytes.
+All in the look of `zoo.drawing`; equal arrays give equal bytes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,23 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from zoo.shards import replacing
+from zoo.drawing import BLUE, DPI, INK, PALE, SMALL, SPLITS, TEXT, WIDE, figure, save, tidy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Told apart without colour too: by brightness and by dashes.
-_SPLITS: dict[str, tuple[str, Any]] = {
-    "train": ("#1f4e8c", "solid"),
-    "validation": ("#d07a1c", (0, (5, 1.5))),
-    "test": ("#7cc7ad", (0, (1.2, 1))),
-}
-_BLUE = _SPLITS["train"][0]
-_INK = "#30363d"
-_PALE = "#d0d7de"
-_DPI = 100
-# The Hub shows a card about 800 pixels wide; twice that stays sharp on dense screens.
-_WIDTH = 1600
+# Of pictures: those of a card, to the pixel.
+_WIDTH = int(WIDE * DPI)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +37,11 @@ class Samples:
     captions: Sequence[str]
     x: NDArray[Any] | None = None
 
+    def first(self, count: int) -> "Samples":
+        """At most so many of them."""
+        parts = (self.originals, self.reconstructions, self.captions)
+        return Samples(*(part[:count] for part in parts), self.x)
+
     def __post_init__(self) -> None:
         _check_samples(self.originals, self.reconstructions, self.captions)
 
@@ -62,9 +57,9 @@ def quality_histogram(
         label: of the horizontal axis, with the unit.
         log: a logarithmic axis, for errors.
     """
-    figure = _figure(8, 3.2)
-    _draw_histogram(figure.subplots(), values, label, log)
-    _save(figure, path)
+    made = figure(WIDE, 3.2)
+    _draw_histogram(made.subplots(), values, label, log)
+    save(made, path)
 
 
 def _draw_histogram(axes: Any, values: Mapping[str, ArrayLike], label: str, log: bool) -> None:
@@ -86,7 +81,7 @@ def _draw_histogram(axes: Any, values: Mapping[str, ArrayLike], label: str, log:
     for split, value in drawn.items():
         if not found[split].size:
             continue
-        colour, dashes = _SPLITS.get(split, (_INK, "solid"))
+        colour, dashes = SPLITS.get(split, (INK, "solid"))
         counts = np.histogram(value, edges)[0] * (100 / max(1, value.size))
         missing = found[split].size - value.size
         more = f", {missing:,} not drawn" if missing else ""
@@ -96,13 +91,13 @@ def _draw_histogram(axes: Any, values: Mapping[str, ArrayLike], label: str, log:
             axes.stairs(counts, edges, fill=True, color=colour, alpha=0.25)
         axes.stairs(counts, edges, color=colour, linewidth=1.8, linestyle=dashes, label=name)
         if value.size:
-            middle = {"color": colour, "markeredgecolor": _INK, "markersize": 8, "clip_on": False}
+            middle = {"color": colour, "markeredgecolor": INK, "markersize": 8, "clip_on": False}
             axes.plot(np.median(value), 0, "^", zorder=5, **middle)
     axes.set_xlabel(label + "; triangle: median")
     axes.set_ylabel("networks [% of split]")
     axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, fontsize=10)
-    _tidy(axes)
+    axes.legend(frameon=False, fontsize=SMALL)
+    tidy(axes)
 
 
 def accuracy_over_steps(
@@ -117,7 +112,7 @@ def accuracy_over_steps(
         histogram: also draw how the accuracy is spread.
     """
     spread = {split: accuracy for split, (_, _, accuracy) in values.items()}
-    figure, axes = _beside_histogram(spread, histogram)
+    made, axes = _below_histogram(spread, histogram)
     for split, (run, step, accuracy) in values.items():
         places = np.unique(step)
         if places.size > 400:  # runs that are kept at steps of their own
@@ -128,7 +123,7 @@ def accuracy_over_steps(
         numbers = np.unique(group)
         at = np.array([step[group == n].mean() for n in numbers])
         quantiles = np.array([np.quantile(accuracy[group == n], (0.1, 0.5, 0.9)) for n in numbers])
-        colour, dashes = _SPLITS.get(split, (_INK, "solid"))
+        colour, dashes = SPLITS.get(split, (INK, "solid"))
         line = {"color": colour, "linewidth": 1.8, "linestyle": dashes}
         runs = len(np.unique(run))
         axes.plot(at, quantiles[:, 1], label=f"{split} ({runs:,} runs)", **line)
@@ -138,9 +133,9 @@ def accuracy_over_steps(
             )
     axes.set_xlabel("updates")
     axes.set_ylabel("test accuracy")
-    axes.legend(frameon=False, fontsize=10, loc="lower right")
-    _tidy(axes)
-    _save(figure, path)
+    axes.legend(frameon=False, fontsize=SMALL, loc="lower right")
+    tidy(axes)
+    save(made, path)
 
 
 def accuracy_of_pairs(
@@ -157,7 +152,7 @@ def accuracy_of_pairs(
         histogram: also draw how the accuracy is spread.
     """
     spread = {split: accuracy for split, (_, _, accuracy) in values.items()}
-    figure, axes = _beside_histogram(spread, histogram)
+    made, axes = _below_histogram(spread, histogram)
     count = len(names)
     total, seen = np.zeros((count, count)), np.zeros((count, count))
     for *pair, accuracy in values.values():
@@ -171,23 +166,23 @@ def accuracy_of_pairs(
             dark = mean[row, column] < low + 0.6 * (high - low)
             axes.text(
                 column, row, f"{mean[row, column]:.2f}".removeprefix("0"), ha="center", va="center",
-                fontsize=8, color="white" if dark else _INK,
+                fontsize=8, color="white" if dark else INK,
             )  # fmt: skip
     shown = [name if len(name) <= 12 else f"{name[:11]}…" for name in names]
-    axes.set_xticks(range(count), shown, rotation=45, ha="right", fontsize=9)
-    axes.set_yticks(range(count), shown, fontsize=9)
-    axes.set_title("mean test accuracy by pair of classes", fontsize=11, color=_INK)
+    axes.set_xticks(range(count), shown, rotation=45, ha="right", fontsize=SMALL)
+    axes.set_yticks(range(count), shown, fontsize=SMALL)
+    axes.set_title("mean test accuracy by pair of classes", fontsize=TEXT, color=INK)
     axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
-    _save(figure, path)
+    save(made, path)
 
 
-def _beside_histogram(spread: Mapping[str, ArrayLike], histogram: bool) -> tuple["Figure", Any]:
-    """A figure, and the axes that are left beside the spread of an accuracy if that is drawn."""
-    figure = _figure(13 if histogram else 7.5, 4.6)
-    axes = figure.subplots(1, 2 if histogram else 1, squeeze=False)[0]
+def _below_histogram(spread: Mapping[str, ArrayLike], histogram: bool) -> tuple["Figure", Any]:
+    """A figure, and the axes that are left below the spread of an accuracy if that is drawn."""
+    made = figure(WIDE, 7.6 if histogram else 4.4)
+    axes = made.subplots(2 if histogram else 1, 1, squeeze=False)[:, 0]
     if histogram:
         _draw_histogram(axes[0], spread, "test accuracy", log=False)
-    return figure, axes[-1]
+    return made, axes[-1]
 
 
 def sample_grid(
@@ -207,27 +202,27 @@ def sample_grid(
     pairs = [_pictures(originals), _pictures(reconstructions)]
     _check_samples(pairs[0], pairs[1], captions)
     tall, wide = pairs[0].shape[1:3]
-    inner, outer, margin = 4, 22, 12
+    inner, outer, margin = 4, 20, 10
     per_row = min(8, len(captions), max(1, (_WIDTH - 2 * margin) // (2 * wide + inner + outer)))
     rows = ceil(len(captions) / per_row)
     pair = 2 * wide + inner
     lines = [caption.splitlines() or [""] for caption in captions]
     longest = max(len(line) for caption in lines for line in caption)
     # A letter of DejaVu Sans is about 0.6 of its size wide.
-    size = int(np.clip((pair + outer - 8) / (0.6 * max(longest, 1)), 11, 22))
+    size = int(np.clip((pair + outer - 8) / (0.6 * max(longest, 1)), 11, 15))
     below = int(1.25 * size * max(len(caption) for caption in lines)) + 14
-    head = 34
+    head = 28
     width = max(2 * margin + per_row * (pair + outer) - outer, 420)
     height = head + rows * (tall + below)
     left = (width - per_row * (pair + outer) + outer) // 2
 
-    figure = _figure(width / _DPI, height / _DPI, constrained=False)
-    figure.text(
+    made = figure(width / DPI, height / DPI, constrained=False)
+    made.text(
         0.5,
         1 - head / 2 / height,
         "left: original      right: network",
-        color=_INK,
-        fontsize=18 * 72 / _DPI,
+        color=INK,
+        fontsize=TEXT,
         ha="center",
         va="center",
     )
@@ -237,18 +232,18 @@ def sample_grid(
         y = height - head - row * (tall + below) - tall
         for side, pictures in enumerate(pairs):
             # figimage puts array pixels on figure pixels, without resampling.
-            figure.figimage(pictures[number], x + side * (wide + inner), y)
-        figure.text(
+            made.figimage(pictures[number], x + side * (wide + inner), y)
+        made.text(
             (x + pair / 2) / width,
             (y - 5) / height,
             "\n".join(caption),
-            color=_INK,
-            fontsize=size * 72 / _DPI,
+            color=INK,
+            fontsize=size * 72 / DPI,
             ha="center",
             va="top",
             parse_math=False,
         )
-    _save(figure, path)
+    save(made, path)
 
 
 def wave_grid(
@@ -275,22 +270,22 @@ def wave_grid(
     pairs = [waves.reshape(count, at.size) for waves in pairs]
     per_row = min(4, count)
     rows = ceil(count / per_row)
-    figure = _figure(2.6 * per_row + 0.4, 1.9 * rows + 0.3)
-    grid = figure.subplots(rows, per_row, sharex=True, squeeze=False)
+    made = figure(WIDE, 1.5 * rows + 0.3)
+    grid = made.subplots(rows, per_row, sharex=True, squeeze=False)
     for number, axes in enumerate(grid.flat):
         if number >= count:
             axes.set_axis_off()
             continue
-        axes.plot(at, pairs[0][number], color=_PALE, linewidth=5, solid_capstyle="round")
-        axes.plot(at, pairs[1][number], color=_BLUE, linewidth=1.3)
-        axes.set_title(captions[number], fontsize=11, color=_INK, parse_math=False)
+        axes.plot(at, pairs[0][number], color=PALE, linewidth=5, solid_capstyle="round")
+        axes.plot(at, pairs[1][number], color=BLUE, linewidth=1.3)
+        axes.set_title(captions[number], fontsize=TEXT, color=INK, parse_math=False)
         axes.margins(x=0.02, y=0.12)
-        axes.tick_params(labelsize=9, labelbottom=number + per_row >= count)
+        axes.tick_params(labelbottom=number + per_row >= count)
         axes.locator_params(axis="y", nbins=4)
         if isclose(at[0], -pi, rel_tol=1e-6) and isclose(at[-1], pi, rel_tol=1e-6):
             axes.set_xticks([-pi, 0, pi], ["\N{MINUS SIGN}π", "0", "π"])
-        _tidy(axes)
-    _save(figure, path)
+        tidy(axes)
+    save(made, path)
 
 
 def _check_samples(
@@ -323,30 +318,3 @@ def _pictures(images: ArrayLike) -> NDArray[Any]:
         side = max(pixels.shape[1:3])
     factor = max(1, round(84 / side))
     return pixels.repeat(factor, axis=1).repeat(factor, axis=2)
-
-
-def _figure(width: float, height: float, constrained: bool = True) -> "Figure":
-    """A figure of so many inches with a canvas of its own."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    layout: Any = "constrained" if constrained else "none"
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout=layout, facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _tidy(axes: Any) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_PALE)
-    axes.tick_params(color=_PALE, labelcolor=_INK)
-    axes.grid(axis="y", color=_PALE, linewidth=0.6, alpha=0.6)
-    axes.set_axisbelow(True)
-
-
-def _save(figure: "Figure", path: Path) -> None:
-    with replacing(path) as temporary:
-        # No version in the file: equal arrays give equal bytes.
-        figure.savefig(
-            temporary, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True}
-        )
