@@ -39,8 +39,8 @@ class Samples:
 
     def first(self, count: int) -> "Samples":
         """At most so many of them."""
-        parts = (self.originals, self.reconstructions, self.captions)
-        return Samples(*(part[:count] for part in parts), self.x)
+        shown = self.originals[:count], self.reconstructions[:count]
+        return Samples(*shown, self.captions[:count], self.x)
 
     def __post_init__(self) -> None:
         _check_samples(self.originals, self.reconstructions, self.captions)
