@@ -229,13 +229,16 @@ def test_points_are_drawn_by_the_words_of_their_own_stream():
     assert (draws[np.array([1])].at(5, 77) == draws.at(5, 77)[1:]).all()
 
 
-@pytest.mark.parametrize("loss", ["mse", "bce"])
+@pytest.mark.parametrize("loss", ["squared", "bce"])
 def test_drawn_points_and_logits_equal_each_alone(loss):
     """A plain loop on the points of each step, with torch's own losses."""
     spec, params, inputs, targets, draws = pools([3, 9, 2], net=3)
     adam = Adam(1e-2, 8, loss=loss)
     found = exact().fit(spec, params, inputs, targets, adam, draws)
-    measure = {"mse": nn.functional.mse_loss, "bce": nn.functional.binary_cross_entropy_with_logits}
+    measure = {
+        "squared": nn.functional.mse_loss,
+        "bce": nn.functional.binary_cross_entropy_with_logits,
+    }
     for net in range(3):
         module = siren(spec, params[net], torch.float64)
         optimiser = torch.optim.Adam(module.parameters(), lr=1e-2)
@@ -290,7 +293,7 @@ def test_cpu_agrees_with_float64(case, steps):
 
 
 @pytest.mark.parametrize("drawn", [True, False])
-@pytest.mark.parametrize("loss", ["mse", "bce"])
+@pytest.mark.parametrize("loss", ["squared", "bce"])
 @pytest.mark.parametrize("widths", [[3, 128, 1], [3, 33, 19, 2], [2, 5, 1]], ids=str)
 def test_cpu_agrees_on_drawn_points_and_logits(widths, loss, drawn):
     spec, params, inputs, targets, draws = pools(widths, net=2)
@@ -355,7 +358,7 @@ def test_draws_without_keys_or_words_are_refused():
             engine(name).fit(spec, params, inputs, targets, Adam(1e-3, 1), replace(draws, points=0))
         with pytest.raises(ValueError, match="inputs of each network's own"):
             engine(name).fit(spec, params, inputs[0], targets, Adam(1e-3, 1), draws)
-    with pytest.raises(ValueError, match="expected one of mse, bce, got 'l1'"):
+    with pytest.raises(ValueError, match="expected one of squared, bce, got 'l1'"):
         engine("cpu").fit(spec, params, inputs, targets, Adam(1e-3, 1, loss="l1"))
 
 

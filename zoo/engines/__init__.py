@@ -29,7 +29,7 @@ from zoo.machine import available_cores as available_cores
 from zoo.spec import NetworkSpec
 
 CAP, TARGET = 0, 1
-LOSSES = ("mse", "bce")
+LOSSES = ("squared", "bce")
 ENGINES = ("cpu", "reference", "cuda")
 
 
@@ -43,7 +43,7 @@ class Adam:
         schedule: of the rate after the warm-up: "constant", or "cosine", half a wave from
             `lr` down to 0 at `steps`.
         warmup: updates in which the rate rises linearly to `lr`.
-        loss: "mse", the squared error, or "bce", binary cross-entropy on logits.
+        loss: "squared", the squared error, or "bce", binary cross-entropy on logits.
     """
 
     lr: float
@@ -55,7 +55,7 @@ class Adam:
     target_mse: float | None = None
     schedule: str = "constant"
     warmup: int = 0
-    loss: str = "mse"
+    loss: str = "squared"
 
     def rates(self, step: NDArray[np.int64] | int) -> NDArray[np.float64]:
         """The learning rate of these updates, counted from 0.

@@ -135,7 +135,7 @@ def fit(
     threads: int | None = None,
     schedule: str = "constant",
     warmup: int = 0,
-    loss: str = "mse",
+    loss: str = "squared",
     draws: Draws | None = None,
 ) -> FitResult:
     """Fit independent SIRENs h = sin(omega * (W h + b)) to their own targets with Adam.
@@ -162,7 +162,7 @@ def fit(
         threads: None takes what `zoo.machine` says.
         schedule: "constant" or "cosine", see `zoo.engines.Adam`.
         warmup: updates in which the rate rises linearly to `lr`.
-        loss: "mse", or "bce" on logits, whose targets lie in [0, 1].
+        loss: "squared", or "bce" on logits, whose targets lie in [0, 1].
         draws: the points of each step, of inputs of each one's own; None takes all.
 
     Returns:

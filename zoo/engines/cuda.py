@@ -450,7 +450,7 @@ class CudaEngine:
             ValueError: for other networks, inputs or losses, or if the device has too little
                 shared memory.
         """
-        if draws is not None or inputs.ndim != 2 or adam.loss != "mse":
+        if draws is not None or inputs.ndim != 2 or adam.loss != "squared":
             raise ValueError(
                 "the cuda engine fits networks that share their inputs, by squared errors"
             )
