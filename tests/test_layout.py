@@ -24,7 +24,7 @@ ORDER = {
     "zoo": [
         *("machine", "stopping"),
         *("errors", "locks", "files", "passed", "fields"),
-        *("philox", "solids", "pools", "solidity"),
+        *("philox", "solids", "pools", "voxels", "solidity"),
         *("schema", "spec", "recipes", "weights", "symmetry", "nets", "png", "shards"),
         *("where", "table", "storage", "succession"),
         "reader",
