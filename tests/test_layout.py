@@ -24,7 +24,7 @@ ORDER = {
     "zoo": [
         *("machine", "stopping"),
         *("errors", "locks", "files", "passed", "fields"),
-        *("philox", "solids", "pools", "voxels", "solidity"),
+        *("philox", "solids", "pools", "voxels", "solidity", "surfaces"),
         *("schema", "spec", "recipes", "weights", "symmetry", "nets", "png", "shards"),
         *("where", "table", "storage", "succession"),
         "reader",

@@ -52,6 +52,14 @@ def test_any_number_of_points(count):
     assert pools.queries(np.zeros((1, 1, 3), np.float32), 0, INDEX[:1], count).shape[1] == count
 
 
+def test_a_pool_of_the_volume_is_wide():
+    found = pools.queries(np.zeros((1, 1, 3), np.float32), 0, INDEX[:1], 10_000, "volume")[0]
+    spread = [found[a:b].std() for a, b in pairwise([0, 3_500, 7_000, 10_000])]
+    np.testing.assert_allclose(spread, [0.02, 0.1, 1 / np.sqrt(3)], rtol=0.05)
+    with pytest.raises(ValueError, match="unknown mix of points 'volumes'; known: surface, volume"):
+        pools.queries(np.zeros((1, 1, 3), np.float32), 0, INDEX[:1], 10, "volumes")
+
+
 def test_a_surface_has_points():
     with pytest.raises(ValueError, match="at least one point"):
         pools.queries(np.zeros((2, 0, 3), np.float32), 0, INDEX, 10)
