@@ -82,12 +82,43 @@ def view(zoo: Path, no_pictures: bool, data_root: Path | None, source: str | Non
 
 @click.command()
 @click.argument("zoo", type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, type=click.Path(path_type=Path, exists=True))
+@click.option(
+    "--results", is_flag=True,
+    help="Show what the RUNS reached: folders of runs, or files of report --keep.",
+)  # fmt: skip
 @data_root
 @source_address
 @threads
-def card(zoo: Path, data_root: Path | None, source: str | None) -> None:
-    """Write the data card of the zoo in the folder ZOO anew, from its shards."""
-    _renew(zoo, data_root=data_root, source=source)
+def card(
+    zoo: Path, runs: tuple[Path, ...], results: bool, data_root: Path | None, source: str | None
+) -> None:
+    """Write the data card of the zoo in the folder ZOO anew, from its shards.
+
+    With --results RUNS... it has a table and a figure of what these models reach on the zoo,
+    beside chance and, after `wszoo ceiling ZOO`, the ceiling. A card that is made anew
+    without them shows none.
+    """
+    if results != bool(runs):
+        what = "names no run" if results else f"is lacking before {runs[0]}"
+        raise ValueError(f"--results {what}: wszoo card ZOO --results RUN...")
+    _renew(zoo, data_root=data_root, source=source, reached=_reached(zoo, runs) if runs else ())
+
+
+def _reached(zoo: Path, runs: tuple[Path, ...]) -> Any:
+    """What runs reached on a zoo."""
+    from processors.reached import About, reached
+    from zoo import shards
+
+    index = shards.read_index(zoo)
+    about = About(
+        folder=zoo,
+        sha256=shards.sha256(zoo / shards.INDEX_FILE),
+        recipe=index.recipe,
+        source=index.source["name"],
+        splits=index.splits,
+    )
+    return reached(about, runs, progress.tell)
 
 
 def _renew(zoo: Path, **settings: Any) -> None:

@@ -43,7 +43,7 @@ ORDER = {
         *("engines", "engines.compiling", "engines.tiles", "engines.cpu", "engines.reference"),
         "engines.cuda",
         *("engines.dense", "engines.classifiers"),
-        *("drawing", "figures", "making", "making.workers", "making.fitting"),
+        *("drawing", "figures", "reached", "making", "making.workers", "making.fitting"),
         *("kinds.checks", "kinds.looks", "kinds.base", "kinds.objectives", "kinds.training"),
         *("kinds.regression", "kinds.pictures", "kinds.waves", "kinds.trained", "kinds"),
         *("stats", "cards", "writing", "compare", "page"),
@@ -95,7 +95,7 @@ ORDER = {
         *("tasks.figures", "tasks.corruptions", "tasks.task"),
         *("tasks.classify", "tasks.regress", "tasks.generalize", "tasks.ssl"),
         *("tasks.adapt", "tasks.edit", "tasks.tickets", "tasks"),
-        *("evaluation", "train", "ceiling", "published", "report"),
+        *("evaluation", "train", "ceiling", "published", "report", "reached"),
         *("ledger", "campaign", "reproduce"),
     ],
 }
@@ -112,6 +112,7 @@ SEEN = {
     "zoo.symmetry",
     "zoo.locks",
     "zoo.machine",
+    "zoo.reached",
     "zoo.stopping",
 }
 # Where names are gathered or engines loaded by name: against the order, inside functions.

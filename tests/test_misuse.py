@@ -139,7 +139,8 @@ PARAMETERS: dict[str, str] = {
     "sparsity": "between", "retrain_steps": "whole", "retrain_networks": "some",
     "train.optimiser": "word", "task": "word",
     "eval.run": "run", "eval.split": "split", "options": "options", "keep": "report",
-    "report.runs": "run", "report.keep": "report", "experiment": "word", "scale": "word",
+    "report.runs": "run", "card.runs": "run", "report.keep": "report", "experiment": "word",
+    "scale": "word",
     "models": "models", "seeds": "seeds", "reproduce.limit": "some", "reproduce.epochs": "count",
     "campaign.file": "file", "randomise": "symmetries", "ceiling.batch": "count",
     # the Hub
@@ -196,6 +197,7 @@ WITH: dict[str, dict[str, str | None]] = {
     "import.norm_eps": {"norm": "after"}, "import.omega": {"activation": "sin"},
     "fit-trajectories.interval": {"checkpoints": "every"},
     "fit-trajectories.kept": {"checkpoints": "random"},
+    "card.runs": {"results": None},
     "train.epochs": {"steps": ""}, "reproduce.seeds": {},
 }  # fmt: skip
 

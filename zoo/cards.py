@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from zoo.fields import about
 from zoo.figures import Samples, quality_histogram, sample_grid, wave_grid
 from zoo.kinds import look_of, split_rule
+from zoo.reached import SEEN, Reached, draw, told
 from zoo.recipes import MEANINGS, MEASURES, REMARKS, recipe_class
 from zoo.shards import SPLITS, STATS_FILE, Index, replacing
 from zoo.sources import SPLIT_RULES, split_items
@@ -34,6 +35,7 @@ CARD_FILE = "README.md"
 FIGURE_FOLDER = "figures"
 
 SAMPLES_FILE = f"{FIGURE_FOLDER}/samples.png"
+RESULTS_FILE = f"{FIGURE_FOLDER}/results-{{}}.png"
 # Networks beside their originals: more would fill the first screen.
 _SHOWN = 8
 
@@ -109,6 +111,7 @@ def write_card(
     index: Index,
     quality: Mapping[str, Mapping[str, NDArray[Any]]],
     samples: Samples | None,
+    reached: Sequence[Reached] = (),
 ) -> None:
     """Write `figures/*.png`, then `README.md`, each whole or not at all.
 
@@ -117,6 +120,7 @@ def write_card(
             kind draws. The first of `recipes.MEASURES` that is there is drawn, and the
             figure of the kind.
         samples: drawn as pictures, or as waves if they have `x`; None draws none.
+        reached: what models reach on the zoo, task by task.
     """
     figures = {}
     for measure in MEASURES:
@@ -149,23 +153,37 @@ def write_card(
                 samples.captions,
             )
             figures[file] = "Waves (grey, thick) and their networks (blue, thin)"
+    for number, each in enumerate(reached, 1):
+        if len(each.models) < 2:
+            continue  # a dot says no more than its row
+        file = RESULTS_FILE.format(number)
+        draw(folder / file, each)
+        what = f"{each.unit[0].upper()}{each.unit[1:]}, on the test split"
+        figures[file] = f"{what}, of models trained by wszoo train {each.task}"
     with replacing(folder / CARD_FILE) as temporary:
-        temporary.write_text(render_card(index, figures), encoding="utf-8", newline="\n")
+        text = render_card(index, figures, reached)
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+    for old in (folder / FIGURE_FOLDER).glob("results-*.png"):
+        if f"{FIGURE_FOLDER}/{old.name}" not in figures:
+            old.unlink()
 
 
-def render_card(index: Index, figures: Mapping[str, str]) -> str:
+def render_card(index: Index, figures: Mapping[str, str], reached: Sequence[Reached] = ()) -> str:
     """The whole README.md of a zoo.
 
     Args:
         figures: captions of the figures, by their path inside the folder.
+        reached: what models reach on the zoo, task by task.
     """
     first = {SAMPLES_FILE: figures[SAMPLES_FILE]} if SAMPLES_FILE in figures else {}
-    others = {file: caption for file, caption in figures.items() if file not in first}
+    drawn = [RESULTS_FILE.format(number) for number in range(1, len(reached) + 1)]
+    others = {file: cap for file, cap in figures.items() if file not in (*first, *drawn)}
     sections = [
         f"# {_plain(index.name)}",
         _introduction(index),
         _pictures(first),
         _section("In ten lines", _first_lines(index)),
+        _section("What models reach", _reached(reached, figures)),
         _section("Load it", _loading(index)),
         _section("What a row is", _row(index)),
         _section("Conventions", _conventions(index.spec) + _inputs(index)),
@@ -353,6 +371,33 @@ def _first_lines(index: Index) -> str:
             "trains a model that does know it; `wszoo models` lists them.",
         ]
     )
+
+
+def _reached(reached: Sequence[Reached], figures: Mapping[str, str]) -> str:
+    """A table and a figure for each task."""
+    parts = []
+    for number, each in enumerate(reached, 1):
+        better = "higher" if each.higher else "lower"
+        cells = [
+            [_plain(line.model), _plain(line.reads), line.number, line.scale]
+            for line in (*each.models, *each.ceilings)
+        ]
+        if each.chance is not None:
+            name, value = each.chance
+            words = f"without reading networks: {_plain(name)}"
+            cells.append([words, "nothing", told(value), ""])
+        parts += [
+            f"`wszoo train {each.task}`: {each.unit}, on the test split; {better} is better.",
+            _table(["model", "reads", each.unit, "trained on"], cells),
+        ]
+        file = RESULTS_FILE.format(number)
+        if file in figures:
+            parts.append(_pictures({file: figures[file]}))
+    read = {line.reads for each in reached for line in each.models}
+    if len(read) > 1:
+        meant = [f"`{name}` means {what}" for name, (_, _, what) in SEEN.items() if name in read]
+        parts.append(f"Of what a model reads of a network, {'; '.join(meant)}.")
+    return "\n\n".join(parts)
 
 
 def _uses(index: Index) -> str:

@@ -3,7 +3,7 @@
 Rows, statistics and everything else stay as they are; the index comes last, as always.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,6 +16,7 @@ from zoo.compare import source_of
 from zoo.errors import ZooError
 from zoo.figures import Samples
 from zoo.kinds import kind_of, objective
+from zoo.reached import Reached
 from zoo.recipes import recipe_from_json
 from zoo.shards import Index, Shard
 from zoo.sources import ImageSource, SineSource
@@ -33,6 +34,7 @@ def renew(
     data_root: str | Path | None = None,
     source: str | None = None,
     warn: Callable[[str], None] | None = None,
+    reached: Sequence[Reached] = (),
 ) -> Index:
     """Make the card anew, and with `view` the Parquet view too.
 
@@ -43,6 +45,7 @@ def renew(
             as it is.
         data_root, source: where the originals lie that the card shows, see `zoo.verify`.
         warn: called with one line if they cannot be shown.
+        reached: what models reach on the zoo, for the card; without, the card shows none.
 
     Returns:
         The index, with the files of the view.
@@ -70,7 +73,8 @@ def renew(
                 drawn = table.pictures_in(folder.path / views[0].file)
                 index = replace(index, pictures=drawn)
             shown = None if opened is None else _samples(folder.path, index, opened)
-            return writing.finish(folder.path, index, _notes(folder.path, index), lambda: shown)
+            notes = _notes(folder.path, index)
+            return writing.finish(folder.path, index, notes, lambda: shown, reached)
     except OSError as error:
         raise ZooError(writing.disk_message(folder, error)) from error
 

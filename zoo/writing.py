@@ -6,7 +6,7 @@ reading the shard again.
 """
 
 import errno
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from zoo import cards, shards, stats
 from zoo.figures import Samples
 from zoo.kinds import DRAWN
+from zoo.reached import Reached
 from zoo.shards import Index, Shard
 
 CARD_SAMPLES = 16
@@ -108,7 +109,11 @@ def _noted(index: Index) -> list[str]:
 
 
 def finish(
-    folder: Path, index: Index, notes: Iterable[Arrays], samples: Callable[[], Samples | None]
+    folder: Path,
+    index: Index,
+    notes: Iterable[Arrays],
+    samples: Callable[[], Samples | None],
+    reached: Sequence[Reached] = (),
 ) -> Index:
     """Write statistics, card and index, the index last.
 
@@ -116,6 +121,7 @@ def finish(
         index: with its shards, at least one, and what was excluded.
         notes: what `note_of` gives of each shard, in order.
         samples: the networks to be drawn in the card; called when the notes are read.
+        reached: what models reach on the zoo, for the card.
     """
     moments = {name: stats.Moments() for name in index.spec.tensors}
     measured = _measured(index)
@@ -149,7 +155,7 @@ def finish(
         write_names(folder / shards.NAMES_FILE, index.names)
         named = asdict(shards.describe(folder, shards.NAMES_FILE))
         index = replace(index, source={**index.source, "names": named})
-    cards.write_card(folder, index, joined, samples())
+    cards.write_card(folder, index, joined, samples(), reached)
     shards.write_index(folder, index)
     return index
 

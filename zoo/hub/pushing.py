@@ -33,7 +33,7 @@ GROUP_FILES = 32
 # What a push may remove from a repository that holds a zoo: files that only wszoo makes.
 _OURS = re.compile(
     r"weights/\w+-\d{5,}-of-\d{5,}\.safetensors|data/\w+-\d{5,}-of-\d{5,}\.parquet"
-    r"|figures/(psnr_db|mse|test_accuracy|samples)\.png|stats\.safetensors|names\.parquet"
+    r"|figures/(psnr_db|mse|test_accuracy|samples|accuracy_pairs|accuracy_steps|results-\d+)\.png|stats\.safetensors|names\.parquet"
     r"|sample/train-00000-of-00001\.parquet",
     re.ASCII,
 )
