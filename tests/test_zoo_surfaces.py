@@ -8,9 +8,7 @@ from zoo.surfaces import Frame
 
 
 def grid(side=32):
-    line = (2 * np.arange(side) + 1) / side - 1
-    z, y, x = np.meshgrid(line, line, line, indexing="ij")
-    return np.stack([x, y, z], -1)
+    return surfaces.centres(side).reshape(side, side, side, 3)
 
 
 def ball(middle=(0, 0, 0), radius=0.5):
@@ -82,6 +80,12 @@ def test_the_frame_holds_the_shape_wherever_it_lies():
     small = surfaces.picture(ball((0.5, -0.3, 0.2), 0.25))[: surfaces.WIDE]
     assert drawn(small).mean() > 0.4
     assert not drawn(small)[[0, -1]].any()
+
+
+def test_a_small_picture_is_the_surface_alone():
+    whole = surfaces.picture(ball(), Frame())
+    assert np.array_equal(surfaces.small(ball(), Frame(), surfaces.WIDE), whole[: surfaces.WIDE])
+    assert drawn(surfaces.small(ball(), Frame(), 20)).mean() == pytest.approx(0.2, abs=0.03)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1.0])

@@ -12,7 +12,7 @@ from math import cos, pi, sin
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64, UInt8
+from jaxtyping import Float, Float32, Float64, Int64, UInt8
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -26,6 +26,9 @@ _TURN, _DOWN = 35 * pi / 180, 28 * pi / 180
 _LIGHT = np.array([-0.45, 0.65, 0.62])
 _COLOUR = np.array([0.36, 0.58, 0.82])
 _INSIDE, _OUTSIDE = np.array([0.36, 0.58, 0.82]), np.array([0.955, 0.96, 0.97])
+
+# What stands for an infinite distance, and for none.
+_FAR = 1e3
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,17 @@ def frame_of(field: Float[np.ndarray, "z y x"]) -> Frame:
     return Frame((x, y, z), min(1.05 * float(reach) + 2 / max(field.shape), 1.8))
 
 
+def centres(side: int) -> Float32[np.ndarray, "point 3"]:
+    """Points x, y, z of a grid `z y x` over the cube, so many a side, x the fastest.
+
+    >>> centres(2)[:3].tolist()
+    [[-0.5, -0.5, -0.5], [0.5, -0.5, -0.5], [-0.5, 0.5, -0.5]]
+    """
+    line = ((2 * np.arange(side) + 1) / side - 1).astype(np.float32)
+    z, y, x = np.meshgrid(line, line, line, indexing="ij")
+    return np.stack([x, y, z], axis=-1).reshape(-1, 3)
+
+
 def picture(
     field: Float[np.ndarray, "z y x"], frame: Frame | None = None
 ) -> UInt8[np.ndarray, "row column 3"]:
@@ -61,18 +75,30 @@ def picture(
     The slices are seen along x, y and z. What is not finite counts as outside.
     """
     frame = frame or frame_of(field)
-    values = _closed(np.nan_to_num(np.asarray(field, np.float64), nan=1e3, posinf=1e3, neginf=-1e3))
+    values = _closed(field)
     whole = np.ones((TALL, WIDE, 3))
     whole[:WIDE] = _surface(values, frame, WIDE)
     for number in range(3):
         left = number * (_SLICE + _GAP)
         whole[WIDE + _GAP :, left : left + _SLICE] = _slice(values, frame, number)
-    return np.rint(255 * np.clip(whole, 0, 1)).astype(np.uint8)
+    return _bytes(whole)
 
 
-def _closed(field: Float64[np.ndarray, "z y x"]) -> Float64[np.ndarray, "z2 y2 x2"]:
+def small(
+    field: Float[np.ndarray, "z y x"], frame: Frame, side: int
+) -> UInt8[np.ndarray, "side side 3"]:
+    """The surface alone, in a size of one's own."""
+    return _bytes(_surface(_closed(field), frame, side))
+
+
+def _bytes(picture: Float64[np.ndarray, "row column 3"]) -> UInt8[np.ndarray, "row column 3"]:
+    return np.rint(255 * np.clip(picture, 0, 1)).astype(np.uint8)
+
+
+def _closed(field: Float[np.ndarray, "z y x"]) -> Float64[np.ndarray, "z2 y2 x2"]:
     """With a layer around that is outside: what reaches the grid's side ends there."""
-    padded = np.pad(field, 1, "edge")
+    finite = np.nan_to_num(np.asarray(field, np.float64), nan=_FAR, posinf=_FAR, neginf=-_FAR)
+    padded = np.pad(finite, 1, "edge")
     inner = np.zeros(padded.shape, bool)
     inner[1:-1, 1:-1, 1:-1] = True
     return np.where(inner, padded, np.abs(padded))
