@@ -31,6 +31,7 @@ from processors.config import SPLITS, Request, RunConfig
 from processors.evaluation import find_device
 from processors.files import write_records
 from processors.options import ClassifyOptions
+from processors.records import CEILING
 from processors.rows import Rows
 from processors.runs import zoo_sha256
 from processors.settings import Settings, steps_per_epoch
@@ -38,7 +39,7 @@ from processors.tasks.task import target_column
 from processors.train import device_name
 from zoo import Zoo, ZooError, machine, schema, stopping
 
-FILE = "ceiling.json"
+FILE = CEILING
 # What the network sees, and what that takes of a row.
 SEEN = {"originals": "data", "renders": "function"}
 # Pictures are moved by up to so many pixels, of 28, while training.

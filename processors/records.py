@@ -34,6 +34,8 @@ from zoo.schema import (
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
 CHECKPOINT, STATE = "checkpoint", "state.pt"
+# In the folder of a zoo: what its pictures tell, see `processors.ceiling`.
+CEILING = "ceiling.json"
 # Trials of learning rates.
 GRID = "grid"
 _METRICS_BYTES = 256 << 20

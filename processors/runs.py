@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from processors import checkpoint, own, records, saving
+from processors.cards import HERE, MARK, card, ceilings_of
 from processors.config import RunConfig, Stored, stored
 from processors.files import write_json, write_text
 from processors.models import MODEL, load
@@ -32,8 +33,6 @@ from zoo.files import PICTURE_BYTES
 CARD, LAST, FIGURES = "README.md", "last", "figures"
 # What --overwrite takes the place of, until the new run has begun.
 _OLD = ".old"
-# Stands in a card until it is known where the model will lie.
-_HERE = "PATH or user/name"
 _CARD_BYTES = 16 << 20
 
 
@@ -269,54 +268,6 @@ def extend(folder: Path, config: RunConfig) -> None:
     write_json(folder / CONFIG, config.to_json())
 
 
-def card(config: Mapping[str, Any], summary: Mapping[str, Any], figures: list[str]) -> str:
-    """The model card of a finished run, Markdown with the Hub's metadata."""
-    rows = [
-        ("task", f"{summary['task']} ({config['title']})"),
-        ("networks it was trained on", f"{summary['networks']:,} of `{summary['zoo']}`"),
-        ("updates", f"{summary['steps']:,} of {config['settings']['batch']} networks"),
-        ("parameters", f"{summary['parameters']:,}"),
-        ("learning rate", f"{config['settings']['lr']:g}"),
-        ("seed", str(summary["seed"])),
-        ("device, minutes", f"{summary['device']}, {summary['minutes']:.1f}"),
-    ]
-    for split in ("validation", "test"):
-        found = ", ".join(f"{name} {value:.4g}" for name, value in summary[split].items())
-        rows.append((split, found or "none"))
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
-    drawn = "\n\n".join(f"![{Path(name).stem}]({name})" for name in figures)
-    return f"""---
-library_name: wszoo
-tags:
-- weight-space
-- {summary["task"]}
-- {summary["model"]}
-license: mit
----
-
-# {summary["model"]} for {summary["task"]}
-
-A network that reads networks: trained by wszoo on the zoo `{summary["zoo"]}`, whose index has
-the sha256 `{config["zoo_sha256"][:16]}`. `model/` has the best weights on the validation split.
-
-| | |
-|---|---|
-{table}
-
-```python
-import processors, zoo
-
-model = processors.load("{_HERE}").eval()
-weights, columns = zoo.open_zoo("{summary["zoo"]}", split="test").batch(range(8))
-{"model.masks(weights)" if summary["task"] == "tickets" else "model(weights)"}
-```
-
-Made by `{config["command"]}`.
-
-{drawn}
-"""
-
-
 @contextmanager
 def published(folder: Path, repo_id: str) -> Iterator[Path]:
     """A folder laid out as the model repository `repo_id`, the run beside the model.
@@ -324,7 +275,7 @@ def published(folder: Path, repo_id: str) -> Iterator[Path]:
     `processors.load("user/name")` wants `config.json` and `model.safetensors` at the top,
     so the run's own configuration is called `run.json` there. Where the zoo and the run
     lie on this machine is left out, and so is whatever the run did not write. The run is
-    verified before.
+    verified before. The card is made anew, unless somebody has written another one.
 
     Raises:
         ZooError: if it is no run, not finished or damaged, or has links in place of files.
@@ -351,9 +302,14 @@ def published(folder: Path, repo_id: str) -> Iterator[Path]:
             target = staged / part.removeprefix(f"{MODEL}/")
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / part, target)
-        write_json(staged / "run.json", _renamed(run.config, replaced))
-        write_json(staged / SUMMARY, _renamed(_public_files(run.summary), replaced))
-        write_text(staged / CARD, _public_card(folder / CARD, repo_id, replaced))
+        config, summary = _renamed(run.config, replaced), _renamed(run.summary, replaced)
+        write_json(staged / "run.json", config)
+        write_json(staged / SUMMARY, _public_files(summary))
+        text = _text_of(folder / CARD)
+        if MARK in text:
+            found = ceilings_of(run.config, run.summary)
+            text = card(config, summary, pictures, repo_id, found)
+        write_text(staged / CARD, _public_card(text, repo_id, replaced))
         yield staged
 
 
@@ -380,11 +336,16 @@ def _public_files(summary: Mapping[str, Any]) -> dict[str, Any]:
     return {**summary, "files": files}
 
 
-def _public_card(path: Path, repo_id: str, names: Mapping[str, str]) -> str:
+def _text_of(path: Path) -> str:
     try:
-        text = schema.read_plain(path, _CARD_BYTES).decode("utf-8").replace(_HERE, repo_id)
+        return schema.read_plain(path, _CARD_BYTES).decode("utf-8")
     except UnicodeDecodeError as error:
         raise ZooError(f"{path} is damaged: it is no text ({error.reason})") from None
+
+
+def _public_card(text: str, repo_id: str, names: Mapping[str, str]) -> str:
+    """A card that says where the model lies, and nothing of this machine."""
+    text = text.replace(HERE, repo_id)
     for old, new in names.items():
         for left, right in ("``", '""'):
             text = text.replace(f"{left}{old}{right}", f"{left}{new}{right}")

@@ -796,9 +796,8 @@ class _Run:
         task.figures(self.module, "test", folder / runs.FIGURES)
         logged, _ = records.read_metrics(folder)
         figures.curves(logged, task.metric, folder / runs.FIGURES / "curves.png", constant)
-        told = {**config.to_json(), "title": task.title}
         drawn = sorted(f"{runs.FIGURES}/{p.name}" for p in (folder / runs.FIGURES).glob("*.png"))
-        write_text(folder / runs.CARD, runs.card(told, summary, drawn))
+        write_text(folder / runs.CARD, runs.card(config.to_json(), summary, drawn))
         kept = [f"{runs.MODEL}/{name}" for name in (saving.CONFIG, saving.WEIGHTS)]
         # What a longer run goes on from has its own hash, and may be deleted to save its bytes.
         kept.append(f"{runs.LAST}/{saving.WEIGHTS}")

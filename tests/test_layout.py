@@ -91,7 +91,7 @@ ORDER = {
             "matching",
         ),
         *("dws", "nfn", "monomial", "gates", "graded", "probe", "vae", "baselines", "models"),
-        *("checkpoint", "runs"),
+        *("checkpoint", "cards", "runs"),
         *("tasks.figures", "tasks.corruptions", "tasks.task"),
         *("tasks.classify", "tasks.regress", "tasks.generalize", "tasks.ssl"),
         *("tasks.adapt", "tasks.edit", "tasks.tickets", "tasks"),

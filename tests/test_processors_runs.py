@@ -72,16 +72,57 @@ def test_a_run_becomes_a_model_repository(hub, published, finished):
 def test_the_card_names_the_repository(hub, published):
     card = files(hub, published)["README.md"].decode()
     _, header, text = card.split("---", 2)
-    assert yaml.safe_load(header) == {
+    data = yaml.safe_load(header)
+    (index,) = data.pop("model-index")
+    assert data == {
         "library_name": "wszoo",
         "tags": ["weight-space", "classify", "mlp"],
         "license": "mit",
+        "datasets": ["digits"],
+        "metrics": ["accuracy"],
     }
+    # The metrics, as the Hub reads them.
+    (result,) = index["results"]
+    assert result["dataset"] == {"type": "digits", "name": "digits", "split": "test"}
+    summary = json.loads(files(hub, published)["summary.json"])
+    assert {m["type"]: m["value"] for m in result["metrics"]} == summary["test"]
     assert 'processors.load("user/model")' in text
     assert 'zoo.open_zoo("digits", split="test")' in text
     assert "`model.safetensors` has the best weights" in text
     assert "Made by `wszoo train classify digits --model mlp " in text
     assert "](figures/confusion.png)" in text
+    chance, reached = summary["constant"]["score"], summary["test"]["accuracy"]
+    assert f"**accuracy {100 * reached:.4g} %**; chance is {100 * chance:.4g} %." in text
+
+
+def test_the_lines_of_the_card_run(finished, capsys):
+    code = re.search(r"```python\n(.*?)```", (finished / "README.md").read_text(), re.DOTALL)
+    assert code is not None
+    lines = code[1].replace("PATH or user/name", str(finished / "model"))
+    assert len([line for line in lines.splitlines() if line]) == 5
+    exec(compile(lines, "README.md", "exec"), {})
+    assert re.fullmatch(r"tensor\(\[(\d(, )?){8}\]\)\n", capsys.readouterr().out)
+
+
+def test_the_card_is_made_anew_unless_somebody_has_written_one(finished, digits_zoo, tmp_path):
+    """A ceiling that was measured after the training is in what is published."""
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    config = read_json(copy / "config.json")
+    about = {"zoo_sha256": config["zoo_sha256"], "task": "classify", "model": "originals"}
+    measured = {"config": about, "summary": {"test": {"accuracy": 0.987}}}
+    write_json(digits_zoo / "ceiling.json", [measured])
+    try:
+        with runs.published(copy, "user/x") as staged:
+            card = (staged / "README.md").read_text()
+        assert "a small CNN that sees the pictures themselves reaches 98.7 %" in card
+        assert "98.7" not in (copy / "README.md").read_text()
+        assert 'processors.load("user/x")' in card
+        (copy / "README.md").write_text("My own words on `PATH or user/name`.\n")
+        with runs.published(copy, "user/x") as staged:
+            assert (staged / "README.md").read_text() == "My own words on `user/x`.\n"
+    finally:
+        (digits_zoo / "ceiling.json").unlink()
 
 
 def test_neither_token_nor_this_machine_is_published(hub, published, finished, digits_zoo):
