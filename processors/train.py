@@ -161,7 +161,7 @@ def fit_model(
     zoo_hash = runs.zoo_sha256(made.data["train"].zoo)
     was = None if overwrite else runs.stored_in(folder, request.task, request.model, zoo_hash)
     usual, why = _usual(request, made, was)
-    made.settle(usual)
+    made.settle(usual, request.options)
     stats = _plain_stats(request.model, made)
     config = _settled(request, made, usual, was, stats, folder)
     accelerator = _accelerator(config.settings, device, log_with, folder)

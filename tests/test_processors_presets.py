@@ -230,7 +230,7 @@ def test_what_is_not_asked_for_stays_as_the_run_has_it(tmp_path, digits_zoo, mon
     before = (out / "summary.json").read_bytes()
     entry = presets.Entry(
         "classify", "", "a later version", settings={"lr": 0.5, "batch": 7, "warmup": 3},
-        sizes={"hidden": 5}, options={"augment": "noise"}, preset="small",
+        sizes={"hidden": 5}, options={"augment": "noise", "noise": 0.03}, preset="small",
     )  # fmt: skip
     monkeypatch.setattr(presets, "SMALL", (*SMALL, entry))
     same = run(*words, "--set", "width=8", "--out", out)
@@ -246,3 +246,7 @@ def test_what_is_not_asked_for_stays_as_the_run_has_it(tmp_path, digits_zoo, mon
     told = json.loads((tmp_path / "fresh" / "config.json").read_text())
     assert told["settings"]["batch"] == 7
     assert told["model_sizes"]["hidden"] == 5
+    assert told["task_options"]["noise"] == 0.03
+    assert run(*words, "--noise", 0.2, "--out", tmp_path / "told").exit_code == 0
+    told = json.loads((tmp_path / "told" / "config.json").read_text())
+    assert (told["task_options"]["augment"], told["task_options"]["noise"]) == ("noise", 0.2)

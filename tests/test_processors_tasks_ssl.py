@@ -15,7 +15,7 @@ from processors.rows import Rows
 def task_on(folder, **options):
     data = {split: Rows(zoo.open_zoo(folder, split)) for split in ("train", "validation")}
     made = tasks.make("ssl", data, options)
-    made.settle(made.chosen("statnn"))
+    made.settle(made.chosen("statnn"), options)
     return made
 
 

@@ -6,8 +6,8 @@ loss of one batch and the metrics of one split, and draws the figures; the loop 
 """
 
 import abc
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Collection, Mapping
+from dataclasses import fields, replace
 from math import sqrt
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -170,18 +170,15 @@ class Task(abc.ABC):
         settings, sizes = self.settings(model), self.sizes(model)
         return replace(found, settings=settings or found.settings, sizes={**found.sizes, **sizes})
 
-    def settle(self, found: Chosen) -> None:
-        """Take what is not asked for as a preset has it."""
+    def settle(self, found: Chosen, asked: Collection[str] = ()) -> None:
+        """Take every option but those that are asked for as a preset has it."""
         options = found.options
-        changes = {
-            name: value
-            for name, value in options.items()
-            if name != "augment" and getattr(self.options, name, 0) is None
-        }
+        names = {option.name for option in fields(self.options)} - {"augment", *asked}
+        changes = {name: value for name, value in options.items() if name in names}
         auto = augmentations(options["augment"]) if "augment" in options else self._auto()
-        asked = augmentations(self.options.augment)
-        names = [x for name in asked for x in (auto if name == "auto" else (name,))]
-        changes["augment"] = ",".join(dict.fromkeys(names)) or "none"
+        given = augmentations(self.options.augment)
+        kinds = [x for name in given for x in (auto if name == "auto" else (name,))]
+        changes["augment"] = ",".join(dict.fromkeys(kinds)) or "none"
         self.options = replace(self.options, **changes)
         self.augment = Augment(self.spec, self.options, ())
         self._settled()
