@@ -82,6 +82,18 @@ def test_the_frame_holds_the_shape_wherever_it_lies():
     assert not drawn(small)[[0, -1]].any()
 
 
+@pytest.mark.parametrize("steep", [lambda d: 300 * d, lambda d: np.tanh(12 * d)])
+def test_uneven_fields_become_about_distances(steep):
+    exact = ball()
+    found = surfaces.evened(steep(exact))
+    near = np.abs(exact) < 0.05
+    assert np.abs(found - exact)[near].max() < 0.05
+    assert np.mean((found < 0) == (exact < 0)) > 0.995
+    odd = steep(exact)
+    odd[0, 0, 0] = np.nan
+    assert np.isfinite(surfaces.evened(odd)).all()
+
+
 def test_a_small_picture_is_the_surface_alone():
     whole = surfaces.picture(ball(), Frame())
     assert np.array_equal(surfaces.small(ball(), Frame(), surfaces.WIDE), whole[: surfaces.WIDE])

@@ -67,6 +67,20 @@ def centres(side: int) -> Float32[np.ndarray, "point 3"]:
     return np.stack([x, y, z], axis=-1).reshape(-1, 3)
 
 
+def evened(field: Float[np.ndarray, "z y x"]) -> Float64[np.ndarray, "z y x"]:
+    """About the distance that a steep or uneven field stands for, a little smoothed.
+
+    What a network says jumps at the surface, from cell to cell of the grid, and would show it.
+    """
+    values = np.nan_to_num(np.asarray(field, np.float64), nan=_FAR, posinf=_FAR, neginf=-_FAR)
+    cell = 2 / max(values.shape)
+    slope = np.linalg.norm(np.gradient(values, cell), axis=0)
+    steep = ndimage.gaussian_filter(slope, 1.0, mode="nearest")
+    least = max(1e-3 * float(steep.max()), 1e-9)
+    near = np.clip(values / np.maximum(steep, least), -6 * cell, 6 * cell)
+    return ndimage.gaussian_filter(near, 0.7, mode="nearest")
+
+
 def picture(
     field: Float[np.ndarray, "z y x"], frame: Frame | None = None
 ) -> UInt8[np.ndarray, "row column 3"]:
