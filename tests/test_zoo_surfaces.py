@@ -86,8 +86,9 @@ def test_the_frame_holds_the_shape_wherever_it_lies():
 def test_uneven_fields_become_about_distances(steep):
     exact = ball()
     found = surfaces.evened(steep(exact))
-    near = np.abs(exact) < 0.05
-    assert np.abs(found - exact)[near].max() < 0.05
+    near = np.abs(exact) < 1 / 32
+    np.testing.assert_allclose(found[near], exact[near], atol=1 / 32)  # half a cell
+    # Smoothing takes a little off a ball, nothing else.
     assert np.mean((found < 0) == (exact < 0)) > 0.995
     odd = steep(exact)
     odd[0, 0, 0] = np.nan
