@@ -92,18 +92,16 @@ def _of_task(task: str, sections: Sequence[Section]) -> Reached:
         words, factor = _UNITS.get(words, (words.replace("_", " "), 1.0))
     scaled = factor / first.factor
 
-    def line(row: Row, model: str, reads: str) -> Line:
+    def line(row: Row, model: str) -> Line:
         values = tuple(factor * value for value in row.values(first.metric))
-        return Line(model, reads, values, report.scale_of(row))
+        return Line(model, row.reads, values, _scale(row))
 
     rows = [row for section in sections for row in section.rows]
-    models, ceilings = [], []
-    for row in rows:
-        name = row.configs[0]["model"]
-        if name in ceiling.SEEN:
-            ceilings.append(line(row, _CEILINGS[name], row.reads))
-        else:
-            models.append(line(row, row.model, row.reads))
+    # A row may stand in several sections, beside what it is a part of.
+    rows = list({tuple(map(id, row.summaries)): row for row in rows}.values())
+    ceilings = [line(row, _CEILINGS[name]) for row in rows if (name := _model(row)) in ceiling.SEEN]
+    readers = [row for row in rows if _model(row) not in ceiling.SEEN]
+    models = [line(row, name) for row, name in zip(readers, _names(readers), strict=True)]
     models.sort(key=lambda each: -each.mean if first.higher else each.mean)
     chance = next((each.constant for each in sections if each.constant), None)
     return Reached(
@@ -114,3 +112,28 @@ def _of_task(task: str, sections: Sequence[Section]) -> Reached:
         ceilings=tuple(ceilings),
         chance=chance and (chance[0], scaled * chance[1]),
     )
+
+
+def _model(row: Row) -> str:
+    return str(row.configs[0]["model"])
+
+
+def _scale(row: Row) -> str:
+    """Networks, epochs and seeds, in words."""
+    epochs = sum(summary["epochs"] for summary in row.summaries) / len(row.summaries)
+    seeds = "1 seed" if len(row.summaries) == 1 else f"{len(row.summaries)} seeds"
+    return f"{row.summaries[0]['networks']:,} networks, {epochs:.3g} epochs, {seeds}"
+
+
+def _names(rows: Sequence[Row]) -> list[str]:
+    """Models, as commands take them, with what tells rows of one model apart."""
+    made = []
+    asked = [{**row.configs[0]["sizes"], **row.configs[0]["options"]} for row in rows]
+    for row, own in zip(rows, asked, strict=True):
+        alike = [
+            each for other, each in zip(rows, asked, strict=True) if _model(other) == _model(row)
+        ]
+        differ = [k for k in own if any(own[k] != each.get(k) for each in alike)]
+        words = ", ".join(f"{key} {own[key]}" for key in differ)
+        made.append(f"{_model(row)} ({words})" if words else _model(row))
+    return made

@@ -1,27 +1,65 @@
-"""The published cards are what the code renders from their indexes."""
+"""The published cards are what `wszoo card` makes of their zoos, and small."""
 
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers import run
+from huggingface_hub import DatasetCard
 
+import zoo
+from processors.reached import About, reached
 from zoo import cards, shards
 
-FOLDERS = sorted(
-    path.parent for path in (Path(__file__).parents[1] / "data_cards").glob("*/zoo.json")
-)
+ROOT = Path(__file__).parents[1] / "data_cards"
+FOLDERS = sorted(path.parent for path in ROOT.glob("*/zoo.json"))
+MOST, MOST_TOGETHER = 2_000_000, 3_000_000
 
 
 def test_there_are_cards():
     assert FOLDERS
 
 
+def test_they_are_small():
+    sizes = [path.stat().st_size for path in ROOT.rglob("*") if path.is_file()]
+    assert max(sizes) < MOST
+    assert sum(sizes) < MOST_TOGETHER
+
+
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_the_card_is_that_of_its_index(folder):
+    """And of the runs that are kept beside it, which are runs on this very zoo."""
     index = shards.read_index(folder)
+    described = DatasetCard.load(folder / "README.md").data["dataset_info"]["features"]
+    shown = tuple(each["name"] for each in described if each["name"] in ("image", "original"))
+    # Which pictures the view shows stands in its files, which are not here.
+    index = replace(index, pictures=shown)
     card = (folder / "README.md").read_text(encoding="utf-8")
     figures = {file: caption for caption, file in re.findall(r"!\[(.*)\]\((figures/.*)\)", card)}
     assert figures
-    assert all((folder / file).is_file() for file in figures)
-    assert cards.render_card(index, figures) == card
+    drawn = {f"figures/{path.name}" for path in (folder / "figures").iterdir()}
+    assert drawn == set(figures)
+    about = About(
+        folder, shards.sha256(folder / "zoo.json"), index.recipe, index.source["name"], index.splits
+    )
+    kept = folder / "results.json"
+    results = reached(about, [kept]) if kept.exists() else ()
+    # What is between the brackets is escaped already.
+    captions = {file: re.sub(r"\\(.)", r"\1", caption) for file, caption in figures.items()}
+    assert cards.render_card(index, captions, results) == card
     assert index.name == folder.name
+
+
+def test_a_card_is_made_again_to_the_byte(tmp_path):
+    """By the command: text, figures, and nothing else is touched."""
+    recipe = zoo.recipe("dws", "digits", steps=2, hidden=4)
+    folder = tmp_path / "digits"
+    zoo.build(recipe, "digits", folder, limit=40)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    shutil.rmtree(folder / "figures")
+    (folder / "README.md").unlink()
+    found = run("card", folder)
+    assert found.exit_code == 0, found.output
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

@@ -53,7 +53,8 @@ def kept(path: Path, *records: dict) -> Path:
 
 def test_the_card_shows_what_models_reach(digits, tmp_path):
     runs = [record(digits, "probe", 0.75), record(digits, "probe", 0.85, seed=1)]
-    runs.append(record(digits, "mlp", 0.25))
+    runs.append(record(digits, "mlp", 0.25, options={"augment": "none"}))
+    runs.append(record(digits, "mlp", 0.2, sizes={"width": 9}, options={"augment": "none"}))
     ceiling = record(digits, "originals", 0.9)
     kept(digits / "ceiling.json", ceiling)
     before = (digits / "zoo.json").read_bytes()
@@ -63,9 +64,11 @@ def test_the_card_shows_what_models_reach(digits, tmp_path):
     rows = [line for line in card.splitlines() if line.startswith("| ")]
     at = next(n for n, line in enumerate(rows) if line.startswith("| model |"))
     assert rows[at].split(" | ")[2] == "accuracy, %"
-    cells = [line.strip("| ").split(" | ") for line in rows[at + 2 : at + 6]]
-    assert [row[1] for row in cells] == ["function", "weights", "data", "nothing"]
-    assert [row[2] for row in cells] == ["80.00 ± 7.1", "25.00", "90.00", "12.50"]
+    cells = [line.strip("| ").split(" | ") for line in rows[at + 2 : at + 7]]
+    assert [row[1] for row in cells] == ["function", "weights", "weights", "data", "nothing"]
+    # What both have in common is not said.
+    assert [row[0] for row in cells[1:3]] == ["mlp", "mlp (width 9)"]
+    assert [row[2] for row in cells] == ["80.00 ± 7.1", "25.00", "20.00", "90.00", "12.50"]
     assert cells[0][3] == f"{runs[0]['summary']['networks']:,} networks, 3 epochs, 2 seeds"
     assert "](figures/results-1.png)" in card
     # The card is no part of the zoo's hash: its runs stay bound to it.

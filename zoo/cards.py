@@ -175,7 +175,8 @@ def render_card(index: Index, figures: Mapping[str, str], reached: Sequence[Reac
         figures: captions of the figures, by their path inside the folder.
         reached: what models reach on the zoo, task by task.
     """
-    first = {SAMPLES_FILE: figures[SAMPLES_FILE]} if SAMPLES_FILE in figures else {}
+    shown = SAMPLES_FILE, f"{FIGURE_FOLDER}/{look_of(index).figure_name}.png"
+    first = dict([(file, figures[file]) for file in shown if file in figures][:1])
     drawn = [RESULTS_FILE.format(number) for number in range(1, len(reached) + 1)]
     others = {file: cap for file, cap in figures.items() if file not in (*first, *drawn)}
     sections = [
@@ -333,16 +334,27 @@ def _introduction(index: Index) -> str:
         f"{index.rows:,} {kind} {widths} with {spec.param_count:,} parameters each, {done} "
         f"{source}. {look.what}".strip()
         + " The networks themselves are the data: use them to learn from weights."
+        + _part(index)
     )
+
+
+def _part(index: Index) -> str:
+    """That the zoo is smaller than its recipe makes it, if it is."""
+    limit = index.plan.get("limit")
+    if not limit:
+        return ""
+    return f" It is smaller than it could be: limited to {limit:,} {look_of(index).unit}."
 
 
 def _first_lines(index: Index) -> str:
     """The shortest way from the zoo to a number: a linear model of the bare weights."""
     splits = list(index.splits)
-    target = next((n for n, c in _targets(index).items() if c.kind in ("class", "real")), None)
+    aims = (n for n, c in _targets(index).items() if c.kind in ("class", "real"))
+    target, task = look_of(index).read or (next(aims, None), "")
     if not index.shards or "train" not in splits or len(splits) < 2 or target is None:
         return ""
     of_classes = index.columns[target].kind == "class"
+    task = task or ("classify" if of_classes else "regress")
     model, score = ("RidgeClassifier", "accuracy") if of_classes else ("Ridge", "R^2")
     lines = [
         "import zoo",
@@ -367,7 +379,7 @@ def _first_lines(index: Index) -> str:
             f"the {told} off the bare weights, linearly, which knows nothing of the order of "
             f"hidden neurons{chance}:",
             _fence("python", "\n".join(lines)),
-            f"`wszoo train {'classify' if of_classes else 'regress'} {shlex.quote(index.name)}` "
+            f"`wszoo train {task} {shlex.quote(index.name)}` "
             "trains a model that does know it; `wszoo models` lists them.",
         ]
     )
@@ -714,8 +726,8 @@ def _splits(index: Index) -> str:
         text += "\n\nThe validation items are the source's own."
     if index.plan.get("limit"):
         text += (
-            f"\n\nThe zoo was limited to {index.plan['limit']:,} networks, the first items of "
-            "each split."
+            f"\n\nThe zoo was limited to {index.plan['limit']:,} {look_of(index).unit}, the first "
+            "of each split."
         )
     if views > 1:
         text += f"\n\nTraining items have up to {views} views, all others one."

@@ -105,7 +105,9 @@ def accuracy_over_steps(
     values: Mapping[str, tuple[NDArray[Any], NDArray[Any], NDArray[Any]]],
     histogram: bool = True,
 ) -> None:
-    """Draw median and middle 80 % of the accuracy at each step (or in 40 ranges of steps).
+    """Draw median and middle 80 % of the accuracy at each step.
+
+    Where runs are kept at steps of their own, in as many ranges of steps as a run has, at most 40.
 
     Args:
         values: per split the run, the step and the accuracy of every network.
@@ -115,9 +117,12 @@ def accuracy_over_steps(
     made, axes = _below_histogram(spread, histogram)
     for split, (run, step, accuracy) in values.items():
         places = np.unique(step)
-        if places.size > 400:  # runs that are kept at steps of their own
-            edges = np.quantile(step, np.linspace(0, 1, 41))
-            group = np.clip(np.searchsorted(edges, step, side="right") - 1, 0, 39)
+        runs = len(np.unique(run))
+        kept = int(np.ceil(step.size / max(1, runs)))
+        if places.size > min(kept, 400):  # runs that are kept at steps of their own
+            bins = min(kept, 40)
+            edges = np.quantile(step, np.linspace(0, 1, bins + 1))
+            group = np.clip(np.searchsorted(edges, step, side="right") - 1, 0, bins - 1)
         else:
             group = np.searchsorted(places, step)
         numbers = np.unique(group)
@@ -125,7 +130,6 @@ def accuracy_over_steps(
         quantiles = np.array([np.quantile(accuracy[group == n], (0.1, 0.5, 0.9)) for n in numbers])
         colour, dashes = SPLITS.get(split, (INK, "solid"))
         line = {"color": colour, "linewidth": 1.8, "linestyle": dashes}
-        runs = len(np.unique(run))
         axes.plot(at, quantiles[:, 1], label=f"{split} ({runs:,} runs)", **line)
         if split == "train" or len(values) == 1:
             axes.fill_between(
@@ -133,7 +137,8 @@ def accuracy_over_steps(
             )
     axes.set_xlabel("updates")
     axes.set_ylabel("test accuracy")
-    axes.legend(frameon=False, fontsize=SMALL, loc="lower right")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    made.legend(frameon=False, fontsize=SMALL, loc="outside lower center", ncols=len(values))
     tidy(axes)
     save(made, path)
 

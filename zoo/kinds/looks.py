@@ -28,6 +28,9 @@ class Look:
         rounding: quality column with the error that the storage type made, if there is one.
         drawn: columns of the `figure`; there is none without them.
         figure_name, caption: its file's name, and what stands below it.
+        read: column that models are to tell from the weights, and the task that trains them; None
+            where it is the first target.
+        unit: what a limit of the zoo counts, in the plural.
         by_formula: whether an original follows from the columns alone.
     """
 
@@ -39,6 +42,8 @@ class Look:
     drawn: ClassVar[tuple[str, ...]] = ()
     figure_name: ClassVar[str] = ""
     caption: ClassVar[str] = ""
+    read: ClassVar[tuple[str, str] | None] = None
+    unit: ClassVar[str] = "networks"
     by_formula: ClassVar[bool] = False
 
     def resembles(self, columns: Collection[str], spec: NetworkSpec) -> bool:

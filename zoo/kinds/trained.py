@@ -39,6 +39,7 @@ class Trained(Kind):
 
     signals: ClassVar[bool] = False
     rounding: ClassVar[str | None] = "rounding"
+    read: ClassVar[tuple[str, str] | None] = ("test_accuracy", "generalize")
     unit: ClassVar[str]
     logits: ClassVar[str] = "The outputs are logits of the source's classes."
 
