@@ -145,7 +145,7 @@ _PHRASES: dict[str, Callable[[Any], str]] = {
     "views": lambda value: f"mean of {value} views" if value != 1 else "of one view",
     "hidden": lambda value: "hidden features" if value is True else f"{value} hidden layers",
     "canonical": lambda value: {
-        True: "signs settled", False: "signs as they are", "scale": "scales settled",
+        True: "canonical weights", False: "weights as they are",
     }.get(value, f"canonical {value}"),
     "kind": lambda value: "as published" if value == "editing" else str(value),
     "rescale": lambda value: f"neurons scaled by up to {10**value:,.4g}",
