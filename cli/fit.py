@@ -34,11 +34,12 @@ NODES_SHOWN = 4
 @fitting
 @recipe_options(*INRS)
 def fit_inrs(source: str, **values: Any) -> None:
-    """Fit an INR to every picture or wave of SOURCE, into a zoo.
+    """Fit an INR to every picture, wave or shape of SOURCE, into a zoo.
 
-    SOURCE is mnist, fashion-mnist, cifar10, digits, sine, or a folder of pictures, flat or
-    with a folder for each class, or with such in its folders train, val and test. Pictures
-    of other shapes are cropped by --size, see --fit. Run the same command again after a
+    SOURCE is mnist, fashion-mnist, cifar10, digits, sine, shapes (solids of ten families),
+    voxels:FILE.npz (volumes in MedMNIST's layout), or a folder of pictures, flat or with a
+    folder for each class, or with such in its folders train, val and test. Pictures of other
+    shapes are cropped by --size, see --fit. Run the same command again after a
     stop of any kind: it goes on where it was.
     """
     _fit("fit-inrs", source, **values)
@@ -82,7 +83,7 @@ def _fit(command: str, source: str, **given: Any) -> None:
     from zoo.sources.folders import folder_of
 
     source = sources.resolve(source)
-    if ":" in source:
+    if source.startswith("imagefolder:"):
         # Before torch is loaded, and the rest of the words are looked at.
         folder_of(source.partition(":")[2])
     tasks = _tasks(given)

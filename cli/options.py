@@ -9,7 +9,15 @@ import click
 
 from zoo import machine
 from zoo.fields import About, about, defaults_of, types_of
-from zoo.recipes import ClassifierRecipe, ImageRecipe, SineRecipe, TrajectoryRecipe, flag
+from zoo.recipes import (
+    ClassifierRecipe,
+    ImageRecipe,
+    ShapeRecipe,
+    SineRecipe,
+    SolidRecipe,
+    TrajectoryRecipe,
+    flag,
+)
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -194,7 +202,7 @@ def overwrite(command: Callable[..., Any]) -> Callable[..., Any]:
 zoo_path = click.argument("path", type=PathOrUrl())
 
 
-INRS = (ImageRecipe, SineRecipe)
+INRS = (ImageRecipe, SineRecipe, ShapeRecipe, SolidRecipe)
 TRAINED = (ClassifierRecipe, TrajectoryRecipe)
 
 

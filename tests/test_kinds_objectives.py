@@ -9,9 +9,11 @@ from zoo import kinds
 from zoo.engines import Adam, Fit
 from zoo.kinds import objectives
 from zoo.kinds.objectives import ImageObjective, Objective, SineObjective
+from zoo.making.fitting import Rows
 from zoo.recipes import recipe
 from zoo.shards import Column
 
+TWO = Rows(np.arange(2), np.zeros(2, np.int64))
 RNG = np.random.default_rng(3)
 
 
@@ -66,7 +68,7 @@ def test_columns_of_pictures():
 
 def test_quality_of_pictures_has_the_range_as_peak():
     goal = ImageObjective(recipe("nfn", "mnist"), (4, 5, 1), ())
-    found = goal.quality(a_fit([4e-2, 4e-4]))
+    found = goal.quality(a_fit([4e-2, 4e-4]), 0, TWO, None)
     assert list(found) == [name for name in goal.columns]
     np.testing.assert_allclose(found["psnr_db"], [20, 40], rtol=1e-6)
     for name, values in found.items():
@@ -84,7 +86,7 @@ def test_waves():
     np.testing.assert_allclose(targets[1, :, 0], 0, atol=0)
     np.testing.assert_allclose(targets[2, :, 0], 7.5 * np.sin(0.25 * x), atol=3e-6)
     assert list(goal.columns) == ["amplitude", "frequency", "mse", "steps", "stop"]
-    found = goal.quality(a_fit([0.5, 0.25]))
+    found = goal.quality(a_fit([0.5, 0.25]), 0, TWO, None)
     assert list(found) == ["mse", "steps", "stop"]
     assert found["mse"].tolist() == [0.5, 0.25]
     assert goal.flaw(found, 0) is None
@@ -94,10 +96,10 @@ def test_flaw_is_only_what_the_recipe_forbids():
     x = np.zeros((3, 2), np.float32)
     fit = a_fit([1e-2, 1e-3])  # 20 and 30 dB
     free = Objective(recipe("dws", "mnist"), x, 1)
-    assert [free.flaw(free.quality(fit), row) for row in range(2)] == [None, None]
+    assert [free.flaw(free.quality(fit, 0, TWO, None), row) for row in range(2)] == [None, None]
     strict = Objective(recipe("dws", "mnist", min_psnr_db=25.5), x, 1)
-    assert strict.flaw(strict.quality(fit), 0) == "PSNR 20.00 dB is below 25.5 dB"
-    assert strict.flaw(strict.quality(fit), 1) is None
+    assert strict.flaw(strict.quality(fit, 0, TWO, None), 0) == "PSNR 20.00 dB is below 25.5 dB"
+    assert strict.flaw(strict.quality(fit, 0, TWO, None), 1) is None
 
 
 def test_adam_takes_everything_from_the_recipe():

@@ -39,13 +39,15 @@ ORDER = {
             "sources.pictures",
         ),
         "sources.published",
-        *("sources.digits", "sources.folders", "sources.waves", "sources"),
+        *("sources.digits", "sources.folders", "sources.waves"),
+        *("sources.solids", "sources.volumes", "sources"),
         *("engines", "engines.compiling", "engines.tiles", "engines.cpu", "engines.reference"),
         "engines.cuda",
         *("engines.dense", "engines.classifiers"),
         *("drawing", "figures", "reached", "making", "making.workers", "making.fitting"),
         *("kinds.checks", "kinds.looks", "kinds.base", "kinds.objectives", "kinds.training"),
-        *("kinds.regression", "kinds.pictures", "kinds.waves", "kinds.trained", "kinds"),
+        *("kinds.regression", "kinds.pictures", "kinds.waves", "kinds.shapes"),
+        *("kinds.trained", "kinds"),
         *("stats", "cards", "writing", "compare", "page"),
         *("making.progress", "making.plan", "making.growth", "making.site"),
         *("making.trial", "making.merging"),
@@ -95,8 +97,7 @@ ORDER = {
         *("tasks.figures", "tasks.corruptions", "tasks.task"),
         *("tasks.classify", "tasks.regress", "tasks.generalize", "tasks.ssl"),
         *("tasks.adapt", "tasks.edit", "tasks.tickets", "tasks"),
-        *("evaluation", "train", "ceiling"),
-        *("published", "results", "labels", "charts", "report", "reached"),
+        *("evaluation", "train", "ceiling", "published", "report", "reached"),
         *("ledger", "campaign", "reproduce"),
     ],
 }
@@ -229,8 +230,7 @@ COLUMN_HOLDERS = re.compile(r"(columns?|arrays|quality|summaries)\b[\])]*$")
 def columns_of_kinds() -> dict[str, set[str]]:
     """Per kind of zoo the columns that its recipes give, asked of all that there are."""
     found: dict[str, set[str]] = {}
-    for make in RECIPES.values():
-        made = make("digits")
+    for made in (make(source) for make in RECIPES.values() for source in ("digits", "shapes")):
         columns = made.columns(("one", "other"), storage="float16")
         found.setdefault(made.kind, set()).update(columns)
     return found
@@ -346,6 +346,8 @@ NAMED = {
     # A task says once, as data, which columns it reads where the user chooses none.
     "processors.tasks.adapt": ["class_a", "class_b"],
     "processors.tasks.generalize": ["test_accuracy"],
+    # A mix of points, not the measure of a solid.
+    "zoo.pools": ["volume"],
     # An experiment's --option, as a user would give it.
     "processors.reproduce": ["frequency"],
 }

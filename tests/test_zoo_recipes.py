@@ -22,7 +22,7 @@ from zoo.spec import NetworkSpec
 
 ADAM = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
 SIREN = {"hidden": 32, "layers": 3, "omega": 30.0, "shared_init": False, **ADAM}
-SIREN |= {"schedule": "constant", "lr_warmup": 0}
+SIREN |= {"schedule": "constant", "lr_warmup": 0, "first_omega": None}
 # RECIPES.md, section 1. The second column of the tables is `nfn`.
 NAVON = {**SIREN, "init": "dws", "output_offset": 0.5}
 PICTURES = {
@@ -92,6 +92,60 @@ def test_values_of_the_named_recipes(name, source, values):
     }
 
 
+# SHAPES.md; rates, pools and the networks of occupancy and sdf are ours, see docs/recipes.md.
+SOLID = {
+    **{**SIREN, "init": "nfn", "output_offset": 0.0, "weight_decay": 0.0, "steps": 1_000},
+    **{"clip": 0.1, "loss": "bce", "batch_points": 2_000, "pool_points": 100_000},
+    **{"min_iou": None, "views": 1, "solids": 5_000, "pool": "surface"},
+}
+GOOD = {"hidden": 64, "schedule": "cosine"}
+SHAPES = [
+    ("udf", {**SOLID, "signal": "udf", "hidden": 128, "layers": 2, "lr": 1e-2}),
+    (
+        "occupancy",
+        {**SOLID, **GOOD, "signal": "occupancy", "omega": 10.0, "lr": 3e-3, "pool": "volume"},
+    ),
+    ("sdf", {**SOLID, **GOOD, "signal": "sdf", "lr": 1e-3}),
+]
+SHAPE_CHANGES = {
+    **{"hidden": 17, "layers": 4, "omega": 12.5, "output_offset": 0.1, "shared_init": True},
+    **{"lr": 3.3e-7, "lr_warmup": 3, "first_omega": 7.5, "weight_decay": 1e-5, "beta1": 0.8},
+    **{"beta2": 0.99, "eps": 1e-9, "steps": 7, "clip": 0.2, "loss": "squared"},
+    **{"batch_points": 30, "pool_points": 400, "min_iou": 0.5, "views": 2, "solids": 9},
+}
+
+
+@pytest.mark.parametrize(("name", "values"), SHAPES)
+def test_values_of_the_recipes_of_shapes(name, values):
+    found = recipe(name, "shapes")
+    assert {field.name: getattr(found, field.name) for field in fields(found)} == {
+        "name": name,
+        **values,
+    }
+    assert found.spec(3, 1).param_count == (641 if name == "udf" else 4_481)
+    others = {name: value for name, value in values.items() if name != "solids"}
+    of_file = recipe(name, "voxels:x.npz")
+    assert {f.name: getattr(of_file, f.name) for f in fields(of_file)} == {"name": name, **others}
+
+
+@pytest.mark.parametrize("name", [name for name, _ in SHAPES])
+def test_flags_make_a_recipe_of_shapes_again(name):
+    start = recipe(name, "shapes")
+    assert flags(start, "shapes") == []
+    others = {
+        "init": "dws",
+        "schedule": "constant" if start.schedule == "cosine" else "cosine",
+        "signal": "udf" if start.signal == "sdf" else "sdf",
+        "pool": "surface" if start.pool == "volume" else "volume",
+    }
+    every = SHAPE_CHANGES | others
+    assert set(every) == {field.name for field in fields(start)} - {"name"}
+    for given in (every, *({key: value} for key, value in every.items())):
+        changed = recipe(name, "shapes", **given)
+        assert recipe(name, "shapes", **parse(flags(changed, "shapes"), start)) == changed
+        assert recipe_from_json(json.loads(json.dumps(changed.to_json()))) == changed
+
+
 # RECIPES.md, sections 2 and 3; the ranges there are ours.
 VARIED = {
     **{"lr": "1e-4..1e-2", "weight_decay": "1e-8..1e-2", "optimiser": "adam,sgd,rmsprop"},
@@ -137,7 +191,7 @@ def test_values_of_the_classifiers_recipes(name, values):
 
 def test_every_recipe_is_in_a_table():
     named = {name for name, _, _ in TABLE} | {name for name, _ in CLASSIFIERS}
-    assert named == set(RECIPES)
+    assert named | {name for name, _ in SHAPES} == set(RECIPES)
 
 
 def test_specs_of_the_recipes():
@@ -179,6 +233,7 @@ CHANGES = {
     **{
         "lr": 3.3e-7,
         "lr_warmup": 3,
+        "first_omega": 7.5,
         "weight_decay": 1e-5,
         "beta1": 0.8,
         "beta2": 0.99,

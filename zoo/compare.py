@@ -15,7 +15,7 @@ from zoo.kinds import kind_of, look_like, objective, open_source
 from zoo.reader import Batch, Row, Zoo, open_zoo
 from zoo.recipes import recipe_from_json
 from zoo.shards import Index, check_file
-from zoo.sources import ImageSource, SineSource
+from zoo.sources import ImageSource, Source
 from zoo.table import shards_of
 
 
@@ -23,7 +23,7 @@ def source_of(
     index: Index,
     data_root: str | Path | None = None,
     address: str | ImageSource | None = None,
-) -> ImageSource | SineSource:
+) -> Source:
     """The source a zoo was fitted to, opened again.
 
     Args:

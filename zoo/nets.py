@@ -235,6 +235,46 @@ def pictures(
     return torch.cat([part.to(torch.uint8) for part in pixels]).numpy()
 
 
+def field(
+    spec: NetworkSpec,
+    weights: Weights,
+    points: Float[Tensor, "point 3"] | Float[Tensor, "net point 3"],
+) -> Float[Tensor, "net point"]:
+    """What networks of shapes say of points: a distance, negative inside, or an occupancy.
+
+    The conventions of the spec say which, and how it follows from the output.
+
+    Raises:
+        ValueError: if the networks do not stand for shapes.
+    """
+    if spec.signal is None:
+        raise ValueError("these networks do not stand for shapes: their spec names no signal")
+    value = forward(spec, weights, points)[..., 0]
+    value = torch.sigmoid(value) if spec.logits else value
+    if spec.signal == "occupancy":
+        return value
+    return spec.clip * (1 - value) if spec.signal == "udf" else spec.clip * (1 - 2 * value)
+
+
+def space(spec: NetworkSpec, side: int) -> Float[Tensor, "point 3"]:
+    """A grid of so many points along each axis, both ends of the range included, z the fastest."""
+    along = torch.linspace(*spec.coord_range, side)
+    return torch.stack(torch.meshgrid(along, along, along, indexing="ij"), -1).reshape(-1, 3)
+
+
+def volume(spec: NetworkSpec, weights: Weights, side: int) -> Float[Tensor, "net x y z"]:
+    """The `field` of shapes on a grid of so many points along each axis.
+
+    Raises:
+        ValueError: if the networks do not stand for shapes.
+    """
+    grid = space(spec, side).to(weights.weights[0])
+    step = max(1, _RENDERED // (side * max(spec.widths[1:])))
+    with torch.no_grad():
+        parts = [field(spec, weights, part) for part in grid.split(step)]
+    return torch.cat(parts, 1).reshape(-1, side, side, side)
+
+
 class Network(nn.Module):
     """One network of a zoo as a plain torch module, to run, train or export.
 

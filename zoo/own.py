@@ -133,7 +133,8 @@ def fit(
             on whose ends `coord_range` lies; more are no picture (`coord_order` None).
         targets: `net point out`.
         recipe: or its name; a picture recipe reports `psnr_db` with white - black as
-            the peak.
+            the peak. One of shapes takes labels from 0 to 1, see `NetworkSpec`, and at each step
+            draws some of the points, where each network has its own.
         labels: `net`, handed through.
         seed: network i starts from the init of (seed, index i, view 0).
         threads: to compute with; None takes what `zoo.machine` says.
@@ -185,7 +186,8 @@ def fit(
         # A signal on a line may lie anywhere on it.
         ends = float(x.min()), float(x.max())
         goal.spec = replace(goal.spec, coord_range=ends)
-    chosen_engine = engines.choose(engine, device, goal.spec, shared=x.ndim == 2)
+    shared = x.ndim == 2 and goal.adam.loss == "squared"
+    chosen_engine = engines.choose(engine, device, goal.spec, shared=shared)
     runner = engines.load(chosen_engine, device, threads)
     rows = Rows(np.arange(len(y)), np.zeros(len(y), np.int64))
     others = {} if marks is None else {LABEL: np.array(marks)}

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from zoo.fields import about, check, described, to_plain
 from zoo.schema import shown
-from zoo.spec import INIT_SCHEMES, NetworkSpec
+from zoo.spec import INIT_SCHEMES, SIGNALS, NetworkSpec
 
 SCHEDULES = ("constant", "cosine")
 # Far above what can be fitted: a number beyond is a slip, and fails in words.
@@ -85,11 +85,12 @@ class Measure:
 # The first one that a zoo has is the one that is drawn and told.
 MEASURES = (
     Measure("psnr_db", "PSNR [dB]", "PSNR {:.2f} dB", "{:.2f} dB"),
+    Measure("iou", "IoU", "IoU {:.3f}", "IoU {:.3f}"),
     Measure("mse", "mean squared error", "error {:.3g}", "error {:.3g}", log=True),
     Measure("test_accuracy", "test accuracy", "test accuracy {:.4f}", "accuracy {:.3f}"),
 )
 # Columns whose mean and extremes are told in short.
-TOLD = ("psnr_db", "mse", "steps", "test_accuracy", "test_loss")
+TOLD = ("psnr_db", "iou", "distance_error", "mse", "steps", "test_accuracy", "test_loss")
 # What a column holds, in words.
 MEANINGS = {
     "index": "position in the source: its own training items first, then its test items",
@@ -99,6 +100,13 @@ MEANINGS = {
     "frequency": "b of the wave a sin(b x), in radians per unit of x",
     "psnr_db": "PSNR of the stored network, the pixel range as peak, outputs not clipped",
     "mse": "mean squared error of the stored network's outputs",
+    "iou": "points inside both shape and network over points inside either, of points all over "
+    "space that were not fitted",
+    "distance_error": "mean error of the network's distances, clipped, on the same points",
+    "size_1": "the longest of the solid's extents along its own axes",
+    "size_2": "the second of them",
+    "size_3": "the shortest of them",
+    "volume": "of the solid; all of space has 8",
     "steps": "updates that were made",
     "stop": "why fitting ended: 0 all steps done, 1 target reached",
     "train_loss": "loss of the stored network on its training items",
@@ -139,6 +147,9 @@ def _fitted() -> Columns:
 
 # Order of coordinates where the recipe has none: one input is x, more are no picture.
 _ORDERS = {1: "x"}
+LOSSES = ("squared", "bce")
+# How the points of shapes lie, see `zoo.pools`.
+POOLS = ("surface", "volume")
 
 
 def _shape(source: Mapping[str, Any]) -> tuple[int, int, int]:
@@ -151,7 +162,7 @@ def _shape(source: Mapping[str, Any]) -> tuple[int, int, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class SirenRecipe(ABC):
-    """What recipes of all SIREN zoos share; use `ImageRecipe` or `SineRecipe`.
+    """What recipes of all SIREN zoos share; use `ImageRecipe`, `SineRecipe` or `ShapeRecipe`.
 
     `init` is described by `zoo.nets.siren_bounds`, Adam by Kingma and Ba 2015; weight decay
     is that of torch.optim.Adam.
@@ -167,6 +178,9 @@ class SirenRecipe(ABC):
     )
     layers: int = described(3, "linear layers, the last included", least=2, most=MOST_LAYERS)
     omega: float = described(30.0, "factor in sin(omega (W h + b))", above=0)
+    first_omega: float | None = described(
+        None, "the same in the first layer, where it is another", above=0, since=2
+    )
     output_offset: float = described(0.5, "added to the output")
     init: str = described("dws", "scheme of the initial weights", choices=INIT_SCHEMES)
     shared_init: bool = described(False, "one initialisation for all networks")
@@ -195,8 +209,30 @@ class SirenRecipe(ABC):
     def __post_init__(self) -> None:
         check(self)
 
-    def widths(self, inp: int, out: int) -> list[int]:
-        return [inp, *[self.hidden] * (self.layers - 1), out]
+    def siren(self, inp: int, out: int, **conventions: Any) -> NetworkSpec:
+        """The network of so many inputs and outputs."""
+        widths = [inp, *[self.hidden] * (self.layers - 1), out]
+        offset = self.output_offset
+        spec = NetworkSpec.mlp(widths, omega=self.omega, output_offset=offset, **conventions)
+        if self.first_omega is None:
+            return spec
+        first = replace(spec.layers[0], omega=self.first_omega)
+        return replace(spec, layers=(first, *spec.layers[1:]))
+
+    @property
+    def loss_of(self) -> str:
+        """What is minimised, see `zoo.engines`."""
+        return "squared"
+
+    @property
+    def drawn(self) -> int | None:
+        """Points of each step, of those that are a network's own; None takes all of them."""
+        return None
+
+    @classmethod
+    def takes(cls, source: str) -> bool:
+        """Whether it is for sources of this name."""
+        return source.partition(":")[0] not in _OTHERS
 
     @abstractmethod
     def columns(self, classes: Sequence[str], storage: str = "float32") -> Columns:
@@ -251,10 +287,9 @@ class ImageRecipe(SirenRecipe):
         _settle_size(self)
 
     def spec(self, inp: int, out: int) -> NetworkSpec:
-        return NetworkSpec.mlp(
-            self.widths(inp, out),
-            omega=self.omega,
-            output_offset=self.output_offset,
+        return self.siren(
+            inp,
+            out,
             coord_order=self.coord_order if inp == 2 else _ORDERS.get(inp),
             pixel_range=(self.black, self.white),
         )
@@ -297,10 +332,9 @@ class SineRecipe(SirenRecipe):
                 raise ValueError(f"min_{name} ({low}) is above max_{name} ({high})")
 
     def spec(self, inp: int, out: int) -> NetworkSpec:
-        return NetworkSpec.mlp(
-            self.widths(inp, out),
-            omega=self.omega,
-            output_offset=self.output_offset,
+        return self.siren(
+            inp,
+            out,
             coord_order=_ORDERS.get(inp),
             coord_range=(-3.141592653589793, 3.141592653589793),
         )
@@ -312,11 +346,112 @@ class SineRecipe(SirenRecipe):
             **_fitted(),
         }
 
+    @classmethod
+    def takes(cls, source: str) -> bool:
+        return source == "sine"
+
     def facts(self) -> dict[str, Any]:
         return {"kind": "sine", "points": self.points, "items": self.waves}
 
     def spec_of(self, source: Mapping[str, Any]) -> NetworkSpec:
         return self.spec(1, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapeRecipe(SirenRecipe):
+    """INRs of shapes in the cube [-1, 1]^3, each fitted on points of its own.
+
+    `signal` is what a network says of a point, see `NetworkSpec`; the points of every step are
+    drawn from a pool of queries, distributed as `zoo.pools` says.
+    """
+
+    signal: str = described(
+        "udf",
+        "what a network says of a point: udf its distance to the surface, sdf the same, negative "
+        "inside, occupancy whether it is inside",
+        choices=SIGNALS,
+    )
+    clip: float = described(0.1, "distance beyond which all count alike", above=0, most=4)
+    loss: str = described(
+        "bce",
+        "bce, cross-entropy of labels from 0 to 1 on logits, or squared, their errors",
+        choices=LOSSES,
+    )
+    batch_points: int = described(
+        2_000, "points of each step, drawn from the pool", least=1, most=2**20
+    )
+    pool: str = described(
+        "surface",
+        "where the points of a shape's pool lie: surface, most of them on it or close, as in "
+        "inr2vec, or volume, a third all over space",
+        choices=POOLS,
+    )
+    pool_points: int = described(100_000, "points of each shape's pool", least=100, most=2**24)
+    min_iou: float | None = described(None, "networks of a lower IoU are left out", least=0, most=1)
+    views: int = described(1, "initialisations of each training item", least=1, most=2**31 - 1)
+
+    def spec(self, inp: int, out: int) -> NetworkSpec:
+        return self.siren(
+            inp,
+            out,
+            coord_order="xyz" if inp == 3 else _ORDERS.get(inp),
+            signal=self.signal,
+            clip=self.clip,
+            logits=self.loss == "bce",
+        )
+
+    def columns(self, classes: Sequence[str], storage: str = "float32") -> Columns:
+        label = {"label": _column("target", "class", classes)} if classes else {}
+        names = ("iou", "distance_error", "train_loss")
+        told = [name for name in names if name != "distance_error" or self.signal != "occupancy"]
+        return label | {name: _column("quality", "real") for name in told}
+
+    @classmethod
+    def takes(cls, source: str) -> bool:
+        return source.partition(":")[0] in ("voxels", "tensors")
+
+    def facts(self) -> dict[str, Any]:
+        return {"kind": "shape"}
+
+    def spec_of(self, source: Mapping[str, Any]) -> NetworkSpec:
+        return self.spec(3, 1)
+
+    @property
+    def loss_of(self) -> str:
+        return self.loss
+
+    @property
+    def drawn(self) -> int | None:
+        return self.batch_points
+
+    @property
+    def target_mse(self) -> None:
+        """None: what a step is fitted to is another one each time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolidRecipe(ShapeRecipe):
+    """INRs of the parametric solids of `zoo.solids`; split 80/10/10."""
+
+    solids: int = described(5000, "number of solids", least=1, most=2**31 - 1)
+
+    def columns(self, classes: Sequence[str], storage: str = "float32") -> Columns:
+        sizes = {name: _column("target", "real") for name in SOLID_TARGETS}
+        label, quality = {"label": _column("target", "class", classes)}, super().columns(())
+        return label | sizes | quality
+
+    @classmethod
+    def takes(cls, source: str) -> bool:
+        return source == "shapes"
+
+    def facts(self) -> dict[str, Any]:
+        return {"kind": "solid", "items": self.solids}
+
+
+# What is measured of a solid, beside its class.
+SOLID_TARGETS = ("size_1", "size_2", "size_3", "volume")
+# Sources that have no pictures.
+_OTHERS = ("sine", "shapes", "voxels")
 
 
 def check_tones(black: float, white: float) -> None:
@@ -528,6 +663,11 @@ class TrainedRecipe(ABC):
                 found[name] = tuple(listed)
         return found
 
+    @classmethod
+    def takes(cls, source: str) -> bool:
+        """Whether it is for sources of this name."""
+        return source.partition(":")[0] not in _OTHERS
+
     def to_json(self) -> dict[str, Any]:
         """Plain data with the recipe's `kind`; `recipe_from_json` is the inverse."""
         return {"kind": self.kind, **to_plain(self)}
@@ -650,12 +790,14 @@ class TrajectoryRecipe(TrainedRecipe):
         return sorted({epoch for epoch in (0.0, 1.0, 2.0, 3.0) if epoch <= self.epochs} | tenths)
 
 
-Recipe = ImageRecipe | SineRecipe
+Recipe = ImageRecipe | SineRecipe | ShapeRecipe | SolidRecipe
 Classified = ClassifierRecipe | TrajectoryRecipe
 AnyRecipe = Recipe | Classified
 RECIPE_KINDS: dict[str, type[AnyRecipe]] = {
     "image": ImageRecipe,
     "sine": SineRecipe,
+    "shape": ShapeRecipe,
+    "solid": SolidRecipe,
     "classifier": ClassifierRecipe,
     "trajectory": TrajectoryRecipe,
 }
@@ -729,6 +871,38 @@ def sine_regression(source: str) -> SineRecipe:
     )
 
 
+def _of_shape(source: str, **fields: Any) -> ShapeRecipe:
+    return SolidRecipe(**fields) if source == "shapes" else ShapeRecipe(**fields)
+
+
+def udf(source: str) -> ShapeRecipe:
+    """Distances to surfaces, as in experiment N3 of Zhou et al. 2023; the default of shapes.
+
+    3-128-1, 641 parameters, 1,000 steps of Adam on cross-entropy, points as in inr2vec (De Luigi
+    et al. 2023). Rate, points of a step and pool are not published; ours are settled by
+    measurement, see docs/recipes.md.
+    """
+    return _of_shape(
+        source, name="udf", hidden=128, layers=2, init="nfn", output_offset=0.0, lr=1e-2
+    )
+
+
+def occupancy(source: str) -> ShapeRecipe:
+    """Inside or outside, for those who want a good surface in few parameters."""
+    return _of_shape(
+        source, name="occupancy", signal="occupancy", hidden=64, layers=3, omega=10.0, init="nfn",
+        output_offset=0.0, lr=3e-3, schedule="cosine", pool="volume",
+    )  # fmt: skip
+
+
+def sdf(source: str) -> ShapeRecipe:
+    """Distances to surfaces, negative inside, for closed shapes."""
+    return _of_shape(
+        source, name="sdf", signal="sdf", hidden=64, layers=3, init="nfn",
+        output_offset=0.0, lr=1e-3, schedule="cosine",
+    )  # fmt: skip
+
+
 def binary(source: str) -> ClassifierRecipe:
     """5,000 classifiers of two CIFAR-10 classes each (Navon et al. 2023)."""
     return ClassifierRecipe(name="binary")
@@ -795,6 +969,9 @@ RECIPES: dict[str, Callable[[str], AnyRecipe]] = {
     "fast": fast,
     "sine-ssl": sine_ssl,
     "sine-regression": sine_regression,
+    "udf": udf,
+    "occupancy": occupancy,
+    "sdf": sdf,
     "binary": binary,
     "fashion": fashion,
     "nfn-mlp3": nfn_mlp3,
@@ -806,6 +983,8 @@ RECIPES: dict[str, Callable[[str], AnyRecipe]] = {
 COMMANDS = {
     "image": "fit-inrs",
     "sine": "fit-inrs",
+    "shape": "fit-inrs",
+    "solid": "fit-inrs",
     "classifier": "fit-classifiers",
     "trajectory": "fit-trajectories",
 }
@@ -823,6 +1002,8 @@ def default_recipe(source: str, command: str = "fit-inrs", there: str | None = N
         return {"fit-classifiers": "binary", "fit-trajectories": "fashion"}[command]
     if source == "sine":
         return "sine-ssl"
+    if source.partition(":")[0] in _OTHERS:
+        return "udf"
     # 324dc88 fitted folders of pictures by "dws".
     return "fast" if ":" in source and there != "dws" else "dws"
 
@@ -877,11 +1058,9 @@ def recipe(name: str | None, source: str, command: str | None = None, **changes:
     if command is not None and command_of(name) != command:
         raise ValueError(f"recipe {name!r} is made by `wszoo {command_of(name)}`, not {command}")
     chosen = RECIPES[name](source)
-    if isinstance(chosen, SineRecipe) != (source == "sine"):
+    if not chosen.takes(source):
         others = [
-            n
-            for n in RECIPES
-            if n.startswith("sine-") == (source == "sine") and command_of(n) == "fit-inrs"
+            n for n in RECIPES if RECIPES[n](source).takes(source) and command_of(n) == "fit-inrs"
         ]
         raise ValueError(f"recipe {name!r} is not for {source}; those are: {', '.join(others)}")
     known = [field.name for field in fields(chosen)]

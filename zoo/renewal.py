@@ -6,7 +6,7 @@ Rows, statistics and everything else stay as they are; the index comes last, as 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -19,11 +19,9 @@ from zoo.kinds import kind_of, objective
 from zoo.reached import Reached
 from zoo.recipes import recipe_from_json
 from zoo.shards import Index, Shard
-from zoo.sources import ImageSource, SineSource
+from zoo.sources import Source
 from zoo.storage import Folder
 from zoo.table import pictures_of
-
-Source: TypeAlias = ImageSource | SineSource
 
 
 def renew(

@@ -50,7 +50,7 @@ from zoo.schema import (
     read_json,
     shown,
 )
-from zoo.spec import OLDEST_ACTIVATIONS, WHOLE_SPEC, NetworkSpec
+from zoo.spec import WHOLE_SPEC, NetworkSpec
 
 # A zoo that uses nothing new says 1; readers of that alone refuse the next by its number.
 FORMAT = 1
@@ -236,12 +236,11 @@ class Index:
         """The oldest format that has all that the zoo uses.
 
         What format 2 has more: names of files, a source with validation items of its own,
-        pictures that are not cropped to a square, activations beyond the first four.
+        pictures that are not cropped to a square, networks of `NetworkSpec.format` 2.
         """
         newer = {"names", "validation_items", "fit"} & self.source.keys()
-        first = all(layer.activation in OLDEST_ACTIVATIONS for layer in self.spec.layers)
-        old = first and not newer and not isinstance(self.source.get("size"), str)
-        return recipe_format(self.recipe) if old else 2
+        old = not newer and not isinstance(self.source.get("size"), str)
+        return max(self.spec.format, recipe_format(self.recipe)) if old else 2
 
     def to_json(self) -> dict[str, Any]:
         few = asdict(replace(self, shards=(), names=None))

@@ -13,7 +13,7 @@ from math import prod
 from numbers import Number
 from typing import Any
 
-from zoo.schema import Also, Choice, Int, ListOf, Real, Record, Rule, Tuple, Wrong, shown
+from zoo.schema import Also, Bool, Choice, Int, ListOf, Real, Record, Rule, Tuple, Wrong, shown
 
 # How SIRENs start, see zoo.nets.siren_bounds.
 INIT_SCHEMES = ("dws", "nfn")
@@ -26,14 +26,17 @@ ACTIVATIONS = (
 OLDEST_ACTIVATIONS = ACTIVATIONS[:4]
 _SPELLED = {name.replace("_", ""): name for name in ACTIVATIONS} | {"linear": "identity"}
 # numpy.meshgrid's names: "xy" is (column, row), "ij" is (row, column); "x" is one
-# coordinate, None says that the inputs are not coordinates.
+# coordinate, "xyz" a point of space, None says that the inputs are not coordinates.
 _AXES: dict[str | None, tuple[str, ...]] = {
     "xy": ("column", "row"),
     "ij": ("row", "column"),
     "x": ("x",),
+    "xyz": ("x", "y", "z"),
     None: (),
 }
 COORD_ORDERS = tuple(_AXES)
+# What a network's output v in [0, 1] says of a shape; see `NetworkSpec`.
+SIGNALS = ("udf", "occupancy", "sdf")
 
 _SIZE = Int(low=1, high=2**31 - 1)
 _KERNEL = Tuple(_SIZE, _SIZE)
@@ -122,9 +125,14 @@ class NetworkSpec:
     Attributes:
         layers: each one's `inp` is the one before's `out`.
         output_offset: added to the last layer's output.
-        coord_order: "xy" (column, row), "ij" (row, column), "x", or None.
+        coord_order: "xy" (column, row), "ij" (row, column), "x", "xyz", or None.
         coord_range: first and last coordinate, both included.
         pixel_range: the output values that stand for black and white.
+        signal: what the output says of a point of a shape, as a number v in [0, 1]: "udf", the
+            distance clip (1 - v) to its surface; "sdf", the distance clip (1 - 2 v), negative
+            inside; "occupancy", v itself is the chance to be inside. None if it is no shape.
+        clip: greatest distance that is told; greater ones count as it.
+        logits: whether v is the sigmoid of the output, else the output itself.
     """
 
     layers: tuple[Layer, ...]
@@ -132,10 +140,13 @@ class NetworkSpec:
     coord_order: str | None = None
     coord_range: tuple[float, float] = (-1.0, 1.0)
     pixel_range: tuple[float, float] = (0.0, 1.0)
+    signal: str | None = None
+    clip: float = 0.1
+    logits: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
-        for name in _CONVENTIONS:
+        for name in _CONVENTIONS | _OF_SHAPES:
             object.__setattr__(self, name, _plain(getattr(self, name)))
         if not self.layers:
             raise ValueError("a network needs at least one layer")
@@ -149,7 +160,7 @@ class NetworkSpec:
                 raise ValueError(f"layer {number + 1}: a conv layer cannot follow a linear one")
         if self.coord_order not in COORD_ORDERS:
             raise ValueError(f"unknown coord_order {self.coord_order!r}; known: {COORD_ORDERS}")
-        for name, rule in _CONVENTIONS.items():
+        for name, rule in (_CONVENTIONS | _OF_SHAPES).items():
             value = getattr(self, name)
             plain = list(value) if isinstance(value, tuple) else value
             if not rule.passes(plain):
@@ -182,7 +193,7 @@ class NetworkSpec:
         Args:
             widths: inputs, hidden widths, outputs: `[2, 32, 32, 1]`.
             omega: of every hidden layer when `activation` is "sin", else not used.
-            conventions: `output_offset`, `coord_order`, `coord_range`, `pixel_range`.
+            conventions: `output_offset`, `coord_order`, ...; all fields but `layers`.
 
         >>> NetworkSpec.mlp([2, 32, 32, 1]).param_count
         1185
@@ -262,9 +273,22 @@ class NetworkSpec:
     def param_count(self) -> int:
         return sum(prod(shape) for shape in self.tensors.values())
 
+    @property
+    def format(self) -> int:
+        """The oldest format of zoos that has such networks.
+
+        >>> NetworkSpec.mlp([2, 8, 1]).format, NetworkSpec.mlp([2, 8, 1], "gelu").format
+        (1, 2)
+        """
+        known = all(layer.activation in OLDEST_ACTIVATIONS for layer in self.layers)
+        return 1 if known and self.signal is None and len(self.axes) < 3 else 2
+
     def to_json(self) -> dict[str, Any]:
         """Plain data, as it stands in the index; `from_json` is the inverse."""
         plain = asdict(self)
+        if self.signal is None:  # the index of other zoos stays as it was
+            for name in _OF_SHAPES:
+                del plain[name]
         layers = [{**layer, "kernel": list(layer["kernel"])} for layer in plain.pop("layers")]
         conventions = {
             key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()
@@ -312,6 +336,11 @@ _CONVENTIONS: dict[str, Rule] = {
         _NUMBERS, lambda pair: "black and white are the same" if pair[0] == pair[1] else None
     ),
 }
+_OF_SHAPES: dict[str, Rule] = {
+    "signal": Choice(None, *SIGNALS),
+    "clip": Real(above=0),
+    "logits": Bool(),
+}
 _LAYER: dict[str, Rule] = {
     "kind": Choice("linear", "conv"),
     "inp": _SIZE,
@@ -353,8 +382,11 @@ SPEC: Rule = Record(
             most=1000,
         )
     },
-    {"conventions": Record({}, _CONVENTIONS)},
+    {"conventions": Record({}, _CONVENTIONS | _OF_SHAPES)},
 )
 WHOLE_SPEC: Rule = Record(
-    {"layers": ListOf(Record(_LAYER), least=1, most=1000), "conventions": Record(_CONVENTIONS)}
+    {
+        "layers": ListOf(Record(_LAYER), least=1, most=1000),
+        "conventions": Record(_CONVENTIONS, _OF_SHAPES),
+    }
 )

@@ -221,7 +221,7 @@ def _pictures(zoo: Zoo, part: str, data_root: str | Path | None) -> tuple[Tensor
 
 def _opened(zoo: Zoo, data_root: str | Path | None) -> Any:
     """The pictures that a zoo was fitted to, every class in every part."""
-    source = source_of(zoo.index, data_root)
+    source: Any = source_of(zoo.index, data_root)
     if source.labels is None:
         raise ZooError(f"the source of {zoo.index.name} has no classes")
     for part, items in source.cut().items():

@@ -204,7 +204,7 @@ class Tickets(Task):
         --retrain-steps updates of Adam, 1e-3, on 128 pictures of the zoo's source, the same
         ones for all; accuracy on the first 2,000 of its test pictures.
         """
-        source = source_of(self.zoo.index, self.data_root)
+        source: Any = source_of(self.zoo.index, self.data_root)
         if source.labels is None:
             raise ZooError(f"the source of {self.zoo.index.name} has no classes")
         seen, tested = source.trained_on, list(source.cut()["test"])[:_TESTED]

@@ -12,11 +12,12 @@ from zoo.kinds.looks import Look
 from zoo.kinds.objectives import Objective
 from zoo.kinds.pictures import Pictures
 from zoo.kinds.regression import Regression, evaluate
+from zoo.kinds.shapes import SolidShapes, VoxelShapes
 from zoo.kinds.trained import Classifiers, Trajectories
 from zoo.kinds.waves import Waves
 from zoo.recipes import AnyRecipe, recipe_from_json
 from zoo.shards import Index
-from zoo.sources import ImageSource, SineSource
+from zoo.sources import Source
 from zoo.spec import NetworkSpec
 
 __all__ = [
@@ -43,6 +44,8 @@ __all__ = [
 KINDS: dict[str, Kind] = {
     "image": Pictures(),
     "sine": Waves(),
+    "shape": VoxelShapes(),
+    "solid": SolidShapes(),
     "classifier": Classifiers(),
     "trajectory": Trajectories(),
 }
@@ -94,7 +97,7 @@ def open_source(
     seed: int,
     data_root: str | Path | None = None,
     expect: str | None = None,
-) -> ImageSource | SineSource:
+) -> Source:
     """The source that a recipe is run on; waves are drawn from the seed.
 
     Args:
@@ -104,7 +107,7 @@ def open_source(
     return kind_of(recipe).open_source(recipe, name, seed, root, expect)
 
 
-def objective(recipe: AnyRecipe, source: ImageSource | SineSource) -> Objective:
+def objective(recipe: AnyRecipe, source: Source) -> Objective:
     """The objective of a recipe on a source.
 
     Raises:

@@ -14,7 +14,7 @@ from zoo.kinds.checks import Arrays, Check, Made
 from zoo.kinds.looks import Look
 from zoo.making.fitting import Fitted, Rows
 from zoo.shards import Column, Index
-from zoo.sources import ImageSource, SineSource
+from zoo.sources import Source
 from zoo.spec import NetworkSpec
 
 
@@ -84,7 +84,7 @@ class Kind(Look, ABC):
     @abstractmethod
     def open_source(
         self, recipe: Any, name: str, seed: int, data_root: Path | None, expect: str | None
-    ) -> ImageSource | SineSource:
+    ) -> Source:
         """The source that a recipe is run on.
 
         Args:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo import engines, nets
-from zoo.engines import Adam, Engine, Fit
+from zoo.engines import Adam, Draws, Engine, Fit
 from zoo.kinds.base import Goal
 from zoo.making.fitting import ATTEMPTS, Arrays, Fitted, Rows, split_params
 from zoo.recipes import ImageRecipe, Recipe, SineRecipe
@@ -35,6 +35,7 @@ def adam(recipe: Recipe) -> Adam:
         target_mse=recipe.target_mse,
         schedule=recipe.schedule,
         warmup=recipe.lr_warmup,
+        loss=recipe.loss_of,
     )
 
 
@@ -67,11 +68,34 @@ class Objective(Goal):
         self.spec = recipe.spec(inputs.shape[-1], out)
         self.columns = {name: Column(**each) for name, each in recipe.columns(classes).items()}
 
+    @property
+    def points(self) -> int:
+        """That each network can be fitted to."""
+        return self.inputs.shape[-2]
+
     def targets(self, raw: NDArray[np.generic]) -> NDArray[np.float32]:
         """`net point out` of the raw items `net ...`."""
         return raw.astype(np.float32)
 
-    def quality(self, fit: Fit) -> dict[str, NDArray[np.generic]]:
+    def prepared(self, raw: NDArray[Any]) -> Any:
+        """The raw items in a form from which points, targets and quality follow."""
+        return raw
+
+    def data(
+        self, seed: int, rows: Rows, known: Any
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Inputs and targets of prepared items, as engines take them."""
+        return self.inputs, self.targets(known)
+
+    def draws(self, seed: int, rows: Rows, attempt: int) -> Draws | None:
+        """Which points each step takes, where networks have points of their own."""
+        if self.recipe.drawn is None:
+            return None
+        return Draws(self.recipe.drawn, seed, attempt, rows.index, rows.view)
+
+    def quality(
+        self, fit: Fit, seed: int, rows: Rows, known: Any
+    ) -> dict[str, NDArray[np.generic]]:
         """The quality columns of every network."""
         with np.errstate(over="ignore"):
             found: dict[str, NDArray[np.generic]] = {
@@ -103,7 +127,7 @@ class Objective(Goal):
 
     def fit(self, engine: Engine, seed: int, rows: Rows, *given: Any) -> Fitted:
         raw, others = given
-        return fit_rows(self, engine, seed, rows, self.targets(raw), others)
+        return fit_rows(self, engine, seed, rows, raw, others)
 
 
 class ImageObjective(Objective):
@@ -137,21 +161,26 @@ def fit_rows(
     engine: Engine,
     seed: int,
     rows: Rows,
-    targets: NDArray[np.float32],
+    raw: NDArray[Any],
     others: Mapping[str, NDArray[Any]],
 ) -> Fitted:
     """Fit rows, each from its own initialisation, and refit those that diverge.
 
     Args:
-        targets: `net point out`.
+        raw: items of the source, one a row.
         others: the columns of the rows that do not come from the fit.
     """
     spec, recipe = objective.spec, objective.recipe
     adam = objective.adam
     start = Rows(rows.index * 0, rows.view) if recipe.shared_init else rows
     init = nets.initialise(spec, recipe.init, seed, start.index, start.view)
-    inputs = objective.inputs
-    fit = engine.fit(spec, init, inputs, targets, adam)
+    known = objective.prepared(raw)
+    inputs, targets = objective.data(seed, rows, known)
+
+    def drawn(rows: Rows, attempt: int) -> Draws | None:
+        return None if inputs.ndim == 2 else objective.draws(seed, rows, attempt)
+
+    fit = engine.fit(spec, init, inputs, targets, adam, drawn(rows, 0))
 
     def bad() -> NDArray[np.int64]:
         # The error is stored as float32, so one beyond its range is not finite either.
@@ -166,11 +195,12 @@ def fit_rows(
             spec, recipe.init, seed, start.index[again], start.view[again], attempt
         )
         own = inputs if inputs.ndim == 2 else inputs[again]
-        retry = engine.fit(spec, init, own, targets[again], adam)
+        keys = Rows(rows.index[again], rows.view[again])
+        retry = engine.fit(spec, init, own, targets[again], adam, drawn(keys, attempt))
         for column, fresh in zip(fit._asdict().values(), retry, strict=True):
             column[again] = fresh
     reasons = {int(row): f"not finite after {ATTEMPTS} attempts" for row in bad()}
-    quality = objective.quality(fit)
+    quality = objective.quality(fit, seed, rows, known)
     for row in range(len(rows)):
         if row not in reasons and (flaw := objective.flaw(quality, row)):
             reasons[row] = flaw

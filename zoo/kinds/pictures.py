@@ -15,7 +15,7 @@ from zoo.kinds.objectives import ImageObjective, Objective
 from zoo.kinds.regression import Regression, Target
 from zoo.reader import Row
 from zoo.shards import Index
-from zoo.sources import ImageSource, SineSource
+from zoo.sources import ImageSource, Source
 from zoo.spec import NetworkSpec
 
 
@@ -26,7 +26,7 @@ def open_pictures(
     return sources.load_images(name, data_root, recipe.size, fit=recipe.fit, expect=expect)
 
 
-def refuse_others(recipe: Any, source: ImageSource | SineSource) -> None:
+def refuse_others(recipe: Any, source: Source) -> None:
     """Raise ValueError unless a source has pictures."""
     if not isinstance(source, ImageSource):
         raise ValueError(f"recipe {recipe.name!r} is for pictures, {source.name} has none")

@@ -27,14 +27,14 @@ from zoo.making.site import Site, make, recipe_there, refuse_foreign, source_the
 from zoo.making.workers import refuse_no_file, refuse_unguarded
 from zoo.recipes import AnyRecipe, default_recipe
 from zoo.shards import Index
-from zoo.sources import ImageSource, SineSource, of_arrays
+from zoo.sources import Source, of_arrays
 
 MOST_WORKERS = 256
 
 
 def build(
     recipe: AnyRecipe | str | None,
-    source: ImageSource | SineSource | str | NDArray[Any] | Tensor,
+    source: Source | str | NDArray[Any] | Tensor,
     out: str | Path,
     *,
     labels: NDArray[Any] | Tensor | Sequence[int] | None = None,
@@ -165,9 +165,9 @@ def build(
 
 
 def _opened(
-    source: ImageSource | SineSource | str | NDArray[Any] | Tensor,
+    source: Source | str | NDArray[Any] | Tensor,
     labels: NDArray[Any] | Tensor | Sequence[int] | None,
-) -> ImageSource | SineSource | str:
+) -> Source | str:
     """The source, or its name, or a source of the pictures that are given."""
     if isinstance(source, np.ndarray | Tensor):
         return of_arrays(np.asarray(source), None if labels is None else np.asarray(labels))
@@ -178,7 +178,7 @@ def _opened(
 
 def build_on_cluster(
     recipe: AnyRecipe | str | None,
-    source: ImageSource | SineSource | str | NDArray[Any] | Tensor,
+    source: Source | str | NDArray[Any] | Tensor,
     out: str | Path,
     cluster: Cluster | str = "local",
     **settings: Any,

@@ -27,7 +27,7 @@ from zoo.making.fitting import Arrays, Rows
 from zoo.recipes import AnyRecipe, command_of, flags, recipe_class
 from zoo.recipes import recipe as named_recipe
 from zoo.shards import NAMES_FILE, Index
-from zoo.sources import ImageSource, SineSource
+from zoo.sources import Source
 from zoo.table import pictures_of
 
 PACKAGES = ("wszoo", "numpy", "numba", "llvmlite", "torch", "safetensors", "pyarrow", "datasets")
@@ -158,7 +158,7 @@ class Planned(Plan):
 
     index: Index
     goal: Goal
-    source: ImageSource | SineSource
+    source: Source
     kind: Kind
     parts: dict[Key, Rows]
     totals: dict[str, int]
@@ -220,7 +220,7 @@ class Planned(Plan):
 
 def plan_zoo(
     recipe: AnyRecipe | str | None,
-    source: ImageSource | SineSource | str,
+    source: Source | str,
     name: str,
     settings: Settings = DEFAULTS,
     *,
@@ -309,9 +309,7 @@ def _refuse_too_large(goal: Goal) -> None:
         )
 
 
-def plan_rows(
-    recipe: AnyRecipe, source: ImageSource | SineSource, limit: int | None
-) -> dict[str, Rows]:
+def plan_rows(recipe: AnyRecipe, source: Source, limit: int | None) -> dict[str, Rows]:
     """The units of each split: by index, then view; only training images have views.
 
     Raises:
@@ -350,7 +348,7 @@ def default_shard_rows(spec_bytes: int) -> int:
     return int(np.clip(24e6 // spec_bytes // 100 * 100, 100, 50_000))
 
 
-def describe_source(source: ImageSource | SineSource, recipe: AnyRecipe) -> dict[str, Any]:
+def describe_source(source: Source, recipe: AnyRecipe) -> dict[str, Any]:
     """What the index says of the source."""
     words = {key: getattr(source, key) for key in ("title", "license", "url", "citation")}
     named = {"name": source.label, **words, "sha256": source.sha256, "items": len(source)}

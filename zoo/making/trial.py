@@ -18,7 +18,7 @@ from zoo.kinds import Goal, Kind, Means, Objective, kind_of
 from zoo.making.fitting import Rows
 from zoo.making.plan import Planned, row_bytes
 from zoo.recipes import MEASURES, MOST_STEPS, STEPS, WIDTH, Measure, Recipe
-from zoo.sources import ImageSource, SineSource
+from zoo.sources import Source
 
 WIDTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128)
 # So many times the recipe's steps are tried where its own do not reach the target, and such
@@ -90,7 +90,7 @@ class Trial:
     """
 
     recipe: Recipe
-    source: ImageSource | SineSource
+    source: Source
     tried: tuple[Tried, ...]
     networks: int
     bytes: int
@@ -117,14 +117,12 @@ class Trial:
 class _Bench:
     """The items that are tried, and the means to fit them."""
 
-    def __init__(
-        self, kind: Kind, source: ImageSource | SineSource, planned: Planned, means: Means
-    ):
+    def __init__(self, kind: Kind, source: Source, planned: Planned, means: Means):
         self.kind, self.source, self.planned, self.means = kind, source, planned, means
         self.seed = planned.index.plan["seed"]
         first = np.concatenate([rows.index[rows.view == 0] for rows in planned.parts.values()])
         assert isinstance(planned.goal, Objective)
-        few = max(FEWEST, min(MOST, POINTS // planned.goal.inputs.shape[-2]))
+        few = max(FEWEST, min(MOST, POINTS // planned.goal.points))
         chosen = first[np.linspace(0, len(first) - 1, min(few, len(first))).round().astype(int)]
         # Each piece lies over the whole of the source.
         pieces = -(-len(chosen) // PIECE)
@@ -167,7 +165,7 @@ class _Bench:
 
 def try_out(
     recipe: Recipe,
-    source: ImageSource | SineSource,
+    source: Source,
     planned: Planned,
     means: Means,
     auto: Collection[str] = (),

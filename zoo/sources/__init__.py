@@ -1,8 +1,9 @@
-"""The pictures and waves that networks are fitted to, opened whole and checked.
+"""The pictures, waves and shapes that networks are fitted to, opened whole and checked.
 
 One file a source; `SOURCES` is the only list of them, so a new one is a file here and an
 entry. `load_images` opens MNIST, Fashion-MNIST, CIFAR-10, scikit-learn's digits or a
-folder of pictures; `load_sine` draws sine waves. `split_items` cuts the fixed order of a
+folder of pictures; `load_sine` draws sine waves, `load_solids` solids; `load_voxels` opens a
+file of shapes. `split_items` cuts the fixed order of a
 source into train, validation and test.
 """
 
@@ -17,7 +18,9 @@ from zoo.sources.base import FITS, Frame, ImageSource, Request, Source, sha256_o
 from zoo.sources.digits import open_digits
 from zoo.sources.folders import open_folder
 from zoo.sources.published import open_cifar10, open_mnist
+from zoo.sources.solids import SolidSource, load_solids
 from zoo.sources.splits import SPLIT_RULES, split_items, split_rule
+from zoo.sources.volumes import VoxelSource, load_voxels
 from zoo.sources.waves import SineSource, load_sine
 
 __all__ = [
@@ -29,9 +32,13 @@ __all__ = [
     "ImageSource",
     "Request",
     "SineSource",
+    "SolidSource",
     "Source",
+    "VoxelSource",
     "load_images",
     "load_sine",
+    "load_solids",
+    "load_voxels",
     "of_arrays",
     "resolve",
     "sha256_of",
@@ -68,11 +75,13 @@ SOURCES = {
         grew=True,
     ),
     "sine": Entry("waves a*sin(b*x) on [-pi, pi], drawn from a seed"),
+    "shapes": Entry("parametric solids of ten families, drawn from a seed"),
+    "voxels:PATH": Entry("volumes in a file PATH.npz of MedMNIST's layout"),
 }
 
 
 def resolve(name: str) -> str:
-    """The whole name of a source: that of an existing folder is imagefolder:PATH.
+    """The whole name of a source: an existing folder is imagefolder:PATH, a .npz voxels:PATH.
 
     >>> resolve("mnist"), resolve(".")
     ('mnist', 'imagefolder:.')
@@ -83,13 +92,16 @@ def resolve(name: str) -> str:
     kind, colon, address = name.partition(":")
     if (f"{kind}:PATH" if colon else kind) in SOURCES:
         if colon and not address:
-            raise ValueError(f"{name} needs a path, as in {name}my/pictures")
+            example = "my/pictures" if kind == "imagefolder" else "my/shapes.npz"
+            raise ValueError(f"{name} needs a path, as in {name}{example}")
         return name
     if not name:
         raise ValueError(unknown("source", name, SOURCES))
     path = Path(name).expanduser()
     if path.is_dir():
         return f"imagefolder:{name}"
+    if path.suffix == ".npz" and path.is_file():
+        return f"voxels:{name}"
     if path.exists():
         raise ValueError(
             f"{name} is a file; a source is a folder of pictures or one of {', '.join(SOURCES)}"
@@ -137,7 +149,7 @@ def load_images(
     kind, colon, address = name.partition(":")
     entry = SOURCES[f"{kind}:PATH" if colon else kind]
     if entry.open is None:
-        raise ValueError(f"source {name!r} has waves, not images; open it with load_sine")
+        raise ValueError(f"source {name!r} has no images; it holds {entry.about}")
     if data_root is None:
         data_root = Path(os.environ.get("WSZOO_DATA") or "~/.cache/wszoo")
     request = Request(name, address, Path(data_root).expanduser(), frame, download)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64, Shaped, UInt8
@@ -20,6 +20,7 @@ from zoo.errors import unknown
 from zoo.sources.splits import split_items
 
 
+@runtime_checkable
 class Source(Protocol):
     """What the rest of wszoo asks of a source.
 

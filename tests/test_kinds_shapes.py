@@ -1,0 +1,205 @@
+"""Shapes become zoos: what is stored is right, the same whatever the batch, and told as it is."""
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+import zoo
+from cli.main import wszoo
+from zoo import kinds, nets, pools, solids, voxels
+from zoo.engines import load
+from zoo.kinds.shapes import TESTED
+from zoo.making.fitting import Rows
+from zoo.recipes import SOLID_TARGETS, recipe
+from zoo.shards import read_index
+from zoo.verification import verify
+
+SMALL = {"steps": 30, "hidden": 16, "pool_points": 600, "batch_points": 100}
+
+
+@pytest.fixture(scope="module")
+def balls(tmp_path_factory):
+    """A file of MedMNIST's layout: balls and rods in 16^3; number 3 is empty, number 5 full."""
+    centre = (np.arange(16) + 0.5) / 8 - 1
+    z, y, x = np.meshgrid(centre, centre, centre, indexing="ij")
+    masks = []
+    for number in range(24):
+        radius = 0.4 + 0.02 * number
+        round_ = x**2 + y**2 + (z if number % 2 else 0 * z) ** 2 < radius**2
+        masks.append(255 * (round_ & (np.abs(z) < 0.8)))
+    whole = np.array(masks, np.uint8)
+    whole[3], whole[5] = 0, 255
+    labels = (np.arange(24) % 2)[:, None].astype(np.uint8)
+    path = tmp_path_factory.mktemp("voxels") / "balls_16.npz"
+    cut = {"train": slice(0, 16), "val": slice(16, 20), "test": slice(20, 24)}
+    arrays = {f"{name}_images": whole[part] for name, part in cut.items()}
+    np.savez(path, **arrays, **{f"{name}_labels": labels[part] for name, part in cut.items()})
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A zoo of 24 solids, by signed distances."""
+    out = tmp_path_factory.mktemp("zoo") / "solids"
+    zoo.build(recipe("sdf", "shapes", solids=24, views=2, **SMALL), "shapes", out)
+    return out
+
+
+def test_measures_of_solids_are_those_of_the_recipe():
+    assert tuple(solids.TARGETS) == SOLID_TARGETS
+
+
+def test_a_zoo_of_solids_says_what_its_networks_are(made):
+    index = read_index(made)
+    assert (index.format, index.splits) == (2, {"train": 38, "validation": 2, "test": 3})
+    assert (index.spec.signal, index.spec.clip, index.spec.logits) == ("sdf", 0.1, True)
+    assert index.spec.axes == ("x", "y", "z")
+    assert index.columns["label"].names == solids.FAMILIES
+    rows = zoo.open_zoo(made)
+    params = solids.draw(0, rows.table["index"])
+    for name in SOLID_TARGETS:
+        assert (rows.table[name] == solids.columns(params)[name]).all()
+
+
+def test_quality_is_measured_on_points_that_no_pool_has(made):
+    """IoU and distance error again, by hand, with plain torch modules."""
+    rows = zoo.open_zoo(made, split="test")
+    for row in rows:
+        index = np.array([row.index])
+        points = pools.uniform(0, index, TESTED)
+        signed = solids.distance(solids.draw(0, index), points)[0]
+        with torch.no_grad():
+            v = torch.sigmoid(row.to_module()(torch.from_numpy(points[0])))[:, 0].numpy()
+        found = 0.1 * (1 - 2 * v)
+        iou = ((found < 0) & (signed < 0)).sum() / ((found < 0) | (signed < 0)).sum()
+        assert row.iou == pytest.approx(iou, abs=1e-3)
+        assert row.distance_error == pytest.approx(
+            np.abs(found - np.clip(signed, -0.1, 0.1)).mean(), abs=1e-6
+        )
+
+
+def test_verify_measures_and_refits_to_the_byte(made):
+    checks = list(verify(made, samples=8, refit=6))
+    assert [check.name for check in checks][-3:] == ["plan", "quality", "refit"]
+    assert all(check.passed for check in checks), checks
+    assert "equal to the byte" in checks[-1].detail
+
+
+def test_networks_do_not_depend_on_their_batch_or_on_other_views(made):
+    chosen = recipe("sdf", "shapes", solids=24, views=2, **SMALL)
+    source = kinds.open_source(chosen, "shapes", 0)
+    goal = kinds.objective(chosen, source)
+    rows = zoo.open_zoo(made)
+    few = Rows(np.array([7, 2]), np.array([1, 0]))
+    fitted = goal.fit(load("cpu", threads=2), 0, few, source.items(few.index), {})
+    for place, (index, view) in enumerate(few.pairs()):
+        at = np.flatnonzero((rows.table["index"] == index) & (rows.table["view"] == view))
+        kept, _ = rows.batch(at)
+        for name, tensor in kept.tensors().items():
+            assert (fitted.arrays[name][place] == tensor[0].numpy()).all()
+    first, second = (rows.batch([number])[0].flatten() for number in (0, 1))
+    assert not torch.equal(first, second)
+
+
+def test_a_zoo_of_solids_grows(made, tmp_path):
+    small, whole = recipe("udf", "shapes", solids=20, **SMALL), tmp_path / "whole"
+    zoo.build(small, "shapes", tmp_path / "z", limit=10)
+    zoo.build(small, "shapes", tmp_path / "z")
+    zoo.build(small, "shapes", whole)
+    for part in ("train", "validation", "test"):
+        grown, fresh = (zoo.open_zoo(folder, split=part) for folder in (tmp_path / "z", whole))
+        assert torch.equal(grown.batch(range(len(grown)))[0].flatten(),
+                           fresh.batch(range(len(fresh)))[0].flatten())  # fmt: skip
+
+
+@pytest.mark.parametrize("signal", ["udf", "occupancy", "sdf"])
+def test_every_signal_learns_its_shape(signal):
+    """A few hundred steps on one solid: far better than at the start, in its own terms."""
+    chosen = recipe(signal, "shapes", solids=4, hidden=48, layers=3, steps=300, lr=3e-3, omega=10.0,
+                    batch_points=500, pool_points=20_000, schedule="cosine")  # fmt: skip
+    source = kinds.open_source(chosen, "shapes", 0)
+    goal = kinds.objective(chosen, source)
+    index = np.array([1, 2])
+    fitted = goal.fit(load("cpu"), 0, Rows(index, index * 0), source.items(index), {})
+    assert fitted.arrays["iou"].min() > (0.4 if signal == "udf" else 0.85)
+    weights = zoo.Weights.from_tensors(
+        {name: torch.from_numpy(fitted.arrays[name].copy()) for name in goal.spec.tensors}
+    )
+    points = pools.uniform(1, index, 2000)
+    signed = solids.distance(source.items(index), points)
+    answers = nets.field(goal.spec, weights, torch.from_numpy(points)).numpy()
+    outside, inside = answers[signed > 0.1].mean(), answers[signed < -0.1].mean()
+    bounds = {"udf": (0.06, 0.1, 0.06, 0.1), "occupancy": (0, 0.2, 0.8, 1)}
+    low, high, least, most = bounds.get(signal, (0.08, 0.1, -0.1, -0.08))
+    assert low < outside < high
+    assert least < inside < most
+    volume = nets.volume(goal.spec, weights, 9)
+    grid = nets.space(goal.spec, 9)
+    assert grid[9].tolist() == [-1, -0.75, -1]
+    torch.testing.assert_close(volume.reshape(2, -1), nets.field(goal.spec, weights, grid))
+
+
+def test_voxels_that_hold_no_shape_are_left_out_and_told(balls, tmp_path):
+    name, out = f"voxels:{balls}", tmp_path / "z"
+    said = CliRunner().invoke(
+        wszoo,
+        ["fit-inrs", name, "--recipe", "occupancy", "--out", str(out), "--no-parquet"]
+        + [
+            word
+            for key, value in SMALL.items()
+            for word in (f"--{key.replace('_', '-')}", f"{value}")
+        ],
+    )
+    assert said.exit_code == 0, said.output
+    assert "left out for being empty, full or not binary: 2" in said.output
+    index = read_index(out)
+    assert index.splits == {"train": 14, "validation": 4, "test": 4}
+    assert {(row.index, row.reason) for row in index.excluded} == {
+        (3, "the volume is empty"),
+        (5, "the volume is full"),
+    }
+    assert index.source["name"] == "voxels:balls_16.npz"
+    assert "distance_error" not in index.columns
+    assert all(check.passed for check in verify(out, refit=3)), list(verify(out, refit=3))
+
+
+def test_networks_of_low_iou_are_left_out(balls, tmp_path):
+    chosen = recipe("occupancy", f"voxels:{balls}", min_iou=1.0, **{**SMALL, "steps": 1})
+    with pytest.raises(zoo.ZooError, match="IoU"):
+        zoo.build(chosen, f"voxels:{balls}", tmp_path / "z", parquet=False)
+
+
+def test_distances_of_voxels_are_those_of_their_field(balls):
+    """Labels of a pool follow from the exact field of the mask, in each signal's way."""
+    index = np.array([0, 1])
+    for signal in ("udf", "occupancy", "sdf"):
+        chosen = recipe(signal, f"voxels:{balls}", pool_points=300)
+        source = kinds.open_source(chosen, f"voxels:{balls}", 0)
+        goal = kinds.objective(chosen, source)
+        masks = source.items(index)
+        points, labels = goal.data(0, Rows(index, index * 0), goal.prepared(masks))
+        signed = voxels.distance(masks, points)
+        wanted = {
+            "udf": 1 - np.minimum(np.abs(signed), 0.1) / 0.1,
+            "occupancy": signed < 0,
+            "sdf": 0.5 - np.clip(signed, -0.1, 0.1) / 0.2,
+        }[signal]
+        np.testing.assert_allclose(labels[..., 0], wanted, atol=1e-6)
+
+
+def test_own_points_take_a_recipe_of_shapes():
+    """`zoo.fit` draws points of each network's own, and minimises the cross-entropy of labels."""
+    draw = np.random.default_rng(0)
+    points = draw.uniform(-1, 1, (3, 400, 3))
+    labels = (
+        np.linalg.norm(points, axis=2, keepdims=True) < np.array([0.5, 0.6, 0.7])[:, None, None]
+    )
+    chosen = recipe("occupancy", "tensors", hidden=16, steps=300, batch_points=100)
+    found = zoo.fit(points, labels, chosen)
+    assert (found.spec.signal, sorted(found.columns)) == ("occupancy", ["index", "train_loss"])
+    assert found.columns["train_loss"].max() < 0.3
+    again = zoo.fit(points, labels, chosen, engine="reference")
+    torch.testing.assert_close(
+        again.columns["train_loss"], found.columns["train_loss"], rtol=0.3, atol=0.05
+    )

@@ -1,0 +1,356 @@
+"""INRs of shapes: solids that a seed draws, and voxels of a file.
+
+Each shape has a pool of queries of its own, from which the points of every step are drawn, and
+points all over space, never fitted, by which its quality is told. Both depend on the seed and
+the shape's index alone, so the views of a shape share them.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from zoo import nets, pools, solidity, solids, sources, voxels
+from zoo.engines import Engine, Fit
+from zoo.figures import Samples
+from zoo.kinds.checks import Arrays, Check, Made, weights_of
+from zoo.kinds.objectives import Objective
+from zoo.kinds.regression import Regression
+from zoo.making.fitting import Fitted, Rows
+from zoo.recipes import SOLID_TARGETS, ShapeRecipe
+from zoo.shards import Index
+from zoo.sources import Source
+from zoo.spec import NetworkSpec
+from zoo.weights import Weights
+
+# Points by which quality is told; a shape of a hundredth of space has some 300 of them inside.
+TESTED = 1 << 15
+# Part of a shape's pool that lies on its surface; what is near is near one of these.
+_ON_SURFACE = 6
+# Points a side of the slices in pictures.
+_SLICE = 48
+# Shapes that are fitted at once: their pools are the memory that a fit takes.
+_CHUNK, _POOL_BYTES = 64, 1 << 28
+# Across engines and machines the same start ends a little apart.
+IOU_TOLERANCE, DISTANCE_TOLERANCE = 1e-3, 1e-5
+REFIT_TOLERANCE = 0.1
+Points: TypeAlias = NDArray[np.float32]
+
+
+@runtime_checkable
+class Forms(Protocol):
+    """A few shapes, one each row: their surfaces, and distances to them."""
+
+    def cloud(self, row: int, seed: int, index: NDArray[np.int64], count: int) -> Points:
+        """`1 point 3` on the surface of one of them, keyed by seed and index `1`."""
+
+    def distance(self, row: int, points: Points) -> NDArray[np.float32]:
+        """Signed distances of `point 3` to one of them, negative inside."""
+
+
+class Solids:
+    """Solids given by their parameters."""
+
+    def __init__(self, params: NDArray[np.float64]):
+        self.params = params
+
+    def cloud(self, row: int, seed: int, index: NDArray[np.int64], count: int) -> Points:
+        return solids.cloud(self.params[row : row + 1], seed, index, count)
+
+    def distance(self, row: int, points: Points) -> NDArray[np.float32]:
+        return solids.distance(self.params[row : row + 1], points[None])[0]
+
+
+class Volumes:
+    """Volumes given by their masks, whose fields of distances are computed once."""
+
+    def __init__(self, masks: NDArray[np.uint8]):
+        self.masks = masks
+        self.fields = [voxels.field(mask) for mask in masks]
+
+    def cloud(self, row: int, seed: int, index: NDArray[np.int64], count: int) -> Points:
+        return voxels.cloud(self.masks[row : row + 1], seed, index, count)
+
+    def distance(self, row: int, points: Points) -> NDArray[np.float32]:
+        return voxels.sample(self.fields[row], points)
+
+
+def _labels(spec: NetworkSpec, signed: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What the networks' v shall be, see `NetworkSpec`, for signed distances."""
+    if spec.signal == "occupancy":
+        return (signed < 0).astype(np.float32)
+    if spec.signal == "udf":
+        far = np.minimum(np.abs(signed), spec.clip)
+        return (1 - far / spec.clip).astype(np.float32)
+    near = np.clip(signed, -spec.clip, spec.clip)
+    return (0.5 - near / (2 * spec.clip)).astype(np.float32)
+
+
+class ShapeObjective(Objective):
+    """Shapes, as labels of points in pools of their own."""
+
+    def __init__(
+        self, recipe: ShapeRecipe, classes: tuple[str, ...], forms: Callable[[Any], Forms]
+    ):
+        super().__init__(recipe, np.empty((0, 3), np.float32), 1, classes)
+        self.forms = forms
+        self.pool, self.mix = recipe.pool_points, recipe.pool
+
+    @property
+    def points(self) -> int:
+        return self.pool
+
+    def chunk(self, engine: Engine) -> tuple[int, int]:
+        fits = _POOL_BYTES // (self.pool * 4 * (self.spec.inp + self.spec.out))
+        # While one chunk is fitted, the pools of the next are drawn.
+        return max(1, min(_CHUNK, engine.batch, fits)), 2
+
+    def fit(self, engine: Engine, seed: int, rows: Rows, *given: Any) -> Fitted:
+        """Fit shapes; those that are none, such as empty volumes, are left out by what they are."""
+        raw, others = given
+        flaws = [voxels.flaw(item) if item.ndim == 3 else None for item in raw]
+        good = np.array([flaw is None for flaw in flaws], bool)
+        kept = {name: values[good] for name, values in others.items()}
+        fitted = super().fit(engine, seed, rows[good], raw[good], kept)
+        bad = [
+            (int(index), int(view), f"the volume is {flaw}")
+            for (index, view), flaw in zip(rows.pairs(), flaws, strict=True)
+            if flaw is not None
+        ]
+        return Fitted(fitted.arrays, sorted([*fitted.excluded, *bad]))
+
+    def prepared(self, raw: NDArray[Any]) -> Forms:
+        return self.forms(raw)
+
+    def data(self, seed: int, rows: Rows, known: Any) -> tuple[Points, NDArray[np.float32]]:
+        inputs = np.empty((len(rows), self.pool, 3), np.float32)
+        targets = np.empty((len(rows), self.pool, 1), np.float32)
+        # Views of a shape stand together.
+        for row, number in enumerate(rows.index):
+            if row and rows.index[row - 1] == number:
+                inputs[row], targets[row] = inputs[row - 1], targets[row - 1]
+                continue
+            inputs[row] = self._queries(known, row, seed, number)
+            targets[row, :, 0] = _labels(self.spec, known.distance(row, inputs[row]))
+        return inputs, targets
+
+    def _queries(self, known: Forms, row: int, seed: int, number: np.int64) -> Points:
+        """`point 3`: the pool of one shape."""
+        index = np.array([number])
+        cloud = known.cloud(row, seed, index, max(1, self.pool // _ON_SURFACE))
+        return pools.queries(cloud, seed, index, self.pool, mix=self.mix)[0]
+
+    def quality(
+        self, fit: Fit, seed: int, rows: Rows, known: Any
+    ) -> dict[str, NDArray[np.generic]]:
+        weights = Weights.unflatten(torch.from_numpy(fit.params), self.spec)
+        with np.errstate(over="ignore"):
+            loss = fit.mse.astype(np.float32)
+        return {"train_loss": loss, **self.measured(weights, seed, rows, known)}
+
+    def measured(
+        self, weights: Weights, seed: int, rows: Rows, known: Forms
+    ) -> dict[str, NDArray[np.float32]]:
+        """IoU and error of distances of every network, on points that none is fitted to."""
+        spec, half = self.spec, self.spec.clip / 2
+        overlap, error = np.empty(len(rows), np.float32), np.empty(len(rows), np.float32)
+        for row, number in enumerate(rows.index):
+            points = pools.uniform(seed, np.array([number]), TESTED)[0]
+            signed = known.distance(row, points)[None]
+            with torch.no_grad():
+                answer = nets.field(spec, weights[row : row + 1], torch.from_numpy(points)).numpy()
+            if spec.signal == "udf":
+                true = np.minimum(np.abs(signed), spec.clip)
+                inside, within = answer < half, true < half
+            else:
+                true = np.clip(signed, -spec.clip, spec.clip)
+                inside = answer > 0.5 if spec.signal == "occupancy" else answer < 0
+                within = signed < 0
+            overlap[row] = solidity.iou(inside, within)[0]
+            error[row] = solidity.distance_error(answer, true)[0]
+        found = {"iou": overlap, "distance_error": error}
+        return {name: values for name, values in found.items() if name in self.columns}
+
+    def flaw(self, quality: dict[str, NDArray[np.generic]], row: int) -> str | None:
+        floor = self.recipe.min_iou  # type: ignore[union-attr]
+        overlap = float(quality["iou"][row])  # type: ignore[arg-type]
+        if floor is not None and overlap < floor:
+            return f"IoU {overlap:.3f} is below {floor:g}"
+        return None
+
+
+class ValueObjective(Objective):
+    """Points and labels of the user's own, by a recipe of shapes."""
+
+    def __init__(self, recipe: ShapeRecipe, inputs: Points, out: int, classes: tuple[str, ...]):
+        super().__init__(recipe, inputs, out, classes)
+        self.columns = {
+            name: column
+            for name, column in self.columns.items()
+            if name not in ("iou", "distance_error", *SOLID_TARGETS)
+        }
+
+    def quality(
+        self, fit: Fit, seed: int, rows: Rows, known: Any
+    ) -> dict[str, NDArray[np.generic]]:
+        with np.errstate(over="ignore"):
+            return {"train_loss": fit.mse.astype(np.float32)}
+
+    def flaw(self, quality: dict[str, NDArray[np.generic]], row: int) -> str | None:
+        return None
+
+
+class Shapes(Regression):
+    """One network a shape and view; only training shapes have more than view 0."""
+
+    what: ClassVar[str] = (
+        "Each one is a shape: it maps a point of space to what it says of the shape there."
+    )
+    meanings: ClassVar[Mapping[str, str]] = {
+        "train_loss": "loss of the stored network on the points that one more step would take"
+    }
+
+    def resembles(self, columns: Collection[str], spec: NetworkSpec) -> bool:
+        return spec.signal is not None
+
+    def target_of(self, recipe: Any) -> str | None:
+        return None
+
+    def reached(self, arrays: Arrays) -> int:
+        return 0
+
+    @property
+    def target_flag(self) -> str:
+        return "numbers for shapes, which have no target to stop at"
+
+    def views(self, recipe: Any) -> int:
+        return int(recipe.views)
+
+    def values_goal(
+        self, recipe: Any, inputs: NDArray[np.float32], out: int, classes: tuple[str, ...] = ()
+    ) -> Objective:
+        return ValueObjective(recipe, inputs, out, classes)
+
+    @abstractmethod
+    def objective(self, recipe: Any, source: Any) -> ShapeObjective:
+        """The objective of a recipe on a source."""
+
+    def samples(self, goal: Any, source: Any, arrays: Mapping[str, NDArray[Any]]) -> Samples:
+        """Three slices through the middle of each shape, by what it is and by its network."""
+        weights = weights_of(goal.spec, dict(arrays))
+        known = goal.forms(source.items(arrays["index"]))
+        along = np.linspace(-1, 1, _SLICE, dtype=np.float32)
+        across, down = (part.ravel() for part in np.meshgrid(along, along))
+        middle = np.zeros_like(across)
+        planes = [(across, down, middle), (across, middle, down), (middle, across, down)]
+        points = np.concatenate([np.stack(plane, 1) for plane in planes])
+        true = np.stack(
+            [_labels(goal.spec, known.distance(row, points)) for row in range(len(weights))]
+        )
+        with torch.no_grad():
+            outputs = nets.forward(goal.spec, weights, torch.from_numpy(points))[..., 0]
+        values = (torch.sigmoid(outputs) if goal.spec.logits else outputs).numpy()
+        originals, reconstructions = (
+            np.concatenate(
+                list(np.clip(part, 0, 1).reshape(len(part), 3, _SLICE, _SLICE).swapaxes(0, 1)), 2
+            )[..., None]
+            for part in (true, values)
+        )
+        return Samples(originals, reconstructions, [f"IoU {v:.3f}" for v in arrays["iou"]])
+
+    def shown(
+        self,
+        goal: Objective,
+        source: Any,
+        arrays: Mapping[str, NDArray[Any]],
+        targets: NDArray[np.float32],
+        outputs: NDArray[np.float32],
+    ) -> Samples:
+        raise AssertionError("shapes are drawn by their slices")
+
+    def shortfall(self, recipe: Any, index: Index) -> list[str]:
+        lines = []
+        if recipe.min_iou is not None:
+            below = sum(row.reason.startswith("IoU") for row in index.excluded)
+            whole = index.rows + below
+            lines.append(f"left out by --min-iou {recipe.min_iou:g}: {below:,} of {whole:,}")
+        none = sum(row.reason.startswith("the volume is") for row in index.excluded)
+        if none:
+            lines.append(f"left out for being empty, full or not binary: {none:,}")
+        return lines
+
+    def check_quality(self, made: Made, arrays: Arrays) -> Check:
+        goal, rows = made.goal, Rows(arrays["index"], arrays["view"])
+        known = goal.forms(made.source.items(rows.index))
+        seed = made.index.plan["seed"]
+        found = goal.measured(weights_of(goal.spec, arrays), seed, rows, known)
+        allowed = {"iou": IOU_TOLERANCE, "distance_error": DISTANCE_TOLERANCE}
+        for name, values in found.items():
+            apart = np.abs(values - arrays[name])
+            worst = int(apart.argmax())
+            if apart[worst] > allowed[name]:
+                key = f"index {rows.index[worst]} view {rows.view[worst]}"
+                return Check(
+                    "quality", False, f"{key} has {name} {values[worst]:.4f}, not as recorded"
+                )
+        return Check("quality", True, f"{len(rows)} rows measured again, as recorded")
+
+    def agreement(self, goal: Objective, found: Arrays, arrays: Arrays) -> tuple[bool, str]:
+        apart = found["iou"] - arrays["iou"]
+        passed = abs(apart.mean()) < REFIT_TOLERANCE / 4 and np.abs(apart).max() < REFIT_TOLERANCE
+        return bool(passed), (
+            f"IoU {apart.mean():+.4f} in the mean, {np.abs(apart).max():.4f} apart at most"
+        )
+
+
+class SolidShapes(Shapes):
+    """INRs of parametric solids."""
+
+    def open_source(
+        self, recipe: Any, name: str, seed: int, data_root: Path | None, expect: str | None
+    ) -> Source:
+        return sources.load_solids(recipe.solids, seed)
+
+    def splits(self, recipe: Any, source: Any) -> dict[str, range]:
+        return sources.split_items(len(source), len(source), self.rule("", source.name))
+
+    def rule(self, split: str, source: str) -> str:
+        return "80-10-10"
+
+    def facts(self, recipe: Any, source: Any) -> dict[str, Any]:
+        return {"kind": "solid", "class_names": list(source.class_names)}
+
+    def objective(self, recipe: Any, source: Any) -> ShapeObjective:
+        return ShapeObjective(recipe, source.class_names, Solids)
+
+
+class VoxelShapes(Shapes):
+    """INRs of what is filled in volumes of voxels."""
+
+    def open_source(
+        self, recipe: Any, name: str, seed: int, data_root: Path | None, expect: str | None
+    ) -> Source:
+        return sources.load_voxels(sources.resolve(name))
+
+    def splits(self, recipe: Any, source: Any) -> dict[str, range]:
+        rule = self.rule("", source.name)
+        return sources.split_items(source.train_items, len(source), rule, source.validation_items)
+
+    def rule(self, split: str, source: str) -> str:
+        return "dws"
+
+    def facts(self, recipe: Any, source: Any) -> dict[str, Any]:
+        return {
+            "kind": "shape",
+            "shape": list(source.masks.shape[1:]),
+            "train_items": source.train_items,
+            "validation_items": source.validation_items,
+            "class_names": list(source.class_names),
+        }
+
+    def objective(self, recipe: Any, source: Any) -> ShapeObjective:
+        return ShapeObjective(recipe, source.class_names, Volumes)
