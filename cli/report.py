@@ -24,11 +24,22 @@ from zoo.fields import about
     "--keep", type=FilePath(),
     help="Also keep what a report needs of the RUNS in this JSON file.",
 )  # fmt: skip
-def report(runs: tuple[Path, ...], out: Path, keep: Path | None) -> None:
+@click.option(
+    "--newest", is_flag=True,
+    help="Leave out runs of before there were presets where one by a preset stands in their place.",
+)  # fmt: skip
+@click.option(
+    "--confusion", is_flag=True,
+    help="Show what tasks draw, such as confusion matrices, of every model, not the best alone.",
+)  # fmt: skip
+def report(
+    runs: tuple[Path, ...], out: Path, keep: Path | None, newest: bool, confusion: bool
+) -> None:
     """Tables and figures of RUNS, published numbers beside ours.
 
     RUNS are folders of runs, or JSON files of --keep. Runs that are not finished are left
-    out, and named.
+    out, and named. What stands between the two marks for your notes in a report that is
+    made again stays there.
     """
     from processors import report as reports
     from zoo.errors import ZooError
@@ -39,10 +50,9 @@ def report(runs: tuple[Path, ...], out: Path, keep: Path | None) -> None:
     given, runs = runs, tuple(run for run in runs if run not in unfinished)
     if not runs:
         raise ZooError(f"none of {', '.join(map(str, given))} is finished: nothing to report")
-    reports.write(runs, out)
+    reports.write(runs, out, kept=keep, latest=newest, every=confusion)
     say(f"{out}")
     if keep is not None:
-        reports.keep(runs, keep)
         say(f"{keep}")
 
 

@@ -3,6 +3,7 @@
 Numbers as printed, in the unit of `Published.unit`; spreads where the papers give one.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,16 +37,19 @@ class Table:
 
     Attributes:
         experiment: as the papers' experiments are numbered.
-        task, recipe, source: of the runs it is set beside; a source of None means any.
+        task, recipe, source: of the runs it is set beside; None means any.
         options, fields: that such runs, and the recipe of their zoo, must have, as in their
             `config.json`.
         metric, factor: of our summary, and what turns it into the paper's unit.
-        values: number and spread by row: a model, with what was changed of it.
+        values: number and spread by row: a model, with what was changed of it; none where the
+            paper has a plot alone.
+        of, varies: a model, and the names of its sizes and options that the table is about; runs
+            of that model which change one of them stand beside it, and no others.
     """
 
     experiment: str
     task: str
-    recipe: str
+    recipe: str | None
     source: str | None
     metric: str
     factor: float
@@ -55,6 +59,19 @@ class Table:
     values: dict[str, tuple[float, float | None]]
     options: tuple[tuple[str, Any], ...] = ()
     fields: tuple[tuple[str, Any], ...] = ()
+    of: str = ""
+    varies: tuple[str, ...] = ()
+
+    @property
+    def networks(self) -> int | None:
+        """How many networks (or pictures, one network each) were trained on, as `scale` says."""
+        found = re.match(r"([\d,]+) (networks|pictures)", self.scale)
+        return int(found[1].replace(",", "")) if found else None
+
+    def varied(self, config: Mapping[str, Any]) -> bool:
+        """Whether a run changes what the table is about."""
+        asked = {**config["sizes"], **config["options"]}
+        return config["model"] == self.of and not asked.keys().isdisjoint(self.varies)
 
     def published(self, row: str) -> Published:
         """The number of a row."""
@@ -65,7 +82,7 @@ class Table:
         """Whether a run stands beside it; `config` is its `config.json`."""
         return (
             self.task == config["task"]
-            and self.recipe == config["recipe"].get("name")
+            and self.recipe in (None, config["recipe"].get("name"))
             and self.source in (None, plain_source(config["source"]))
             and all(config["task_options"].get(name) == value for name, value in self.options)
             and all(config["recipe"].get(name) == value for name, value in self.fields)
@@ -74,7 +91,14 @@ class Table:
 
 _DWS, _NFN, _MONOMIAL = "Navon et al. 2023", "Zhou et al. 2023", "Tran et al. 2024"
 _INRS = "55,000 networks, 100 epochs"
+_NFNS = "45,000 networks of recipe nfn, 50,000 updates"
+# Of systems that came later, whose length of training we do not know.
+_LATER = "55,000 networks"
 TABLES = (
+    Table(
+        "D1", "regress", "sine-regression", "sine", "mse", 1, "MSE of the frequency",
+        "800 networks, 100 epochs", f"{_DWS}, Figure 3: a plot", {},
+    ),
     Table(
         "D2", "classify", "dws", "mnist", "accuracy", 100, "accuracy, %", _INRS,
         f"{_DWS}, Table 1",
@@ -92,14 +116,28 @@ TABLES = (
         },
     ),
     Table(
-        "D2, later", "classify", "dws", "mnist", "accuracy", 100, "accuracy, %", _INRS,
-        "Kalogeropoulos et al. 2024 and Kahana et al. 2025",
-        {"ScaleGMN": (96.6, None), "ProbeGen (function access)": (98.4, None)},
+        "D2", "classify", "dws", "mnist", "accuracy", 100, "accuracy, %", _LATER,
+        "Kofinas et al. 2024", {"NG-GNN": (91.40, None)},
     ),
     Table(
-        "D2, later", "classify", "dws", "fashion-mnist", "accuracy", 100, "accuracy, %", _INRS,
-        "Kalogeropoulos et al. 2024 and Kahana et al. 2025",
-        {"ScaleGMN": (80.8, None), "ProbeGen (function access)": (87.7, None)},
+        "D2", "classify", "dws", "fashion-mnist", "accuracy", 100, "accuracy, %", _LATER,
+        "Kofinas et al. 2024", {"NG-GNN": (68.00, None)},
+    ),
+    Table(
+        "D2", "classify", "dws", "mnist", "accuracy", 100, "accuracy, %", _LATER,
+        "Kalogeropoulos et al. 2024", {"ScaleGMN": (96.6, None)},
+    ),
+    Table(
+        "D2", "classify", "dws", "fashion-mnist", "accuracy", 100, "accuracy, %", _LATER,
+        "Kalogeropoulos et al. 2024", {"ScaleGMN": (80.8, None)},
+    ),
+    Table(
+        "D2", "classify", "dws", "mnist", "accuracy", 100, "accuracy, %", _LATER,
+        "Kahana et al. 2025", {"ProbeGen": (98.4, None)},
+    ),
+    Table(
+        "D2", "classify", "dws", "fashion-mnist", "accuracy", 100, "accuracy, %", _LATER,
+        "Kahana et al. 2025", {"ProbeGen": (87.7, None)},
     ),
     Table(
         "D5", "classify", "dws", "fashion-mnist", "accuracy", 100, "accuracy, %",
@@ -116,15 +154,18 @@ TABLES = (
         {
             "dws blocks=b2b": (65.87, None), "dws blocks=w2w": (84.75, None),
             "dws blocks=both": (85.23, None), "dws blocks=diagonal": (85.68, None),
+            "dws blocks=all": (85.71, None),
         },
+        of="dws", varies=("blocks",),
     ),
     Table(
         "D8", "classify", "dws", "mnist", "accuracy", 100, "accuracy, %", _INRS,
         f"{_DWS}, Table 11",
         {
             "dws norm=false augment=none": (77.20, None), "dws norm=false": (80.20, None),
-            "dws augment=none": (83.05, None),
+            "dws augment=none": (83.05, None), "dws norm=true": (85.71, None),
         },
+        of="dws", varies=("norm", "augment"),
     ),
     Table(
         "D3", "ssl", "sine-ssl", "sine", "mse", 1, "MSE of a linear probe",
@@ -141,6 +182,10 @@ TABLES = (
             "mlp": (64.33, 0.36), "mlp-aug": (64.69, 0.56), "mlp-align": (67.66, 0.90),
             "inr2vec": (65.69, 0.41), "transformer": (61.37, 0.13), "dws": (71.36, 0.38),
         },
+    ),
+    Table(
+        "D6", "generalize", "fashion", "fashion-mnist", "mse_x100", 1, "100 x MSE of the accuracy",
+        "150 runs, 15 epochs", f"{_DWS}, Figure 7: a plot", {},
     ),
     Table(
         "N2", "classify", "nfn", "mnist", "accuracy", 100, "accuracy, %",
@@ -167,8 +212,8 @@ TABLES = (
         },
     ),
     Table(
-        "N5", "edit", "nfn", "mnist", "mse", 1, "MSE on [-1, 1]",
-        "45,000 networks, 50,000 updates", f"{_NFN}, Table 6 (dilate)",
+        "N5", "edit", None, "mnist", "mse", 1, "MSE on [-1, 1]",
+        _NFNS, f"{_NFN}, Table 6 (dilate)",
         {
             "nfn-np": (0.068, None), "nfn-hnp": (0.070, None), "nfn-pt": (0.197, None),
             "mlp": (0.306, None), "mlp-aug": (0.307, None),
@@ -176,8 +221,8 @@ TABLES = (
         options=(("edit", "dilate"),),
     ),
     Table(
-        "N5", "edit", "nfn", "cifar10", "mse", 1, "MSE on [-1, 1]",
-        "45,000 networks, 50,000 updates", f"{_NFN}, Table 6 (contrast)",
+        "N5", "edit", None, "cifar10", "mse", 1, "MSE on [-1, 1]",
+        _NFNS, f"{_NFN}, Table 6 (contrast)",
         {
             "nfn-np": (0.020, None), "nfn-hnp": (0.021, None), "nfn-pt": (0.029, None),
             "mlp": (0.031, None), "mlp-aug": (0.029, None),
@@ -196,6 +241,7 @@ TABLES = (
         "N6", "classify", "nfn", "mnist", "accuracy", 100, "accuracy, %",
         "450,000 networks, 200,000 updates", f"{_NFN}, Table 17",
         {"nfn-np positions=none": (92.9, None)},
+        of="nfn-np", varies=("positions",),
     ),
     Table(
         "M3", "classify", "nfn", "fashion-mnist", "accuracy", 100, "accuracy, %",
@@ -209,6 +255,7 @@ TABLES = (
         "N6", "classify", "nfn", "fashion-mnist", "accuracy", 100, "accuracy, %",
         "450,000 networks, 200,000 updates", f"{_NFN}, Table 17",
         {"nfn-np positions=none": (73.4, None)},
+        of="nfn-np", varies=("positions",),
     ),
     Table(
         "M3", "classify", "nfn", "cifar10", "accuracy", 100, "accuracy, %",
@@ -222,29 +269,32 @@ TABLES = (
         "N6", "classify", "nfn", "cifar10", "accuracy", 100, "accuracy, %",
         "900,000 networks, 200,000 updates", f"{_NFN}, Table 17",
         {"nfn-np positions=none": (46.5, None)},
+        of="nfn-np", varies=("positions",),
     ),
     Table(
-        "M4", "edit", "nfn", "mnist", "mse", 1, "MSE on [-1, 1]",
-        "45,000 networks, 50,000 updates", f"{_MONOMIAL}, Table 4 (dilate)",
+        "M4", "edit", None, "mnist", "mse", 1, "MSE on [-1, 1]",
+        _NFNS, f"{_MONOMIAL}, Table 4 (dilate)",
         {"monomial kind=editing": (0.069, None)},
         options=(("edit", "dilate"),),
     ),
     Table(
-        "N6", "edit", "nfn", "mnist", "mse", 1, "MSE on [-1, 1]",
-        "45,000 networks, 50,000 updates", f"{_NFN}, Table 18 (dilate)",
+        "N6", "edit", None, "mnist", "mse", 1, "MSE on [-1, 1]",
+        _NFNS, f"{_NFN}, Table 18 (dilate)",
         {"nfn-np positions=none": (0.07, None)},
+        of="nfn-np", varies=("positions",),
         options=(("edit", "dilate"),),
     ),
     Table(
-        "M4", "edit", "nfn", "cifar10", "mse", 1, "MSE on [-1, 1]",
-        "45,000 networks, 50,000 updates", f"{_MONOMIAL}, Table 4 (contrast)",
+        "M4", "edit", None, "cifar10", "mse", 1, "MSE on [-1, 1]",
+        _NFNS, f"{_MONOMIAL}, Table 4 (contrast)",
         {"monomial kind=editing": (0.02, None)},
         options=(("edit", "contrast"),),
     ),
     Table(
-        "N6", "edit", "nfn", "cifar10", "mse", 1, "MSE on [-1, 1]",
-        "45,000 networks, 50,000 updates", f"{_NFN}, Table 18 (contrast)",
+        "N6", "edit", None, "cifar10", "mse", 1, "MSE on [-1, 1]",
+        _NFNS, f"{_NFN}, Table 18 (contrast)",
         {"nfn-np positions=none": (0.02, None)},
+        of="nfn-np", varies=("positions",),
         options=(("edit", "contrast"),),
     ),
     Table(
@@ -275,8 +325,11 @@ TABLES = (
     Table(
         "M5", "generalize", "small-cnn", None, "tau", 1, "Kendall's tau",
         "Small CNN Zoo, CIFAR-10-GS, ReLU half; another zoo than ours", f"{_MONOMIAL}, Table 24",
-        {"monomial, 2 layers": (0.918, None), "monomial, 1 layer": (0.915, None)},
-        fields=(("activation", "relu"),),
+        {
+            "monomial, 3 layers": (0.922, None), "monomial, 2 layers": (0.918, None),
+            "monomial, 1 layer": (0.915, None),
+        },
+        fields=(("activation", "relu"),), of="monomial", varies=("channels",),
     ),
     Table(
         "N7", "generalize", "nfn-mlp5", "mnist", "tau", 1, "Kendall's tau",
@@ -304,18 +357,3 @@ def tables_for(config: Mapping[str, Any]) -> list[Table]:
     """All tables that a run stands beside, of one unit: that of the first."""
     found = [table for table in TABLES if table.fits(config)]
     return [table for table in found if table.unit == found[0].unit]
-
-
-def table_for(config: Mapping[str, Any]) -> Table | None:
-    """The first table that a run stands beside, or None."""
-    return next(iter(tables_for(config)), None)
-
-
-def published_for(config: Mapping[str, Any]) -> Published | None:
-    """The number for the run's model, or None where the papers have none."""
-    if config["sizes"]:
-        return None
-    for table in tables_for(config):
-        if config["model"] in table.values:
-            return table.published(config["model"])
-    return None

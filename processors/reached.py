@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from processors import ceiling, report
-from processors.report import Row, Section
+from processors import ceiling, results
+from processors.results import Row, Section
 from zoo import ZooError
 from zoo.reached import Line, Reached
 
@@ -55,11 +55,11 @@ def reached(
         ZooError: for a folder that is no finished run, or a run on other networks.
     """
     given = [*folders, *ceiling.beside([{"zoo": str(zoo.folder), "zoo_sha256": zoo.sha256}])]
-    found = report.collect(given)
+    found = results.collect(given)
     for folder, record in found:
         _check(zoo, str(folder or record["config"]["command"]), record["config"], tell)
     groups: dict[tuple[str, str], list[Section]] = {}
-    for section in report.sections(found):
+    for section in results.sections(found):
         task = section.rows[0].configs[0]["task"]
         groups.setdefault((task, section.unit), []).append(section)
     made = [_of_task(task, each) for (task, _), each in groups.items()]

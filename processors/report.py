@@ -1,255 +1,61 @@
 """Sets the results of runs side by side, and below them what was published.
 
-Runs that differ in their seed alone become one row, mean and deviation over seeds; runs
-of different scale never do. Every row says its networks, epochs and seeds. All published
-numbers of the experiments stand below, grey, each with the scale that it belongs to; so does
-what one has without reading networks. Settings, device and minutes are in a second table.
+One table an experiment and number of training networks, in one unit: ours, then what one has
+without reading networks, then all that was published, in italics, with its scale, paper and
+table. Every row says what it reads of a network. How the rows came about (settings, device,
+minutes, commands) is folded away below. A report of several experiments opens with one figure and
+one table of all of them. What you write between the two marks that stand there is kept when
+the report is made again.
 """
 
-import contextlib
+import hashlib
 import json
+import re
 import shutil
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from processors import ceiling, runs
-from processors.files import write_records, write_text
-from processors.models import ACCESS
-from processors.presets import plain_source
-from processors.published import Table, tables_for
-from processors.records import check_config, check_summary
-from processors.tasks import figures
-from zoo import ZooError, schema
+from processors import charts, labels, runs
+from processors.files import write_text
+from processors.published import Table
+from processors.results import (
+    Found,
+    Row,
+    Section,
+    collect,
+    keep,
+    newest,
+    sections,
+    unfinished,
+)  # fmt: skip
+
+__all__ = [
+    "Row", "Section", "collect", "keep", "newest", "render", "sections", "unfinished", "write",
+]  # fmt: skip
+
+NOTES, END = "<!-- your notes: kept when the report is made again -->", "<!-- end of notes -->"
+_NOTES = re.compile(f"{re.escape(NOTES)}(.*){re.escape(END)}", re.DOTALL)
 
 
-@dataclass(frozen=True)
-class Row:
-    """Runs that differ in their seed alone.
-
-    Attributes:
-        configs, summaries: of each, by seed.
-        folders: of each; None where only the summary was kept.
-    """
-
-    configs: tuple[dict[str, Any], ...]
-    summaries: tuple[dict[str, Any], ...]
-    folders: tuple[Path | None, ...]
-
-    @property
-    def model(self) -> str:
-        """The model's name, with what was changed of it."""
-        changes = {**self.configs[0]["sizes"], **self.configs[0]["options"]}
-        words = [f"{name}={_plain(value)}" for name, value in changes.items()]
-        return " ".join([self.configs[0]["model"], *words])
-
-    @property
-    def reads(self) -> str:
-        """What the model sees of a network: weights, function or data; of one's own, "own"."""
-        return {**ACCESS, **ceiling.SEEN}.get(self.configs[0]["model"], "own")
-
-    def values(self, metric: str, split: str = "test") -> list[float]:
-        """The metric of each seed."""
-        return [summary[split][metric] for summary in self.summaries]
+def number(value: float, section: Section) -> str:
+    """As it is shown in the section's unit."""
+    return f"{value:.2f}" if section.factor == 100 else f"{value:.3g}"
 
 
-@dataclass(frozen=True)
-class Section:
-    """All rows for one task on one zoo.
-
-    Attributes:
-        metric, higher: by which rows are ordered; of the paper's table where there is one.
-        factor, unit: from our metric to what is shown.
-        tables: of the papers, for all of its rows.
-    """
-
-    title: str
-    metric: str
-    higher: bool
-    factor: float
-    unit: str
-    rows: tuple[Row, ...]
-    tables: tuple[Table, ...]
-
-    @property
-    def constant(self) -> tuple[str, float] | None:
-        """Name and score of what reads no networks, where a run of these says it."""
-        for row in self.rows:
-            first = row.summaries[0]
-            if "constant" in first and first["metric"] == self.metric:
-                return first["constant"]["name"], self.factor * first["constant"]["score"]
-        return None
+def _value(section: Section, row: Row) -> str:
+    """The mean over seeds, and their deviation."""
+    scaled = section.factor * np.asarray(row.values(section.metric))
+    text = number(float(scaled.mean()), section)
+    return f"{text} ± {scaled.std(ddof=1):.2g}" if len(scaled) > 1 else text
 
 
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value).replace(" ", "")
-
-
-def collect(folders: Iterable[str | Path]) -> list[tuple[Path | None, dict[str, Any]]]:
-    """(folder, {"config", "summary"}) of every finished run, and of every kept record.
-
-    The same run, by its configuration and seed, counts once, where it comes first. Where the
-    zoo of a run lies with its ceiling, those rows come too, see `processors.ceiling`.
-
-    Args:
-        folders: of runs; or JSON files that `keep` wrote.
-
-    Raises:
-        ZooError: for a folder that is no run, or a run that is not finished.
-    """
-    found: list[tuple[Path | None, dict[str, Any]]] = []
-    for name in folders:
-        path = Path(name)
-        if path.is_file():
-            found += [(None, record) for record in _kept(path)]
-            continue
-        run = runs.finished(path)
-        run.verify()
-        found.append((path, {"config": run.config, "summary": run.summary}))
-    for path in ceiling.beside([record["config"] for _, record in found]):
-        found += [(None, record) for record in _kept(path)]
-    once: dict[str, tuple[Path | None, dict[str, Any]]] = {}
-    for folder, record in found:
-        # Wherever its zoo lay and whatever its folder was called.
-        told = {k: v for k, v in record["config"].items() if k not in ("zoo", "command")}
-        once.setdefault(json.dumps(told, sort_keys=True), (folder, record))
-    return list(once.values())
-
-
-def _kept(path: Path) -> list[dict[str, Any]]:
-    """The records of a file that `keep` wrote."""
-    records: Any = None
-    with contextlib.suppress(ZooError):
-        records = schema.read_json(path)
-    if not isinstance(records, list) or not all(
-        isinstance(record, dict) and record.keys() >= {"config", "summary"} for record in records
-    ):
-        raise ZooError(f"{path} is neither the folder of a run nor a file of `wszoo report --keep`")
-    for number, record in enumerate(records):
-        name = f"{schema.safe(path)}, record {number}"
-        config = check_config(record["config"], f"{name}: config")
-        check_summary(record["summary"], config, f"{name}: summary")
-    return records
-
-
-def unfinished(folder: Path) -> bool:
-    """Whether it is a run that has not come to its end."""
-    return runs.is_run(folder) and not (folder / runs.SUMMARY).exists()
-
-
-def keep(folders: Sequence[str | Path], path: Path) -> None:
-    """Keep what a report needs of these runs in one JSON file, one record a line."""
-    write_records(path, [record for _, record in collect(folders)])
-
-
-def _scale(config: dict[str, Any], summary: dict[str, Any]) -> str:
-    """What runs must share to be one row, their seed aside."""
-    # The rate is chosen on one seed and given to the others, so it does not tell rows apart.
-    settings = {name: value for name, value in config["settings"].items() if name != "lr"}
-    keys = ("model", "model_sizes", "task_options", "networks", "zoo_sha256")
-    same = [config[key] for key in keys]
-    return json.dumps([*same, settings, summary["device"].split(",")[0]], sort_keys=True)
-
-
-def _each_seed_once(
-    found: Sequence[tuple[Path | None, dict[str, Any]]],
-) -> list[list[tuple[Path | None, dict[str, Any]]]]:
-    """Rows in order of their seeds; where one was trained repeatedly, apart by the rate."""
-    found = sorted(found, key=lambda pair: pair[1]["summary"]["seed"])
-    seeds = [record["summary"]["seed"] for _, record in found]
-    if len(set(seeds)) == len(seeds):
-        return [found]
-    rows: dict[tuple[float, int], list[tuple[Path | None, dict[str, Any]]]] = {}
-    met: Counter[tuple[float, int]] = Counter()
-    for folder, record in found:
-        rate, seed = record["summary"]["lr"], record["summary"]["seed"]
-        rows.setdefault((rate, met[rate, seed]), []).append((folder, record))
-        met[rate, seed] += 1
-    return list(rows.values())
-
-
-def sections(found: Sequence[tuple[Path | None, dict[str, Any]]]) -> list[Section]:
-    """The runs by task and kind of zoo; rows of most networks first, and of these the best."""
-    groups: dict[tuple[str, ...], list[tuple[Path | None, dict[str, Any]]]] = {}
-    for folder, record in found:
-        config, summary = record["config"], record["summary"]
-        aims = dict.fromkeys(table.experiment for table in _tables(config, summary))
-        # What one experiment differs by from another on the same zoo, such as how it edits.
-        aim = ", ".join(name for name in aims if " " not in name)
-        source = plain_source(config["source"])
-        kind = str(config["task_options"].get("edit", ""))
-        key = (config["task"], config["recipe"].get("name", ""), source, aim, kind,
-               summary["metric"])  # fmt: skip
-        groups.setdefault(key, []).append((folder, record))
-    made = []
-    for (task, recipe, source, aim, kind, metric), members in groups.items():
-        byscale: dict[str, list[tuple[Path | None, dict[str, Any]]]] = {}
-        for folder, record in members:
-            scale = _scale(record["config"], record["summary"])
-            byscale.setdefault(scale, []).append((folder, record))
-        summary = members[0][1]["summary"]
-        tables = _tables(members[0][1]["config"], summary)
-        table = tables[0] if tables else None
-        shown = table.metric if table else metric
-        higher = bool(summary["higher"]) if shown == summary["metric"] else True
-        rows = [
-            Row(
-                tuple(r["config"] for _, r in ordered),
-                tuple(r["summary"] for _, r in ordered),
-                tuple(f for f, _ in ordered),
-            )
-            for each in byscale.values()
-            for ordered in _each_seed_once(each)
-        ]
-        sign = -1 if higher else 1
-        # Rows of one scale stand together.
-        rows.sort(
-            key=lambda row: (
-                -row.configs[0]["networks"]["train"],
-                sign * float(np.mean(row.values(shown))),
-            )
-        )
-        made.append(
-            Section(
-                title=f"{aim + ': ' if aim else ''}{task}{' ' + kind if kind else ''} on {source} "
-                f"(recipe {recipe})",
-                metric=shown,
-                higher=higher,
-                factor=table.factor if table else 1.0,
-                unit=table.unit if table else shown,
-                rows=tuple(rows),
-                tables=tuple(tables),
-            )
-        )
-    return sorted(made, key=lambda section: section.title)
-
-
-def _tables(config: dict[str, Any], summary: dict[str, Any]) -> list[Table]:
-    """Those that a run stands beside, whose metric it has."""
-    return [table for table in tables_for(config) if table.metric in summary["test"]]
-
-
-def _number(values: Sequence[float], factor: float) -> str:
-    scaled = factor * np.asarray(values)
-    digits = 2 if factor == 100 else 4
-    text = f"{scaled.mean():.{digits}g}" if factor != 100 else f"{scaled.mean():.{digits}f}"
-    if len(scaled) > 1:
-        text += f" ± {scaled.std(ddof=1):.2g}"
-    return text
-
-
-def _others(row: Row, metric: str) -> str:
-    """The other test metrics, means over seeds."""
-    names = [name for name in row.summaries[0]["test"] if name != metric]
-    return ", ".join(f"{name} {np.mean(row.values(name)):.4g}" for name in names)
-
-
-def _grey(text: str) -> str:
-    return f'<span style="color:grey">{text}</span>'
+def scale_of(row: Row) -> str:
+    """Networks, epochs and seeds, in words."""
+    epochs = float(np.mean([summary["epochs"] for summary in row.summaries]))
+    seeds = "1 seed" if len(row.summaries) == 1 else f"{len(row.summaries)} seeds"
+    return f"{row.networks:,} networks, {epochs:.3g} epochs, {seeds}"
 
 
 def _lines(cells: Sequence[Sequence[str]]) -> list[str]:
@@ -258,43 +64,55 @@ def _lines(cells: Sequence[Sequence[str]]) -> list[str]:
     return [head, "|" + "---|" * len(cells[0]), *rows]
 
 
-def scale_of(row: Row) -> str:
-    """Networks, epochs and seeds, in words."""
-    first = row.summaries[0]
-    epochs = float(np.mean([summary["epochs"] for summary in row.summaries]))
-    seeds = "1 seed" if len(row.summaries) == 1 else f"{len(row.summaries)} seeds"
-    return f"{first['networks']:,} networks, {epochs:.4g} epochs, {seeds}"
+def _italic(words: Sequence[str]) -> list[str]:
+    return [f"*{word}*" if word else "" for word in words]
 
 
-def _results(section: Section) -> list[str]:
-    """The table of results: ours, a constant's, and all that was published; one unit."""
-    cells = [["model", "reads", section.unit, "of scale"]]
-    for row in section.rows:
-        value = _number(row.values(section.metric), section.factor)
-        cells.append([row.model, row.reads, f"**{value}**", scale_of(row)])
+def _results(section: Section, names: Sequence[str]) -> list[str]:
+    """Ours, a constant's, and all that was published; one unit."""
+    later = list(dict.fromkeys(w for row in section.rows for w in row.after(section.metric)))
+    cells = [["model", "reads", section.unit, *later, "of scale"]]
+    best = [section.best(reads) for reads in ("weights", "function", "own")]
+    for name, row in zip(names, section.rows, strict=True):
+        value = _value(section, row)
+        after = row.after(section.metric)
+        cells.append([
+            f"ceiling: {name}" if row.ceiling else name, row.reads,
+            f"**{value}**" if row in best else value,
+            *(number(section.factor * after[w], section) if w in after else "" for w in later),
+            scale_of(row),
+        ])  # fmt: skip
+    gap = [""] * len(later)
     if section.constant is not None:
         name, score = section.constant
-        words = (name, "nothing", f"{score:.4g}", "without reading networks")
-        cells.append([_grey(word) for word in words])
+        told = number(score, section)
+        cells.append(_italic([name, "nothing", told, *gap, "without reading networks"]))
     for table in section.tables:
-        for name in table.values:
-            number = table.published(name)
-            where = f"{table.scale} ({table.where})"
-            cells.append([
-                _grey(f"{table.experiment}: {name}"), "", _grey(f"{number}"), _grey(where)
-            ])  # fmt: skip
+        cells += [_italic(row) for row in _published(table, section, gap)]
     return _lines(cells)
 
 
-def _conditions(section: Section) -> list[str]:
-    """The table of how the rows came about."""
+def _published(table: Table, section: Section, gap: Sequence[str]) -> list[list[str]]:
+    """The rows of a paper's table, the best first."""
+    where = f"{table.scale} ({table.where})"
+    if not table.values:
+        return [["published", "", "a plot", *gap, where]]
+    ranked = sorted(table.values, key=lambda name: table.values[name][0], reverse=section.higher)
+    return [
+        [labels.published_words(name), labels.reads(name), str(table.published(name)), *gap, where]
+        for name in ranked
+    ]
+
+
+def _conditions(section: Section, names: Sequence[str]) -> list[str]:
+    """The table of how the rows came about, and the commands; folded away."""
     cells = [["model", "preset", "lr", "batch", "updates", "parameters", "device", "minutes",
               "other metrics"]]  # fmt: skip
-    for row in section.rows:
+    for name, row in zip(names, section.rows, strict=True):
         first, config = row.summaries[0], row.configs[0]
         cells.append(
             [
-                row.model,
+                name,
                 config.get("preset", ""),
                 f"{first['lr']:g}",
                 f"{first['batch']:,}",
@@ -305,64 +123,184 @@ def _conditions(section: Section) -> list[str]:
                 _others(row, section.metric),
             ]
         )
-    return _lines(cells)
+    commands = [f"    {row.configs[0]['command']}" for row in section.rows]
+    return [
+        "<details><summary>Settings, device, minutes, commands</summary>", "", *_lines(cells), "",
+        *commands, "", "</details>",
+    ]  # fmt: skip
 
 
-def render(found: Sequence[tuple[Path | None, dict[str, Any]]], out: Path) -> str:
-    """The report as Markdown; its figures go into a folder beside `out`."""
-    pictures = out.with_name(f"{out.stem}_figures")
-    lines = [
-        "# Results",
+def _others(row: Row, metric: str) -> str:
+    """The other test metrics, means over seeds."""
+    shown = {metric, f"{metric}_rescaled", f"{metric}_flipped"}
+    names = [n for n in row.summaries[0]["test"] if n not in shown and " after " not in n]
+    names = [n for n in names if all(n in s["test"] for s in row.summaries)]
+    return ", ".join(f"{name} {np.mean(row.values(name)):.4g}" for name in names)
+
+
+def _of_before(rows: Sequence[Row]) -> list[str]:
+    if not any(row.before for row in rows):
+        return []
+    return [
         "",
-        "Rows are means over seeds (± one deviation). Published numbers, in grey, belong to the "
-        "scale that stands beside them; only rows of that scale can be compared with them.",
+        f"{labels.BEFORE} by settings of before there were presets; the commands say which.",
     ]
-    for number, section in enumerate(sections(found), 1):
+
+
+# ---- all experiments at a glance
+
+
+def _largest(made: Sequence[Section]) -> list[Section]:
+    """One section an experiment, of most networks, those of the published scale first.
+
+    Those about parts of models are left out.
+    """
+    found: dict[str, Section] = {}
+    for section in made:
+        if section.identity and not section.part:
+            subject = labels.subject(section)
+            if subject not in found or section.networks > found[subject].networks:
+                found[subject] = section
+    return sorted(found.values(), key=lambda each: not _equal(each))
+
+
+def _equal(section: Section) -> bool:
+    """Whether the paper's numbers are of as many networks as ours."""
+    return any(table.networks == section.networks for table in section.tables)
+
+
+def _glance(shown: Sequence[Section], picture: Path) -> list[str]:
+    """A figure and a table of all experiments: ours, and the best published."""
+    charts.glance(shown, picture)
+    cells = [["experiment", "unit", "without reading", "ours: weights", "ours: function", "ceiling",
+              "networks", "best published", "of scale"]]  # fmt: skip
+    for section in shown:
+        best = [section.best("weights"), section.best("function"), section.limit]
+        ours = [
+            f"{labels.model_words(row.model)} **{number(section.mean(row), section)}**"
+            if row else "" for row in best
+        ]  # fmt: skip
+        told = number(section.constant[1], section) if section.constant else ""
+        networks = f"{section.networks:,}" + (", as published" if _equal(section) else "")
+        cells.append([
+            f"[{section.identity}](#{_anchor(labels.heading(section))}) "
+            f"{labels.source_words(section.config['source'])}",
+            section.unit, told, *ours, networks, *_best_published(section),
+        ])  # fmt: skip
+    text = f"![All experiments]({picture.parent.name}/{picture.name})"
+    return ["", text, "", *_lines(cells)]
+
+
+def _best_published(section: Section) -> tuple[str, str]:
+    """Name, number and scale; of readers of weights where there are."""
+    found = [
+        (value, labels.published_words(name), table)
+        for table in section.tables
+        for name, (value, _) in table.values.items()
+        if labels.reads(name) == "weights"
+    ]
+    if not found:
+        scales = [table.scale.partition(", ")[0] for table in section.tables]
+        return ("a plot", scales[0]) if scales else ("", "")
+    value, name, table = (max if section.higher else min)(found, key=lambda each: each[0])
+    return f"*{name} {value:g}*", table.scale.partition(", ")[0]
+
+
+def _anchor(title: str) -> str:
+    """How GitHub links to a heading."""
+    kept = "".join(c for c in title.lower() if c.isalnum() or c in " -_")
+    return kept.replace(" ", "-")
+
+
+# ---- the whole
+
+
+def render(found: Sequence[Found], out: Path, every: bool = False) -> str:
+    """The report as Markdown; its figures go into a folder beside `out`.
+
+    Args:
+        every: whether what tasks have drawn of each model is shown, such as confusion matrices,
+            and not of the best alone.
+    """
+    pictures = out.with_name(f"{out.stem}_figures")
+    made = sections(found)
+    lines = [
+        "# Results", "",
+        "Rows are means over seeds (± one deviation), the best of each access class in bold. "
+        "Published numbers, in italics, belong to the scale that stands beside them; only rows of "
+        "that scale can be compared with them.",
+    ]  # fmt: skip
+    shown = _largest(made)
+    if len(shown) > 1:
+        lines += _glance(shown, pictures / "glance.png")
+    lines += ["", NOTES, _notes(out), END] if _notes(out) else ["", NOTES, END]
+    for section in made:
+        names = labels.names(section.rows, section.tables)
         arrow = "higher is better" if section.higher else "lower is better"
-        lines += ["", f"## {section.title}", "", f"{section.unit}, test split; {arrow}.", ""]
-        lines += [*_results(section), "", "How they came about:", "", *_conditions(section)]
-        lines += ["", "Commands:", ""]
-        lines += [f"    {row.configs[0]['command']}" for row in section.rows]
-        lines += _draw(section, number, pictures)
+        lines += ["", f"## {labels.heading(section)}", ""]
+        lines += [f"{section.unit}, test split; {arrow}.", "", *_results(section, names)]
+        lines += _of_before(section.rows)
+        slug = _slug(section)
+        charts.compare(section, pictures / f"{slug}.png")
+        lines += ["", f"![{labels.heading(section)}]({pictures.name}/{slug}.png)"]
+        lines += _drawn(section, names, pictures, every)
+        lines += ["", *_conditions(section, names)]
     return "\n".join(lines) + "\n"
 
 
-def panels(section: Section) -> list[figures.Panel]:
-    """A panel for each scale of ours, and for each experiment and scale that was published."""
-    found: dict[tuple[str, bool], list[tuple[str, Any]]] = {}
-    for row in section.rows:
-        values = section.factor * np.asarray(row.values(section.metric))
-        first = row.summaries[0]
-        scale = f"{first['networks']:,} networks, {first['epochs']:.4g} epochs"
-        found.setdefault((scale, False), []).append((row.model, values))
-    for table in section.tables:
-        title = f"published, {table.experiment}: {table.scale}"
-        for name, (value, _) in table.values.items():
-            found.setdefault((title, True), []).append((name, np.asarray([value])))
-    return [figures.Panel(title, tuple(rows), grey) for (title, grey), rows in found.items()]
+def _notes(out: Path) -> str:
+    """What the user has written into the report that is there."""
+    found = _NOTES.search(out.read_text(encoding="utf-8")) if out.is_file() else None
+    return found[1].strip("\n") if found else ""
 
 
-def _draw(section: Section, number: int, folder: Path) -> list[str]:
-    """A figure of the section's rows, and of each model the best that its run has drawn."""
-    drawn = folder / f"{number}.png"
-    figures.dots(panels(section), section.unit, section.constant, drawn)
-    lines = ["", f"![{section.title}]({folder.name}/{drawn.name})"]
-    for row in section.rows:
+def _slug(section: Section) -> str:
+    """What a section's figures are called: the same whatever else is in the report."""
+    config = section.config
+    parts = [section.identity, config["task"], labels.plain_source(config["source"]),
+             str(config["recipe"].get("name", "")), str(config["recipe"].get("activation", "")),
+             str(config["task_options"].get("edit", "")), str(section.networks)]  # fmt: skip
+    text = "-".join(part for part in parts if part).lower()
+    return re.sub(r"[^a-z0-9]+", "-", text)
+
+
+def _drawn(section: Section, names: Sequence[str], folder: Path, every: bool) -> list[str]:
+    """What tasks have drawn of the best model, or of all; curves are of use beside a run alone.
+
+    A picture that is there from an earlier report of the same run is shown too: a kept record
+    has none.
+    """
+    own = [(n, r) for n, r in zip(names, section.rows, strict=True) if not r.ceiling]
+    lines: list[str] = []
+    for name, row in own if every else own[:1]:
+        told = {k: v for k, v in row.configs[0].items() if k not in ("zoo", "command")}
+        mark = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:6]
+        stem = f"{_slug(section)}-{row.model.partition(':')[2] or row.model}-{mark}"
         run = row.folders[0]
-        # What the task has drawn; curves are of use beside the run alone.
         for source in sorted((run / runs.FIGURES).glob("*.png")) if run else []:
-            if source.name == "curves.png":
-                continue
-            assert run is not None
-            copy = folder / f"{number}-{run.name}-{source.name}"
-            shutil.copyfile(source, copy)
-            lines += ["", f"{row.model}, {source.stem}:", "",
-                      f"![{row.model}]({folder.name}/{copy.name})"]  # fmt: skip
+            if source.name != "curves.png":
+                shutil.copyfile(source, folder / f"{stem}-{source.name}")
+        for there in sorted(folder.glob(f"{stem}-*.png")):
+            what = there.stem.removeprefix(f"{stem}-").replace("_", " ")
+            lines += ["", f"{name}, {what}:", "", f"![{name}]({folder.name}/{there.name})"]
     return lines
 
 
-def write(folders: Sequence[str | Path], out: str | Path) -> None:
+def write(
+    folders: Sequence[str | Path],
+    out: str | Path,
+    *,
+    kept: str | Path | None = None,
+    latest: bool = False,
+    every: bool = False,
+) -> None:
     """Write the report of these runs, and its figures.
+
+    Args:
+        kept: a JSON file for what a report needs of them.
+        latest: whether runs of before there were presets are left out where one by a preset
+            stands in their place.
+        every: see `render`.
 
     Raises:
         ZooError: if one of them is not a finished run.
@@ -371,4 +309,7 @@ def write(folders: Sequence[str | Path], out: str | Path) -> None:
     if not folders:
         raise ValueError("a report needs at least one run")
     found = collect(folders)
-    write_text(Path(out), render(found, Path(out)))
+    found = newest(found) if latest else found
+    write_text(Path(out), render(found, Path(out), every))
+    if kept is not None:
+        keep(found, Path(kept))

@@ -114,10 +114,11 @@ def test_a_kept_measurement_is_a_row_beside_its_run(trained, tmp_path):
     result = run("report", out, file, "--out", tmp_path / "report.md")
     assert result.exit_code == 0, result.output
     report = (tmp_path / "report.md").read_text()
-    rows = [line for line in report.splitlines() if line.startswith("| statnn")]
+    rows = [line for line in report.splitlines() if line.startswith("| StatNN")]
     assert len(rows) == 4  # results, and how they came about
-    (row,) = [row for row in rows if "rescale=3" in row and "cpu" in row]
-    assert f"{float(printed['mse_x100_rescaled']):.4g}" in row
+    shown = f"{float(printed['mse_x100_rescaled']):.3g}"
+    assert any("neurons scaled by up to 1,000" in row and f"| {shown} |" in row for row in rows)
+    assert "| after scaling by up to 1,000 |" in report
     assert f"wszoo eval {out} {zoo} --option rescale=3 --keep {file}" in report
     # Reports show one split, of the zoo that the run was trained on.
     file.unlink()

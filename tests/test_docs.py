@@ -88,7 +88,7 @@ def test_the_list_of_runs_in_training_runs_as_it_stands(tmp_path):
     assert found.exit_code == 0, found.output
     assert found.stdout.strip() == f"{out}: 6 commands run, 0 were done before"
     report = (out / "report.md").read_text()
-    for model in ("statnn", "mlp"):
+    for model in ("StatNN", "MLP"):
         # Results, and then how they came about.
         row, _ = [line for line in report.splitlines() if line.startswith(f"| {model} |")]
         assert "±" in row

@@ -97,7 +97,8 @@ ORDER = {
         *("tasks.figures", "tasks.corruptions", "tasks.task"),
         *("tasks.classify", "tasks.regress", "tasks.generalize", "tasks.ssl"),
         *("tasks.adapt", "tasks.edit", "tasks.tickets", "tasks"),
-        *("evaluation", "train", "ceiling", "published", "report", "reached"),
+        *("evaluation", "train", "ceiling"),
+        *("published", "results", "labels", "charts", "report", "reached"),
         *("ledger", "campaign", "reproduce"),
     ],
 }

@@ -8,7 +8,7 @@ import torch
 from helpers import line_of, run
 
 import zoo
-from processors import ceiling, report
+from processors import ceiling, report, results
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def pictures(digits_zoo, tmp_path_factory):
 def measured(pictures):
     """The command's ceiling, and the hashes of the zoo's files before."""
     before = {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in pictures.rglob("*.*")}
-    result = run("ceiling", pictures, "--epochs", 60, "--batch", 8, "--device", "cpu")
+    result = run("ceiling", pictures, "--epochs", 30, "--batch", 8, "--device", "cpu")
     assert result.exit_code == 0, result.output
     assert result.stderr.count("accuracy") == 2
     return before
@@ -34,13 +34,13 @@ def test_a_ceiling_lies_beside_the_zoo(pictures, measured):
         (pictures / ceiling.FILE, after[pictures / ceiling.FILE])
     }
     assert run("verify", pictures, "--refit", 0).exit_code == 0
-    found = {r["config"]["model"]: r for r in report._kept(pictures / ceiling.FILE)}
+    found = {r["config"]["model"]: r for r in results._kept(pictures / ceiling.FILE)}
     assert set(found) == {"originals", "renders"}
     for each in found.values():
         # 64 training pictures of ten classes: chance is 0.1.
         assert each["summary"]["test"]["accuracy"] > 0.3
         assert each["config"]["networks"]["train"] == len(zoo.open_zoo(pictures, "train"))
-        assert each["config"]["command"] == f"wszoo ceiling {pictures} --epochs 60 --batch 8"
+        assert each["config"]["command"] == f"wszoo ceiling {pictures} --epochs 30 --batch 8"
 
 
 def test_it_stands_in_reports_of_runs_on_that_zoo_alone(pictures, measured, digits_zoo, tmp_path):
@@ -51,9 +51,12 @@ def test_it_stands_in_reports_of_runs_on_that_zoo_alone(pictures, measured, digi
     assert models == ["mlp", "originals", "renders"]
     written = tmp_path / "report.md"
     report.write([out], written)
-    rows = [line.split("|")[1:3] for line in written.read_text().splitlines() if "**" in line]
-    reads = {model.strip().split()[0]: seen.strip() for model, seen in rows}
-    assert reads == {"mlp": "weights", "originals": "data", "renders": "function"}
+    results, *_ = written.read_text().partition("<details>")
+    rows = [line.split(" | ")[:2] for line in results.splitlines() if line.startswith("| ")]
+    reads = dict(rows)
+    assert reads["| MLP"] == "weights"
+    assert reads["| ceiling: small CNN on the originals"] == "data"
+    assert reads["| ceiling: small CNN on the renders"] == "function"
     # Named as well, it counts once.
     assert len(report.collect([out, pictures / ceiling.FILE])) == 3
     elsewhere = tmp_path / "elsewhere"

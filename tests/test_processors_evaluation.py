@@ -40,7 +40,7 @@ def test_random_symmetries_disturb_who_reads_weights_alone(trained, digits_zoo, 
     assert set(names) < set(record["summary"]["test"])
     assert "--randomise permutation,sign,phase" in record["config"]["command"]
     assert run("report", kept, "--out", tmp_path / "report.md").exit_code == 0
-    assert "accuracy after sign" in (tmp_path / "report.md").read_text()
+    assert "| after sign |" in (tmp_path / "report.md").read_text()
 
     # On what it has learnt by heart a perceptron is right until signs are turned.
     before = processors.evaluate(trained / "mlp", digits_zoo, "train", device="cpu")

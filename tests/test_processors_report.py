@@ -1,15 +1,16 @@
 """Runs become rows by scale, and published numbers stand beside those they belong to."""
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from helpers import run
 
-from processors import published, report, saving
+from processors import charts, labels, published, report, saving
 from processors.options import OPTIONS
-from processors.published import published_for, table_for
+from processors.published import tables_for
 from processors.settings import Settings
 from zoo import ZooError
 
@@ -101,52 +102,179 @@ def three_seeds(tmp_path: Path) -> list[Path]:
     ]
 
 
-def test_seeds_are_one_row_whatever_their_rate(tmp_path):
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Figures take most of a report's time, and tables do not need them."""
+    for name in ("compare", "glance"):
+        monkeypatch.setattr(charts, name, lambda *_: None)
+
+
+def lines_of(text: str, start: str) -> list[list[str]]:
+    """Cells of the table rows that begin so."""
+    rows = [line for line in text.splitlines() if line.startswith(f"| {start}")]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def rendered(folders, tmp_path: Path) -> str:
+    return report.render(report.collect(folders), tmp_path / "report.md")
+
+
+def test_seeds_are_one_row_whatever_their_rate(undrawn, tmp_path):
     folders = three_seeds(tmp_path)
     (section,) = report.sections(report.collect(folders))
     (row,) = section.rows
     assert row.values("mse") == [1.0, 2.0, 3.0]
-    text = report.render(report.collect(folders), tmp_path / "report.md")
-    line = next(each for each in text.splitlines() if each.startswith("| dws"))
-    cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells[1:] == ["weights", "**2 ± 1**", "4,000 networks, 500 epochs, 3 seeds"]
-    (settings,) = [x for x in text.splitlines() if x.startswith("| dws") and "cpu, 1 thr" in x]
-    assert [cell.strip() for cell in settings.strip("|").split("|")][-1] == "mse_frequency 3"
+    first, settings = lines_of(rendered(folders, tmp_path), "DWSNets")
+    # What is alike in all rows is no part of a name: no options, no sizes; but it is of before.
+    assert first == ["DWSNets †", "weights", "**2 ± 1**", "4,000 networks, 500 epochs, 3 seeds"]
+    assert settings[-3:] == ["cpu, 1 threads", "2.0", "mse_frequency 3"]
 
 
-def test_all_published_numbers_are_grey_rows_with_their_scale(tmp_path):
+def test_all_published_numbers_are_rows_with_their_scale(undrawn, tmp_path):
     folder = write_run(tmp_path / "a", config(source="imagefolder:/home/me/sine"), summary(1.0))
     record = json.loads((folder / "summary.json").read_text())
     record["constant"] = {"name": "the mean", "score": 7.5, "error": 0.1}
     (folder / "summary.json").write_text(json.dumps(record))
-    text = report.render(report.collect([folder]), tmp_path / "report.md")
-    grey = [line for line in text.splitlines() if line.startswith("| <span")]
+    text = rendered([folder], tmp_path)
+    constant, *published_rows = lines_of(text, "*")
+    assert constant == ["*the mean*", "*nothing*", "*7.5*", "*without reading networks*"]
     (table,) = [each for each in published.TABLES if each.experiment == "D3"]
-    assert len(grey) == 1 + len(table.values)
-    assert "the mean" in grey[0]
-    assert ">7.5<" in grey[0]
-    for line, name in zip(grey[1:], table.values, strict=True):
-        assert f">D3: {name}<" in line
-        assert f">{table.published(name)}<" in line
-        assert "4,000 networks, 500 epochs (Navon et al. 2023, Table 2)" in line
+    where = "*4,000 networks, 500 epochs (Navon et al. 2023, Table 2)*"
+    assert {row[-1] for row in published_rows} == {where}
+    assert sorted(row[2].strip("*") for row in published_rows) == sorted(
+        str(table.published(name)) for name in table.values
+    )
+    # The best first, as ours are, and by names that people use.
+    assert [row[0] for row in published_rows[:2]] == ["*DWSNets*", "*INR2Vec*"]
     # A local path is no heading.
     assert not any("/home/me" in line for line in text.splitlines() if line.startswith("#"))
-    assert "## D3: ssl on sine (recipe sine-ssl)" in text
+    assert "## D3: a representation of sine wave networks, recipe sine-ssl; 4,000 for" in text
 
 
-def test_a_panel_is_of_one_experiment_and_one_scale(tmp_path):
+def test_a_table_is_of_one_experiment_and_one_scale(tmp_path):
     small = {"train": 200, "validation": 50, "test": 50}
     folders = [
         write_run(tmp_path / "a", config(), summary(1.0)),
         write_run(tmp_path / "b", config(networks=small), summary(2.0)),
         write_run(tmp_path / "c", config(model="mlp"), summary(3.0)),
     ]
+    large, few = report.sections(report.collect(folders))
+    assert (large.networks, [row.model for row in large.rows]) == (4000, ["dws", "mlp"])
+    assert (few.networks, [row.model for row in few.rows]) == (200, ["dws"])
+    text = rendered(folders, tmp_path)
+    assert len([line for line in text.splitlines() if line.startswith("## D3")]) == 2
+    drawn = {path.name for path in (tmp_path / "report_figures").iterdir()}
+    assert {"d3-ssl-sine-sine-ssl-4000.png", "d3-ssl-sine-sine-ssl-200.png"} <= drawn
+
+
+def classify(model: str, accuracy: float, networks: int = 4000, **changes):
+    """Configuration and summary of a run on MNIST INRs."""
+    told = config(
+        task="classify", model=model, recipe={"name": "dws"}, source="mnist",
+        networks={"train": networks, "validation": 500, "test": 500},
+        **{"model_sizes": {}, **changes},
+    )  # fmt: skip
+    if "options" in changes:
+        told["task_options"] |= changes["options"]
+    values = {"metric": "accuracy", "higher": True, "validation": {"accuracy": 0.0}}
+    return told, summary(0.0, **values, test={"accuracy": accuracy})
+
+
+def test_what_takes_a_model_to_pieces_is_a_table_of_its_own(undrawn, tmp_path):
+    changed = [{}, {"sizes": {"blocks": "b2b"}}, {"sizes": {"norm": False}}]
+    runs = [classify("dws", 0.5 - n / 8, **changes) for n, changes in enumerate(changed)]
+    folders = [write_run(tmp_path / str(n), *each) for n, each in enumerate(runs)]
+    blocks, norms = report.sections(report.collect(folders))
+    assert [blocks.identity, norms.identity] == ["D7", "D8"]
+    for section, value in ((blocks, 0.375), (norms, 0.25)):  # the whole model beside its parts
+        assert [row.values("accuracy") for row in section.rows] == [[0.5], [value]]
+    names = [labels.names(section.rows, section.tables) for section in (blocks, norms)]
+    assert names == [
+        ["DWSNets, the whole †", "DWSNets, bias to bias †"],
+        ["DWSNets, the whole †", "DWSNets, without batch norm †"],
+    ]
+    folders.append(write_run(tmp_path / "mlp", *classify("mlp", 0.1)))
+    (main, *_) = report.sections(report.collect(folders))
+    assert [row.model for row in main.rows] == ["dws", "mlp"]
+    text = rendered(folders, tmp_path)
+    assert ["*DWSNets, weight to weight*", "*weights*", "*84.75*"] in [
+        row[:3] for row in lines_of(text, "*DWSNets")
+    ]
+
+
+def test_rows_are_called_by_what_they_differ_in_alone(tmp_path):
+    sizes = {"channels": [32, 32, 32], "fourier": 64, "fourier_scale": 0.5, "head": 256}
+    made = [
+        classify("nfn-np", 0.5, sizes=sizes, model_sizes=sizes, preset="small"),
+        classify("nfn-np", 0.4, sizes={**sizes, "positions": "none"}, preset="small",
+                 model_sizes={**sizes, "positions": "none"}),
+        classify("graded", 0.9, options={"augment": "move,noise"}, preset="small"),
+        classify("mlp", 0.3, preset="small", settings={"epochs": 5, "batch": 512}),
+        classify("mlp", 0.2, preset="small", settings={"epochs": 9, "batch": 512}),
+    ]  # fmt: skip
+    folders = [write_run(tmp_path / str(n), *each) for n, each in enumerate(made)]
     (section,) = report.sections(report.collect(folders))
-    found = [(each.title, [name for name, _ in each.rows]) for each in report.panels(section)]
-    assert found[0] == ("4,000 networks, 500 epochs", ["dws", "mlp"])
-    assert found[1] == ("200 networks, 500 epochs", ["dws"])
-    assert found[2][0] == "published, D3: 4,000 networks, 500 epochs"
-    assert [each.grey for each in report.panels(section)] == [False, False, True]
+    assert labels.names(section.rows, section.tables) == [
+        "graded", "NFN-NP, 32 channels", "NFN-NP, 32 channels, without positions",
+        "MLP, 5 epochs", "MLP, 9 epochs",
+    ]  # fmt: skip
+
+
+def test_a_run_by_a_preset_stands_in_for_one_of_before(undrawn, tmp_path):
+    old, new = classify("dws", 0.6), classify("dws", 0.7, preset="small")
+    other = classify("mlp", 0.2)
+    part = classify("dws", 0.1, sizes={"blocks": "b2b"})
+    made = {"old": old, "new": new, "other": other, "part": part}
+    folders = [write_run(tmp_path / name, *each) for name, each in made.items()]
+    out, kept = tmp_path / "report.md", tmp_path / "kept.json"
+    assert run("report", *folders, "--out", out, "--keep", kept, "--newest").exit_code == 0
+    values = [r["summary"]["test"]["accuracy"] for r in json.loads(kept.read_text())]
+    assert values == [0.7, 0.2, 0.1]
+    text = out.read_text()
+    assert "DWSNets |" in text
+    assert "MLP † |" in text
+    assert "60.00" not in text
+    assert run("report", *folders, "--out", out).exit_code == 0
+    assert "60.00" in out.read_text()
+
+
+def test_what_is_measured_after_symmetries_is_a_column(undrawn, tmp_path):
+    folder = write_run(tmp_path / "a", *classify("dws", 0.5))
+    record = json.loads((folder / "summary.json").read_text())
+    record["test"]["accuracy after sign"] = 0.125
+    told = json.loads((folder / "config.json").read_text())
+    told["command"] = "wszoo eval runs/a zoo --randomise sign"
+    kept = tmp_path / "kept.json"
+    kept.write_text(json.dumps([{"config": told, "summary": record}]))
+    other = write_run(tmp_path / "b", *classify("mlp", 0.25))
+    text = rendered([folder, kept, other], tmp_path)
+    assert "| model | reads | accuracy, % | after sign | of scale |" in text
+    ours = [row for row in lines_of(text, "DWSNets") if len(row) == 5]
+    assert [row[2:4] for row in ours] == [["**50.00**", "12.50"]]
+    assert [row[3] for row in lines_of(text, "MLP †") if len(row) == 5] == [""]
+
+
+def test_a_report_of_several_experiments_opens_with_all_and_keeps_notes(tmp_path):
+    folders = [
+        write_run(tmp_path / "a", config(), summary(1.25)),
+        write_run(tmp_path / "b", *classify("dws", 0.5, networks=55_000)),
+        write_run(tmp_path / "c", *classify("probe", 0.75, networks=55_000)),
+        write_run(tmp_path / "d", *classify("dws", 0.25)),
+    ]
+    out = tmp_path / "report.md"
+    report.write(folders, out)
+    opening, *_ = out.read_text().partition("## ")
+    assert "report_figures/glance.png" in opening
+    (waves,) = lines_of(opening, "[D3]")
+    (mnist,) = lines_of(opening, "[D2]")
+    assert waves[1:] == ["MSE of a linear probe", "", "DWSNets **1.25**", "", "",
+                         "4,000, as published", "*DWSNets 1.39*", "4,000 networks"]  # fmt: skip
+    assert mnist[3:5] == ["DWSNets **50.00**", "probe **75.00**"]
+    assert mnist[6:8] == ["55,000, as published", "*ScaleGMN 96.6*"]
+    note = "Signs cost most.\n\n- and scales"
+    out.write_text(out.read_text().replace(report.NOTES, f"{report.NOTES}\n{note}"))
+    report.write(folders[:2], out)
+    assert note in out.read_text()
 
 
 def test_a_seed_counts_once_in_a_row(tmp_path):
@@ -177,9 +305,8 @@ def test_scales_are_never_mixed(tmp_path, changes):
         write_run(tmp_path / "full", config(), summary(1.0)),
         write_run(tmp_path / "other", config(seed=1, **changes), summary(2.0, seed=1)),
     ]
-    (section,) = report.sections(report.collect(folders))
-    assert [len(row.summaries) for row in section.rows] == [1, 1]
-    assert [row.values("mse") for row in section.rows] == [[1.0], [2.0]]
+    rows = [row for each in report.sections(report.collect(folders)) for row in each.rows]
+    assert [row.values("mse") for row in rows] == [[1.0], [2.0]]
 
 
 def test_a_run_that_recorded_less_is_named(tmp_path):
@@ -194,7 +321,7 @@ def test_a_run_that_recorded_less_is_named(tmp_path):
         report.collect([tmp_path / "kept.json"])
 
 
-def test_better_rows_come_first_among_those_of_a_scale(tmp_path):
+def test_better_rows_come_first_among_those_of_a_scale(undrawn, tmp_path):
     accuracies = {"mlp": 0.2, "dws": 0.8, "nfn-np": 0.5, "statnn": 0.9}
     networks = {"train": 4000, "validation": 500, "test": 500}
     folders = [
@@ -211,25 +338,25 @@ def test_better_rows_come_first_among_those_of_a_scale(tmp_path):
         )
         for model, value in accuracies.items()
     ]  # fmt: skip
-    (section,) = report.sections(report.collect(folders))
-    assert [row.model for row in section.rows] == ["dws", "nfn-np", "mlp", "statnn"]
+    section, few = report.sections(report.collect(folders))
+    assert [row.model for row in section.rows] == ["dws", "nfn-np", "mlp"]
+    assert [row.model for row in few.rows] == ["statnn"]
     text = report.render(report.collect(folders), tmp_path / "report.md")
     assert "**80.00**" in text
     assert "85.71 ± 0.57" in text
 
 
-def test_a_published_number_is_for_the_published_model_alone():
-    assert str(published_for(config())) == "1.39 ± 0.06"
-    assert published_for(config(sizes={"variant": "deepsets"})) is None
-    assert published_for(config(model="statnn")) is None
-    assert published_for(config(recipe={"name": "mine"})) is None
+def test_a_run_stands_beside_the_tables_of_its_experiment():
+    assert [table.experiment for table in tables_for(config())] == ["D3"]
+    assert tables_for(config(recipe={"name": "mine"})) == []
     edit = config(task="edit", recipe={"name": "nfn"}, source="mnist", model="nfn-np")
-    assert published_for({**edit, "task_options": {"edit": "dilate"}}).value == 0.068
-    assert published_for({**edit, "task_options": {"edit": "other"}}) is None
+    dilated = tables_for({**edit, "task_options": {"edit": "dilate"}})
+    assert str(dilated[0].published("nfn-np")) == "0.068"
+    assert tables_for({**edit, "task_options": {"edit": "other"}}) == []
     for activation, experiment in (("tanh", "M2"), ("relu", "N1")):
         recipe = {"name": "small-cnn", "activation": activation}
         cnns = config(task="generalize", recipe=recipe, source="cifar10", model="monomial")
-        assert table_for(cnns).experiment == experiment
+        assert tables_for(cnns)[0].experiment == experiment
 
 
 def test_tables_begin_with_known_models_and_do_not_overlap():
@@ -242,14 +369,16 @@ def test_tables_begin_with_known_models_and_do_not_overlap():
             assert (key, name) not in seen, (table.experiment, name)
             seen.add((key, name))
         models = {name.partition(" ")[0].rstrip(",") for name in table.values}
-        assert models & {*MODELS, "ScaleGMN"}
-    assert table_for(config()).experiment == "D3"
+        later = {"ScaleGMN", "ProbeGen", "NG-GNN"}
+        assert models & {*MODELS, *later} or "a plot" in table.where
+        assert set(table.varies) <= {"blocks", "norm", "augment", "positions", "channels"}
+    assert tables_for(config())[0].experiment == "D3"
 
 
-def test_records_are_kept_and_read_again(tmp_path):
+def test_records_are_kept_and_read_again(undrawn, tmp_path):
     folders = three_seeds(tmp_path)
     kept = tmp_path / "kept.json"
-    report.keep(folders, kept)
+    report.keep(report.collect(folders), kept)
     plain = [record for _, record in report.collect(folders)]
     assert [record for _, record in report.collect([kept])] == plain
     # A run that was kept and is there still is no second seed.
@@ -270,10 +399,34 @@ def test_the_command_writes_tables_and_figures(tmp_path):
     result = run("report", *folders, "--out", out, "--keep", tmp_path / "kept.json")
     assert result.exit_code == 0, result.output
     text = out.read_text()
-    for name in ("1.png", "1-dws-0-tsne.png"):
+    (picture,) = (out.parent / "report_figures").glob("*-tsne.png")
+    for name in ("d3-ssl-sine-sine-ssl-4000.png", picture.name):
         assert f"report_figures/{name}" in text
         assert (out.parent / "report_figures" / name).is_file()
     assert len(json.loads((tmp_path / "kept.json").read_text())) == 3
+    # Of the best model alone, unless all are asked for; a kept record has the picture still.
+    other = write_run(tmp_path / "mlp", config(model="mlp"), summary(9.0))
+    (other / "figures").mkdir()
+    (other / "figures" / "tsne.png").write_bytes(b"png")
+    assert run("report", tmp_path / "kept.json", other, "--out", out).exit_code == 0
+    assert f"report_figures/{picture.name}" in out.read_text()
+    assert out.read_text().count("tsne.png") == 1
+    asked = run("report", tmp_path / "kept.json", other, "--out", out, "--confusion")
+    assert asked.exit_code == 0
+    assert out.read_text().count("tsne.png") == 2
+
+
+def test_the_page_of_results_is_made_of_their_records(undrawn):
+    """`wszoo report docs/results.json --out docs/results.md` changes nothing."""
+    docs = Path(__file__).parents[1] / "docs"
+    page = docs / "results.md"
+    text = page.read_text(encoding="utf-8")
+    assert report.render(report.collect([docs / "results.json"]), page) == text
+    linked = set(re.findall(r"\(results_figures/([^)]+)\)", text))
+    assert linked == {path.name for path in (docs / "results_figures").iterdir()}
+    opening = text.partition("\n## D")[0]
+    notes = opening.partition(report.NOTES)[2].partition(report.END)[0].strip().splitlines()
+    assert 5 < len(notes) <= 20
 
 
 def test_what_is_no_finished_run_is_left_out_and_named(tmp_path):

@@ -62,8 +62,8 @@ def test_a_reproduction_goes_from_zoo_to_report_and_on_from_what_is_there(tmp_pa
     assert first.exit_code == 0, first.output
     path = tmp_path / "report-sine-regression-quick.md"
     assert first.stdout.strip() == str(path)
-    assert "D1" not in path.read_text()  # no table of numbers was published
-    assert "regress on sine (recipe sine-regression)" in path.read_text()
+    assert "## D1: frequency of sine wave networks, recipe sine-regression" in path.read_text()
+    assert "| *published* |  | *a plot* |" in path.read_text()
     (found,) = (tmp_path / "runs" / "sine-regression-quick").iterdir()
     before = (found / "summary.json").stat().st_mtime_ns
     index = next((tmp_path / "zoos").iterdir()) / "zoo.json"
@@ -73,7 +73,7 @@ def test_a_reproduction_goes_from_zoo_to_report_and_on_from_what_is_there(tmp_pa
     assert (found / "summary.json").stat().st_mtime_ns == before
     assert index.stat().st_mtime_ns == made
     assert {each.name for each in found.parent.iterdir()} == {"statnn-0", "mlp-0"}
-    assert "| mlp target=frequency |" in path.read_text()
+    assert "| MLP |" in path.read_text()
     lines = (tmp_path / "ledger.jsonl").read_text().splitlines()
     assert [json.loads(line)["command"].split()[1] for line in lines] == [
         *("fit-inrs", "train", "report", "train", "report")

@@ -1,9 +1,8 @@
 """The figures of runs, as PNG files."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,60 +136,6 @@ def pictures(rows: Mapping[str, Sequence[NDArray[Any]]], path: Path) -> None:
             axes.set_yticks([])
         line[0].set_ylabel(name, fontsize=8)
     _save(figure, path)
-
-
-class Panel(NamedTuple):
-    """Rows of one experiment and one scale.
-
-    Attributes:
-        title: the scale, and whose the numbers are.
-        rows: names and values, one for each seed.
-        grey: whether the numbers are published ones.
-    """
-
-    title: str
-    rows: tuple[tuple[str, NDArray[np.floating[Any]]], ...]
-    grey: bool
-
-
-def dots(
-    panels: Sequence[Panel], unit: str, constant: tuple[str, float] | None, path: Path
-) -> None:
-    """A dot for each seed and a tick for their mean, a panel for each scale; one axis for all.
-
-    Args:
-        constant: name and score of what reads no networks, a line through all panels.
-    """
-    from matplotlib.figure import Figure
-
-    names = [[_wrapped(name) for name, _ in panel.rows] for panel in panels]
-    lines = [sum(name.count("\n") + 1 for name in each) for each in names]
-    heights = [0.16 * count + 0.55 for count in lines]
-    figure = Figure(figsize=(7, sum(heights) + 0.5), layout="constrained")
-    grid = figure.subplots(len(panels), 1, squeeze=False, sharex=True, height_ratios=heights)
-    for axes, panel, labels in zip(grid[:, 0], panels, names, strict=True):
-        colour = "grey" if panel.grey else "tab:blue"
-        for place, (_, values) in enumerate(panel.rows):
-            axes.plot(values, [place] * len(values), "o", color=colour, markersize=4, alpha=0.7)
-            axes.plot(values.mean(), place, "|", color=colour, markersize=11)
-        if constant is not None:
-            axes.axvline(constant[1], color="black", linewidth=0.8, linestyle=":")
-        axes.set_title(panel.title, fontsize=8, loc="left", color="grey" if panel.grey else "black")
-        axes.set_yticks(range(len(labels)), labels, fontsize=7)
-        axes.set_ylim(len(labels) - 0.5, -0.5)
-        axes.grid(axis="x", alpha=0.3)
-    words = unit if constant is None else f"{unit} (dotted: {constant[0]}, {constant[1]:.4g})"
-    grid[-1, 0].set_xlabel(words, fontsize=8)
-    _save(figure, path)
-
-
-def _wrapped(text: str, width: int = 44) -> str:
-    """The same, in lines of about this width; what has no space is not cut."""
-    parts = [
-        textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False)
-        for line in text.splitlines()
-    ]
-    return "\n".join(piece for part in parts for piece in part)
 
 
 def shares(
