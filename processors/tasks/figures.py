@@ -1,4 +1,4 @@
-"""The figures of runs, as PNG files."""
+"""The figures of runs, as PNG files, in the look of `zoo.drawing`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,39 +7,39 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_DPI = 120
+from zoo import drawing
+
+# Metrics of tasks in words, with units.
+_WORDS = {
+    "accuracy": "accuracy [%]", "mse": "mean squared error", "tau": "Kendall's tau",
+    "agreement": "share of a ticket that is found [%]",
+}  # fmt: skip
+_PERCENT = ("accuracy", "agreement")
 
 
-def _axes(width: float, height: float, columns: int = 1) -> Any:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
+def _axes(height: float, columns: int = 1) -> Any:
+    figure = drawing.figure(drawing.WIDE, height)
     return figure, figure.subplots(1, columns, squeeze=False)[0]
-
-
-def _save(figure: Any, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=_DPI)
 
 
 def confusion(counts: NDArray[np.int64], names: Sequence[str], path: Path) -> None:
     """Rows are true classes, columns predicted ones; shares of each row."""
-    figure, (axes,) = _axes(5.5, 5)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
+    figure, (axes,) = _axes(6)
+    shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(shares, vmin=0, vmax=100, cmap="Blues")
     if len(names) <= 20:
         for (row, column), share in np.ndenumerate(shares):
-            if share >= 0.005:
-                dark = "white" if share > 0.5 else "black"
-                text = f"{100 * share:.0f}"
-                axes.text(column, row, text, ha="center", va="center", color=dark, fontsize=7)
+            if share >= 0.5:
+                dark = "white" if share > 50 else drawing.INK
+                text = f"{share:.0f}"
+                axes.text(column, row, text, ha="center", va="center", color=dark, fontsize=8)
     places = range(len(names))
-    axes.set_xticks(places, names, rotation=45, ha="right", fontsize=8)
-    axes.set_yticks(places, names, fontsize=8)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
-    _save(figure, path)
+    axes.set_xticks(places, names, rotation=45, ha="right", fontsize=drawing.SMALL)
+    axes.set_yticks(places, names, fontsize=drawing.SMALL)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    figure.colorbar(image, ax=axes, label="share of the true class [%]", shrink=0.8)
+    drawing.save(figure, path)
 
 
 def predicted(
@@ -55,17 +55,19 @@ def predicted(
         labels: what stands before the name of both axes, and the diagonal's name.
     """
     across, up, diagonal = labels
-    figure, (axes,) = _axes(4.5, 4.2)
-    axes.scatter(wanted, found, s=4, alpha=0.4, linewidths=0)
+    figure, (axes,) = _axes(4.6)
+    axes.scatter(wanted, found, s=8, alpha=0.5, linewidths=0, color=drawing.BLUE)
     ends = np.array([wanted.min(), wanted.max()])
-    axes.plot(ends, ends, color="grey", linewidth=1, linestyle="--", label=diagonal)
+    axes.plot(ends, ends, color=drawing.GREY, linewidth=1, linestyle="--", label=diagonal)
     if ends[0] < ends[1]:
         slope, offset = np.polyfit(wanted, found, 1)
-        axes.plot(ends, slope * ends + offset, color="black", linewidth=1, label="linear fit")
-    axes.set_xlabel(f"{across} {name}")
-    axes.set_ylabel(f"{up} {name}")
-    axes.legend(fontsize=8)
-    _save(figure, path)
+        axes.plot(ends, slope * ends + offset, color=drawing.INK, linewidth=1, label="linear fit")
+    words = name.replace("_", " ")
+    axes.set_xlabel(f"{across} {words}")
+    axes.set_ylabel(f"{up} {words}")
+    axes.legend(frameon=False, fontsize=drawing.SMALL)
+    drawing.tidy(axes, "both")
+    drawing.save(figure, path)
 
 
 def tsne(
@@ -76,13 +78,13 @@ def tsne(
 
     perplexity = min(30, max(2, (len(features) - 1) // 3))
     plane = TSNE(random_state=0, perplexity=perplexity, init="pca").fit_transform(features)
-    figure, panels = _axes(4.5 * len(values), 4, len(values))
+    figure, panels = _axes(4, len(values))
     for axes, (name, colours) in zip(panels, values.items(), strict=True):
         dots = axes.scatter(plane[:, 0], plane[:, 1], c=colours, s=6, cmap="viridis")
         axes.set_xticks([])
         axes.set_yticks([])
-        figure.colorbar(dots, ax=axes, label=name)
-    _save(figure, path)
+        figure.colorbar(dots, ax=axes, label=name.replace("_", " "))
+    drawing.save(figure, path)
 
 
 def curves(
@@ -96,31 +98,33 @@ def curves(
     Args:
         constant: name and score of what reads no networks, drawn as a line.
     """
-    figure, (left, right) = _axes(9, 3.5, 2)
+    figure, (left, right) = _axes(3.2, 2)
     losses = [(r["step"], r["loss"]) for r in records if "loss" in r]
     measured = [(r["step"], r["validation"]) for r in records if "validation" in r]
-    found = [(step, values[metric]) for step, values in measured if metric in values]
+    factor = 100 if metric in _PERCENT else 1
+    found = [(step, factor * values[metric]) for step, values in measured if metric in values]
+    line = {"color": drawing.BLUE, "linewidth": 1.3}
     if losses:
-        left.plot(*zip(*losses, strict=True), linewidth=1)
+        left.plot(*zip(*losses, strict=True), **line)
     left.set_ylabel("training loss")
     if found:
-        right.plot(*zip(*found, strict=True), marker=".", linewidth=1)
-    right.set_ylabel(f"validation {metric}")
-    if constant is not None:
-        right.axhline(constant[1], color="grey", linewidth=1, linestyle="--", label=constant[0])
-        right.legend(fontsize=8)
+        right.plot(*zip(*found, strict=True), marker=".", **line)
+    right.set_ylabel(f"{_WORDS.get(metric, metric.replace('_', ' '))}, validation split")
     for axes in (left, right):
-        axes.set_xlabel("update")
-        axes.grid(alpha=0.3)
-    _save(figure, path)
+        axes.set_xlabel("updates")
+        axes.locator_params(axis="x", nbins=5)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        drawing.tidy(axes, "both")
+    if constant is not None:
+        name, score = constant[0], factor * constant[1]
+        drawing.level(right, score, f"{name} {score:.3g}", drawing.CHANCE)
+    drawing.save(figure, path)
 
 
 def pictures(rows: Mapping[str, Sequence[NDArray[Any]]], path: Path) -> None:
     """One row of pictures for each name; values in [0, 1], `row column chan`."""
     count = max(len(shown) for shown in rows.values())
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(1.0 * count + 0.9, 1.05 * len(rows)), layout="constrained")
+    figure = drawing.figure(drawing.WIDE, (drawing.WIDE - 0.6) / count * 1.05 * len(rows))
     grid = figure.subplots(len(rows), count, squeeze=False)
     for line, (name, shown) in zip(grid, rows.items(), strict=True):
         for axes, picture in zip(line, shown, strict=False):
@@ -134,21 +138,23 @@ def pictures(rows: Mapping[str, Sequence[NDArray[Any]]], path: Path) -> None:
         for axes in line:
             axes.set_xticks([])
             axes.set_yticks([])
-        line[0].set_ylabel(name, fontsize=8)
-    _save(figure, path)
+        line[0].set_ylabel(name, fontsize=drawing.SMALL)
+    drawing.save(figure, path)
 
 
 def shares(
     values: Mapping[str, Sequence[float]], names: Sequence[str], label: str, path: Path
 ) -> None:
     """Bars side by side for each name, a colour for each row of values."""
-    figure, (axes,) = _axes(max(4.0, 0.8 * len(names)), 3.2)
+    figure, (axes,) = _axes(3.2)
     width = 0.8 / len(values)
     for number, (row, heights) in enumerate(values.items()):
         places = [place + number * width for place in range(len(names))]
-        axes.bar(places, heights, width, label=row)
+        colour, _, hatch = drawing.SERIES[number % len(drawing.SERIES)]
+        axes.bar(places, heights, width, label=row, color=colour, hatch=hatch, edgecolor="white")
     middle = (len(values) - 1) * width / 2
-    axes.set_xticks([n + middle for n in range(len(names))], names, rotation=45, fontsize=8)
+    axes.set_xticks([n + middle for n in range(len(names))], names, rotation=45)
     axes.set_ylabel(label)
-    axes.legend(fontsize=8)
-    _save(figure, path)
+    axes.legend(frameon=False, fontsize=drawing.SMALL)
+    drawing.tidy(axes)
+    drawing.save(figure, path)
