@@ -338,11 +338,11 @@ def move_picture(
         degrees: counter-clockwise as the picture is seen, rows downwards: 90 is
             `torch.rot90` over (row, column).
         shift: (right, down) in coordinates, whatever their order; one number for
-            networks of one coordinate.
+            networks of one coordinate, (x, y, z) for those of space.
         zoom: 2 shows everything twice as large.
 
     Raises:
-        ValueError: if the inputs are not coordinates, or a line is to be turned.
+        ValueError: if the inputs are not coordinates, or what is no picture is to be turned.
     """
     plane = len(spec.axes) == 2
     if not spec.axes or spec.inp != len(spec.axes):
@@ -350,7 +350,7 @@ def move_picture(
     first = weights.weights[0]
     angle, enlarge = (torch.as_tensor(v).to(first).expand(len(first)) for v in (degrees, zoom))
     if not plane and bool((angle != 0).any()):
-        raise ValueError("networks of one coordinate cannot be turned")
+        raise ValueError(f"networks of {spec.inp} coordinates cannot be turned, only those of two")
     offset = torch.as_tensor(shift).to(first).expand(len(first), spec.inp)
     if plane:
         angle = torch.deg2rad(angle)
@@ -360,7 +360,7 @@ def move_picture(
         cos, sin = angle.cos(), angle.sin()
         matrix = torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
     else:
-        matrix = torch.ones_like(first[:, :1, :1])
+        matrix = torch.eye(spec.inp).to(first).expand(len(first), -1, -1)
     matrix = matrix / enlarge[:, None, None]
     middle = torch.full_like(offset, sum(spec.coord_range) / 2)
     # Sums of products, which autocast leaves alone: bfloat16 would blur the picture.
@@ -374,7 +374,7 @@ class MovePicture(nn.Module):
     """Random turn, shift and zoom of every network's picture, by `move_picture`.
 
     Args:
-        degrees: turns are uniform in +-degrees; not for networks of one coordinate.
+        degrees: turns are uniform in +-degrees; of pictures only.
         shift: shifts are uniform in +-shift, in coordinates, in every direction.
         zoom: zooms are uniform in 1 +- zoom.
 
@@ -387,7 +387,7 @@ class MovePicture(nn.Module):
     ):
         super().__init__()
         self.spec, self.shift, self.zoom = spec, shift, zoom
-        self.degrees = degrees if spec.inp > 1 else 0.0
+        self.degrees = degrees if spec.inp == 2 else 0.0
 
     def forward(self, x: Weights, generator: torch.Generator | None = None) -> Weights:
         if not self.training:

@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 import zoo
 from cli.main import wszoo
+from processors import encode
 from zoo import kinds, nets, pools, solids, voxels
 from zoo.engines import load
 from zoo.kinds.shapes import TESTED
@@ -203,3 +204,32 @@ def test_own_points_take_a_recipe_of_shapes():
     torch.testing.assert_close(
         again.columns["train_loss"], found.columns["train_loss"], rtol=0.3, atol=0.05
     )
+
+
+def test_rows_render_and_cards_say_how_to_read_them(made, tmp_path, monkeypatch):
+    row = zoo.open_zoo(made)[0]
+    found = row.render(32)
+    assert found.shape == (32, 32, 32)
+    card = (made / "README.md").read_text()
+    assert "The inputs are x, y, z of a point." in card
+    assert "With v for the sigmoid of the output, 0.1 * (1 - 2 * v) is the distance" in card
+    code = card.partition("from safetensors.torch import load_file")[2].partition("```")[0]
+    monkeypatch.chdir(made.parent)
+    names: dict[str, torch.Tensor] = {}
+    exec("import torch\nfrom safetensors.torch import load_file" + code, names)
+    torch.testing.assert_close(names["sdf"], found)
+    with pytest.raises(ValueError, match="no columns"):
+        row.render(4, 4)
+
+
+def test_shapes_move_in_space(made):
+    row = zoo.open_zoo(made)[0]
+    shift = torch.tensor([[0.25, -0.5, 0.125]])
+    moved = encode.move_picture(row.spec, row.weights, shift=shift, zoom=2.0)
+    points = torch.rand(50, 3) - 0.5
+    expected = nets.field(row.spec, row.weights, (points - shift) / 2)
+    torch.testing.assert_close(nets.field(row.spec, moved, points), expected, atol=1e-4, rtol=1e-3)
+    with pytest.raises(ValueError, match="networks of 3 coordinates cannot be turned"):
+        encode.move_picture(row.spec, row.weights, degrees=10.0)
+    step = encode.MovePicture(row.spec).train()
+    assert not torch.equal(step(row.weights).flatten(), row.weights.flatten())

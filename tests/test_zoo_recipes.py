@@ -103,7 +103,7 @@ SHAPES = [
     ("udf", {**SOLID, "signal": "udf", "hidden": 128, "layers": 2, "lr": 1e-2}),
     (
         "occupancy",
-        {**SOLID, **GOOD, "signal": "occupancy", "omega": 10.0, "lr": 3e-3, "pool": "volume"},
+        {**SOLID, **GOOD, "signal": "occupancy", "omega": 20.0, "lr": 3e-3, "pool": "volume"},
     ),
     ("sdf", {**SOLID, **GOOD, "signal": "sdf", "lr": 1e-3}),
 ]

@@ -102,14 +102,15 @@ class Row:
 
     def render(
         self, rows: int | None = None, columns: int | None = None
-    ) -> Float[Tensor, "row column chan"] | Float[Tensor, "point chan"]:
+    ) -> Float[Tensor, "row column chan"] | Float[Tensor, "point chan"] | Float[Tensor, "x y z"]:
         """The signal that the network stands for, not clipped.
 
-        A network of two coordinates gives a picture, black 0 and white 1, and one of a
-        single coordinate its values at equally spaced points.
+        A network of two coordinates gives a picture, black 0 and white 1, one of a single
+        coordinate its values at equally spaced points, and one of a shape its `zoo.nets.field`.
 
         Args:
-            rows: of the picture, or the number of points; the source's by default.
+            rows: of the picture, or the number of points; the source's by default. Of a shape
+                the points along each axis, 32 by default.
             columns: of the picture; the source's by default.
 
         Raises:
@@ -123,6 +124,10 @@ class Row:
             inputs = torch.from_numpy(nets.line(self.spec, points))
             with torch.no_grad():
                 return nets.forward(self.spec, self.weights, inputs)[0]
+        if self.spec.signal is not None:
+            if columns is not None:
+                raise ValueError("a network of a shape renders rows along every axis, no columns")
+            return nets.volume(self.spec, self.weights, rows or 32)[0]
         if self.spec.axes and (rows is None or columns is None):
             shape = self._size("shape")
             rows, columns = rows or shape[0], columns or shape[1]

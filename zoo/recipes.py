@@ -890,7 +890,7 @@ def udf(source: str) -> ShapeRecipe:
 def occupancy(source: str) -> ShapeRecipe:
     """Inside or outside, for those who want a good surface in few parameters."""
     return _of_shape(
-        source, name="occupancy", signal="occupancy", hidden=64, layers=3, omega=10.0, init="nfn",
+        source, name="occupancy", signal="occupancy", hidden=64, layers=3, omega=20.0, init="nfn",
         output_offset=0.0, lr=3e-3, schedule="cosine", pool="volume",
     )  # fmt: skip
 
