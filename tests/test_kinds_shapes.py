@@ -1,5 +1,7 @@
 """Shapes become zoos: what is stored is right, the same whatever the batch, and told as it is."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,8 @@ from click.testing import CliRunner
 import zoo
 from cli.main import wszoo
 from processors import encode
-from zoo import kinds, nets, pools, solids, voxels
+from zoo import kinds, nets, pools, solids, surfaces, voxels
+from zoo.compare import draw
 from zoo.engines import load
 from zoo.kinds.shapes import TESTED
 from zoo.making.fitting import Rows
@@ -233,3 +236,37 @@ def test_shapes_move_in_space(made):
         encode.move_picture(row.spec, row.weights, degrees=10.0)
     step = encode.MovePicture(row.spec).train()
     assert not torch.equal(step(row.weights).flatten(), row.weights.flatten())
+
+
+@pytest.mark.parametrize("signal", ["udf", "occupancy"])
+def test_shapes_are_shown_as_surfaces_beside_their_originals(signal, tmp_path):
+    made = recipe(signal, "shapes", solids=10, **SMALL | {"steps": 200, "hidden": 24})
+    zoo.build(made, "shapes", tmp_path / "solids")
+    source = zoo.source_of(read_index(tmp_path / "solids"))
+    goal = kinds.objective(made, source)
+    rows = zoo.open_zoo(tmp_path / "solids")
+    arrays = {name: values.numpy() for name, values in rows.batch(range(8))[1].items()}
+    arrays |= {name: t.numpy() for name, t in rows.batch(range(8))[0].tensors().items()}
+    shown = kinds.kind_of(made).samples(goal, source, arrays)
+    assert shown.originals.shape == (8, surfaces.TALL, surfaces.WIDE, 3)
+    assert shown.captions[5] == f"torus\nIoU {arrays['iou'][5]:.3f}"
+    points = surfaces.centres(64)
+    signed = solids.distance(source.params[5:6], points[None])[0].reshape(64, 64, 64)
+    true = np.abs(signed) - 0.05 if signal == "udf" else signed
+    assert np.array_equal(shown.originals[5], surfaces.picture(true))
+    written = tmp_path / "shapes.png"
+    draw(tmp_path / "solids", written, split="train", count=3)
+    assert written.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("logits", [True, False])
+@pytest.mark.parametrize("signal", ["udf", "occupancy", "sdf"])
+def test_the_depth_of_a_field_is_negative_where_it_says_inside(signal, logits):
+    spec = zoo.NetworkSpec.mlp([3, 8, 1], coord_order="xyz")
+    spec = replace(spec, signal=signal, clip=0.1, logits=logits)
+    init = nets.initialise(spec, "nfn", 0, np.arange(3), np.zeros(3, np.int64))
+    weights = zoo.Weights.unflatten(torch.from_numpy(init), spec)
+    points = torch.rand(50, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    told, depth = (of(spec, weights, points) for of in (nets.field, nets.depth))
+    inside = {"udf": told < 0.05, "occupancy": told > 0.5, "sdf": told < 0}[signal]
+    assert torch.equal(depth < 0, inside)

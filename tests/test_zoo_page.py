@@ -12,11 +12,12 @@ import browser as browsers
 import cv2
 import numpy as np
 import pytest
+import torch
 from browser import Browser
 from helpers import SIREN, line_of, run, write_zoo
 
 import zoo
-from zoo import nets
+from zoo import nets, solids, surfaces
 from zoo.page import write_page
 from zoo.shards import read_index, read_json, write_json
 
@@ -161,6 +162,31 @@ def test_waves_lie_beside_their_originals(waves_zoo, tmp_path):
         np.testing.assert_allclose(
             about["low"] + step * found, exact[at, 0], rtol=0, atol=0.51 * step
         )
+
+
+def test_shapes_are_surfaces_beside_their_originals(tmp_path):
+    made = zoo.recipe(
+        "occupancy", "shapes", solids=5, steps=20, hidden=8, pool_points=500, batch_points=100
+    )
+    zoo.build(made, "shapes", tmp_path / "solids")
+    assert write_page(tmp_path / "solids", tmp_path / "page.html", split="train") == []
+    data = data_of(tmp_path / "page.html")
+    assert (data["pictures"]["height"], data["pictures"]["width"]) == (64, 64)
+    networks = zoo.open_zoo(tmp_path / "solids")
+    points = surfaces.centres(40)
+    for at, (row, index) in enumerate(
+        zip(data["values"]["row"], data["values"]["index"], strict=True)
+    ):
+        params = solids.draw(0, np.array([index]))
+        true = solids.distance(params, points[None]).reshape(40, 40, 40)
+        frame = surfaces.frame_of(true)
+        original = surfaces.small(true, frame, 64)
+        assert np.array_equal(picture_of(data, "original", at), original)
+        weights, _ = networks.batch([row])
+        with torch.no_grad():
+            depth = nets.depth(networks.spec, weights, torch.from_numpy(points)).numpy()
+        drawn = surfaces.small(surfaces.evened(depth.reshape(40, 40, 40)), frame, 64)
+        assert np.array_equal(picture_of(data, "render", at), drawn)
 
 
 def test_large_networks_are_made_coarser(tmp_path):

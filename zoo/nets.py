@@ -256,6 +256,26 @@ def field(
     return spec.clip * (1 - value) if spec.signal == "udf" else spec.clip * (1 - 2 * value)
 
 
+def depth(
+    spec: NetworkSpec,
+    weights: Weights,
+    points: Float[Tensor, "point 3"] | Float[Tensor, "net point 3"],
+) -> Float[Tensor, "net point"]:
+    """Smooth values that are negative inside of shapes, as pictures of surfaces want them.
+
+    Distances to the surface that know no inside have one of their own: what is nearer than
+    half of what they tell.
+
+    Raises:
+        ValueError: if the networks do not stand for shapes.
+    """
+    if spec.signal == "occupancy":
+        value = forward(spec, weights, points)[..., 0]
+        return -value if spec.logits else 0.5 - value
+    signed = field(spec, weights, points)
+    return signed - spec.clip / 2 if spec.signal == "udf" else signed
+
+
 def space(spec: NetworkSpec, side: int) -> Float[Tensor, "point 3"]:
     """A grid of so many points along each axis, both ends of the range included, z the fastest."""
     along = torch.linspace(*spec.coord_range, side)

@@ -22,12 +22,12 @@ import torch
 from numpy.typing import NDArray
 
 from zoo import machine, nets, png
-from zoo.compare import rows_of
+from zoo.compare import rows_of, source_of
 from zoo.errors import ZooError, safe_line
 from zoo.hub.arrival import Found, files_of, find
-from zoo.kinds import look_of
+from zoo.kinds import kind_of, look_of, objective
 from zoo.reader import Row, open_zoo
-from zoo.recipes import MEANINGS, MEASURES, RUN_KEY
+from zoo.recipes import MEANINGS, MEASURES, RUN_KEY, recipe_from_json
 from zoo.shards import Column, Index, read_stats, replacing
 from zoo.table import read_names, shards_of
 from zoo.weights import Weights
@@ -325,7 +325,7 @@ def _outputs(
     """What networks of coordinates stand for, beside their originals, packed."""
     axes = len(index.spec.axes)
     if axes not in (1, 2):
-        return {}, []
+        return _thumbnails(index, chosen, root, source)
     originals, missing = _originals(index, chosen, root, source)
     if axes == 1:
         points = int(index.source.get("points") or 1_000)
@@ -334,13 +334,36 @@ def _outputs(
         targets = None if originals is None else np.stack([each[at, 0] for each in originals])
         return {"waves": _packed_waves(outputs, targets)}, missing
     rendered = np.concatenate(list(_pictures(index, chosen)))
+    return _sheets(originals, rendered), missing
+
+
+def _thumbnails(
+    index: Index, chosen: _Chosen, root: Path | None, source: str | None
+) -> tuple[dict[str, Any], list[str]]:
+    """What networks stand for that only their kind can draw, and with its source alone."""
+    recipe = None if index.imported else recipe_from_json(index.recipe)
+    if recipe is None or not kind_of(recipe).draws:
+        return {}, []
+    try:
+        opened = source_of(index, root, source)
+    except ZooError as error:
+        return {}, [f"Networks are not drawn: {error}"]
+    goal = objective(recipe, opened)
+    drawn = kind_of(recipe).thumbnails(goal, opened, chosen.weights, chosen.columns["index"], _SIDE)
+    return _sheets(*drawn), []
+
+
+def _sheets(
+    originals: Sequence[NDArray[Any]] | NDArray[Any] | None, rendered: NDArray[np.uint8]
+) -> dict[str, Any]:
+    """Pictures of networks and of their originals, all of the size of the former."""
     sheets, across = {}, ceil(np.sqrt(len(rendered) * rendered.shape[1] / rendered.shape[2]))
     for name, pictures in (("original", originals), ("render", rendered)):
         if pictures is not None:
             small = np.stack([_thumbnail(each, rendered.shape[1:3]) for each in pictures])
             sheets[name] = base64.b64encode(_sheet(small, across)).decode()
     height, width = rendered.shape[1:3]
-    return {"pictures": {"height": height, "width": width, "across": across, **sheets}}, missing
+    return {"pictures": {"height": height, "width": width, "across": across, **sheets}}
 
 
 def _originals(

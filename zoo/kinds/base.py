@@ -16,6 +16,7 @@ from zoo.making.fitting import Fitted, Rows
 from zoo.shards import Column, Index
 from zoo.sources import Source
 from zoo.spec import NetworkSpec
+from zoo.weights import Weights
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,12 @@ class Kind(Look, ABC):
         signals: whether a network stands for an item of the source, which it can be shown
             beside; else it was trained on many of them.
         planned: what `verify` says when every unit is there.
+        draws: whether pictures of its networks are the kind's, see `thumbnails`.
     """
 
     signals: ClassVar[bool]
     planned: ClassVar[str]
+    draws: ClassVar[bool] = False
 
     @abstractmethod
     def open_source(
@@ -149,6 +152,16 @@ class Kind(Look, ABC):
     def samples(self, goal: Any, source: Any, arrays: Mapping[str, NDArray[Any]]) -> Samples | None:
         """Rows of a shard beside their originals, with their quality as captions."""
         return None
+
+    def thumbnails(
+        self, goal: Any, source: Any, weights: Weights, index: NDArray[np.int64], side: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Originals and networks as pictures `net side side chan`, where the kind `draws`.
+
+        Args:
+            index: of the networks' items in the source.
+        """
+        raise NotImplementedError
 
     def shortfall(self, recipe: Any, index: Index) -> list[str]:
         """How many networks missed what the recipe asked of them, in lines; none if all did it."""

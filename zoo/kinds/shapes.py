@@ -6,7 +6,7 @@ the shape's index alone, so the views of a shape share them.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from zoo import nets, pools, solidity, solids, sources, voxels
+from zoo import nets, pools, solidity, solids, sources, surfaces, voxels
 from zoo.engines import Engine, Fit
 from zoo.figures import Samples
 from zoo.kinds.checks import Arrays, Check, Made, weights_of
@@ -31,8 +31,8 @@ from zoo.weights import Weights
 TESTED = 1 << 15
 # Part of a shape's pool that lies on its surface; what is near is near one of these.
 _ON_SURFACE = 6
-# Points a side of the slices in pictures.
-_SLICE = 48
+# Points a side of the grid that pictures are made on.
+_SIDE, _COARSE = 64, 40
 # Shapes that are fitted at once: their pools are the memory that a fit takes.
 _CHUNK, _POOL_BYTES = 64, 1 << 28
 # Across engines and machines the same start ends a little apart.
@@ -183,6 +183,22 @@ class ShapeObjective(Objective):
         return None
 
 
+def fields(
+    goal: ShapeObjective, raw: NDArray[Any], weights: Weights, side: int
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float64]]]:
+    """Of each shape what it is and what its network says: `z y x`, negative inside, for pictures.
+
+    Unsigned distances know no inside: what is nearer than half of what they tell counts as it.
+    """
+    spec, points = goal.spec, surfaces.centres(side)
+    for row, item in enumerate(raw):
+        true = goal.forms(item[None]).distance(0, points)
+        true = np.abs(true) - np.float32(spec.clip / 2) if spec.signal == "udf" else true
+        with torch.no_grad():
+            found = nets.depth(spec, weights[row : row + 1], torch.from_numpy(points)).numpy()
+        yield true.reshape(side, side, side), surfaces.evened(found.reshape(side, side, side))
+
+
 class ValueObjective(Objective):
     """Points and labels of the user's own, by a recipe of shapes."""
 
@@ -207,6 +223,7 @@ class ValueObjective(Objective):
 class Shapes(Regression):
     """One network a shape and view; only training shapes have more than view 0."""
 
+    draws: ClassVar[bool] = True
     what: ClassVar[str] = (
         "Each one is a shape: it maps a point of space to what it says of the shape there."
     )
@@ -240,27 +257,28 @@ class Shapes(Regression):
         """The objective of a recipe on a source."""
 
     def samples(self, goal: Any, source: Any, arrays: Mapping[str, NDArray[Any]]) -> Samples:
-        """Three slices through the middle of each shape, by what it is and by its network."""
+        """Surface and slices of each shape, by what it is and by its network."""
         weights = weights_of(goal.spec, dict(arrays))
-        known = goal.forms(source.items(arrays["index"]))
-        along = np.linspace(-1, 1, _SLICE, dtype=np.float32)
-        across, down = (part.ravel() for part in np.meshgrid(along, along))
-        middle = np.zeros_like(across)
-        planes = [(across, down, middle), (across, middle, down), (middle, across, down)]
-        points = np.concatenate([np.stack(plane, 1) for plane in planes])
-        true = np.stack(
-            [_labels(goal.spec, known.distance(row, points)) for row in range(len(weights))]
-        )
-        with torch.no_grad():
-            outputs = nets.forward(goal.spec, weights, torch.from_numpy(points))[..., 0]
-        values = (torch.sigmoid(outputs) if goal.spec.logits else outputs).numpy()
-        originals, reconstructions = (
-            np.concatenate(
-                list(np.clip(part, 0, 1).reshape(len(part), 3, _SLICE, _SLICE).swapaxes(0, 1)), 2
-            )[..., None]
-            for part in (true, values)
-        )
-        return Samples(originals, reconstructions, [f"IoU {v:.3f}" for v in arrays["iou"]])
+        pairs = []
+        for true, found in fields(goal, source.items(arrays["index"]), weights, _SIDE):
+            frame = surfaces.frame_of(true)
+            pairs.append([surfaces.picture(each, frame) for each in (true, found)])
+        originals, reconstructions = np.stack(pairs, axis=1)
+        captions = [f"IoU {value:.3f}" for value in arrays["iou"]]
+        if len(source.class_names):
+            names = [source.class_names[label] for label in arrays["label"]]
+            captions = [f"{name}\n{told}" for name, told in zip(names, captions, strict=True)]
+        return Samples(originals, reconstructions, captions)
+
+    def thumbnails(
+        self, goal: Any, source: Any, weights: Weights, index: NDArray[np.int64], side: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        pairs = []
+        for true, found in fields(goal, source.items(index), weights, _COARSE):
+            frame = surfaces.frame_of(true)
+            pairs.append([surfaces.small(each, frame, side) for each in (true, found)])
+        originals, rendered = np.stack(pairs, axis=1)
+        return originals, rendered
 
     def shown(
         self,
