@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64, UInt8
 from numpy.typing import NDArray
-from scipy import ndimage
 
 # Columns, and rows: the surface above, three slices below.
 WIDE, TALL = 117, 157
@@ -72,6 +71,8 @@ def evened(field: Float[np.ndarray, "z y x"]) -> Float64[np.ndarray, "z y x"]:
 
     What a network says jumps at the surface, from cell to cell of the grid, and would show it.
     """
+    from scipy import ndimage  # takes .3 s to load, which no other command should wait for
+
     values = np.nan_to_num(np.asarray(field, np.float64), nan=_FAR, posinf=_FAR, neginf=-_FAR)
     cell = 2 / max(values.shape)
     slope = np.linalg.norm(np.gradient(values, cell), axis=0)
@@ -193,6 +194,8 @@ def _resampled(
     lines: Sequence[NDArray[np.floating[Any]]],
 ) -> Float64[np.ndarray, "depth row column"]:
     """The field at the middle plus evenly spaced multiples of three axes, linear between."""
+    from scipy import ndimage  # as above
+
     sides = np.array(field.shape) - 2
     scale = sides.max() / 2
     steps = np.array([line[1] - line[0] if len(line) > 1 else 0.0 for line in lines])
