@@ -876,7 +876,7 @@ def _of_shape(source: str, **fields: Any) -> ShapeRecipe:
 
 
 def udf(source: str) -> ShapeRecipe:
-    """Distances to surfaces, as in experiment N3 of Zhou et al. 2023; the default of shapes.
+    """Distances to surfaces, as in experiment N3 of Zhou et al. 2023; the default of voxels.
 
     3-128-1, 641 parameters, 1,000 steps of Adam on cross-entropy, points as in inr2vec (De Luigi
     et al. 2023). Rate, points of a step and pool are not published; ours are settled by
@@ -888,7 +888,7 @@ def udf(source: str) -> ShapeRecipe:
 
 
 def occupancy(source: str) -> ShapeRecipe:
-    """Inside or outside, for those who want a good surface in few parameters."""
+    """Inside or outside, a good surface in few parameters; the default of `shapes`."""
     return _of_shape(
         source, name="occupancy", signal="occupancy", hidden=64, layers=3, omega=20.0, init="nfn",
         output_offset=0.0, lr=3e-3, schedule="cosine", pool="volume",
@@ -1003,7 +1003,7 @@ def default_recipe(source: str, command: str = "fit-inrs", there: str | None = N
     if source == "sine":
         return "sine-ssl"
     if source.partition(":")[0] in _OTHERS:
-        return "udf"
+        return "occupancy" if source == "shapes" else "udf"
     # 324dc88 fitted folders of pictures by "dws".
     return "fast" if ":" in source and there != "dws" else "dws"
 
