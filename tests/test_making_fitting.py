@@ -48,7 +48,7 @@ class FakeEngine:
                 init = nets.initialise(chosen.spec(1, 1), chosen.init, SEED, *key, attempt)
                 self.known[init.tobytes()] = (int(start), int(view), attempt)
 
-    def fit(self, spec, params, inputs, targets, adam) -> Fit:
+    def fit(self, spec, params, inputs, targets, adam, draws=None) -> Fit:
         assert len(targets) == len(params)
         keys = [self.known[row.tobytes()] for row in params]
         self.calls.append(keys)
@@ -244,9 +244,9 @@ def test_fit_knows_recipes_by_name(monkeypatch):
     seen: list[Adam] = []
     plain = reference.ReferenceEngine.fit
 
-    def one_step(self, spec, params, inputs, targets, adam):
+    def one_step(self, spec, params, inputs, targets, adam, draws=None):
         seen.append(adam)
-        return plain(self, spec, params, inputs, targets, Adam(lr=adam.lr, steps=1))
+        return plain(self, spec, params, inputs, targets, Adam(lr=adam.lr, steps=1), draws)
 
     monkeypatch.setattr(reference.ReferenceEngine, "fit", one_step)
     fit(GRID, PICTURES, "nfn", engine="reference")

@@ -19,7 +19,17 @@ import torchvision.datasets
 
 from zoo import philox, sources
 from zoo.errors import ZooError
-from zoo.sources import digits, load_images, load_sine, published, sha256_of, split_items, waves
+from zoo.sources import (
+    digits,
+    load_images,
+    load_sine,
+    published,
+    sha256_of,
+    solids,
+    split_items,
+    volumes,
+    waves,
+)
 
 RNG = np.random.default_rng(20260726)
 FILES = tuple(published.IDX_MD5["mnist"])
@@ -401,12 +411,13 @@ def test_bad_size(size):
         (
             "mnst",
             r"^unknown source 'mnst'; known: mnist, fashion-mnist, cifar10, digits, "
-            r"imagefolder:PATH, sine \(did you mean mnist\?\)$",
+            r"imagefolder:PATH, sine, shapes, voxels:PATH \(did you mean mnist\?\)$",
         ),
-        ("CT scans", r"imagefolder:PATH, sine$"),
+        ("CT scans", r"imagefolder:PATH, sine, shapes, voxels:PATH$"),
         ("some/pictures", r"^there is no folder some/pictures; a source is a folder of pictures"),
         (__file__, r"^\S+\.py is a file; a source is a folder of pictures or one of mnist"),
-        ("sine", "waves, not images; open it with load_sine"),
+        ("sine", "'sine' has no images; it holds waves"),
+        ("shapes", "'shapes' has no images; it holds parametric solids"),
         ("imagefolder:", "needs a path"),
     ],
 )
@@ -418,7 +429,9 @@ def test_names_that_open_nothing(name, message):
 def test_every_source_has_one_line_and_every_licence_is_stated():
     assert all(entry.about and "\n" not in entry.about for entry in sources.SOURCES.values())
     facts = {**published.FACTS, "digits": digits.FACTS, "sine": waves.FACTS}
-    assert set(facts) == set(sources.SOURCES) - {"imagefolder:PATH"}
+    facts["shapes"] = solids.FACTS
+    assert set(facts) == set(sources.SOURCES) - {"imagefolder:PATH", "voxels:PATH"}
+    facts |= volumes.KNOWN
     assert all(each["license"] and each["citation"] for each in facts.values())
 
 
