@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from processors.metrics import CEILINGS, metric
 from processors.models import ACCESS
 from processors.records import CEILING
 from zoo import ZooError, schema
@@ -18,17 +19,6 @@ from zoo import ZooError, schema
 HERE = "PATH or user/name"
 # A card with this line is made anew when it is pushed; one without, as people write them, stays.
 MARK = "<!-- Made by wszoo; without this line a push leaves the card as it is. -->"
-# Metrics in words, and what turns ours into them.
-_WORDS = {
-    "accuracy": ("accuracy", 100, " %"),
-    "mse": ("mean squared error", 1, ""),
-    "tau": ("Kendall's tau", 1, ""),
-    "r2": ("share of the variance that is explained", 100, " %"),
-}
-_CEILINGS = {
-    "originals": "a small CNN that sees the pictures themselves",
-    "renders": "a small CNN that sees what the networks render",
-}
 _READS = {
     "weights": "the weights of networks alone",
     "function": "networks by their answers to inputs",
@@ -87,7 +77,7 @@ def ceilings_of(config: Mapping[str, Any], summary: Mapping[str, Any]) -> list[t
             about, theirs = record["config"], record["summary"]
             same = about["zoo_sha256"] == config["zoo_sha256"] and about["task"] == config["task"]
             if same and summary["metric"] in theirs["test"]:
-                found.append((_CEILINGS[about["model"]], theirs["test"][summary["metric"]]))
+                found.append((CEILINGS[about["model"]], theirs["test"][summary["metric"]]))
     return found
 
 
@@ -106,7 +96,7 @@ def _header(config: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
             dataset_name=config["zoo_name"],
             dataset_split="test",
             metric_type=name,
-            metric_name=_WORDS.get(name, (name,))[0],
+            metric_name=metric(name).words,
             metric_value=value,
         )
         for name, value in summary["test"].items()
@@ -122,27 +112,24 @@ def _header(config: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     ).to_yaml()
 
 
-def _number(metric: str, value: float) -> str:
-    """A value in the unit of its words."""
-    _, factor, unit = _WORDS.get(metric, ("", 1, ""))
-    return f"{factor * value:.4g}{unit}"
+def _number(name: str, value: float) -> str:
+    """A value of a metric in its unit."""
+    shown = metric(name)
+    return f"{shown.factor * value:.4g} {shown.unit}".rstrip()
 
 
 def _reached(
     config: Mapping[str, Any], summary: Mapping[str, Any], ceilings: Sequence[tuple[str, float]]
 ) -> str:
     """The result in a sentence, with what it is to be measured by."""
-    metric = summary["metric"]
-    words = _WORDS.get(metric, (metric.replace("_", " "),))[0]
-    rows = config["networks"].get("test", 0)
-    parts = [
-        f"On the {rows:,} of the test split: **{words} {_number(metric, summary['test'][metric])}**"
-    ]
+    name = summary["metric"]
+    rows, told = config["networks"].get("test", 0), _number(name, summary["test"][name])
+    parts = [f"On the {rows:,} of the test split: **{metric(name).words} {told}**"]
     if "constant" in summary:
         constant = summary["constant"]
-        parts.append(f"{constant['name']} is {_number(metric, constant['score'])}")
+        parts.append(f"{constant['name']} is {_number(name, constant['score'])}")
     for what, value in ceilings:
-        parts.append(f"{what} reaches {_number(metric, value)}")
+        parts.append(f"{what} reaches {_number(name, value)}")
     return "; ".join(parts) + "."
 
 
@@ -175,19 +162,19 @@ def _results(summary: Mapping[str, Any], ceilings: Sequence[tuple[str, float]]) 
     """Every metric of both splits; chance and ceiling beside the first."""
     names = list(dict.fromkeys([*summary["test"], *summary["validation"]]))
     rows = [
-        [_WORDS.get(name, (name.replace("_", " "),))[0]]
+        [metric(name).words]
         + [
             _number(name, summary[split][name]) if name in summary[split] else ""
             for split in ("test", "validation")
         ]
         for name in names
     ]
-    metric = summary["metric"]
+    first = summary["metric"]
     if "constant" in summary:
         constant = summary["constant"]
         words = f"{constant['name']}, without reading networks"
-        rows.append([words, _number(metric, constant["score"]), ""])
-    rows += [[f"ceiling: {what}", _number(metric, value), ""] for what, value in ceilings]
+        rows.append([words, _number(first, constant["score"]), ""])
+    rows += [[f"ceiling: {what}", _number(first, value), ""] for what, value in ceilings]
     return _table(["", "test", "validation"], rows)
 
 

@@ -5,23 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from processors import ceiling, results
+from processors import ceiling, labels, results
+from processors.metrics import CEILINGS, metric
 from processors.results import Row, Section
 from zoo import ZooError
 from zoo.reached import Line, Reached
-
-# Of a task's metric, where no table of a paper gives the unit: words, and what turns our number
-# into them.
-_UNITS = {
-    "accuracy": ("accuracy, %", 100.0),
-    "mse": ("mean squared error", 1.0),
-    "tau": ("Kendall's tau", 1.0),
-    "agreement": ("share of a ticket that is found, %", 100.0),
-}
-_CEILINGS = {
-    "originals": "ceiling: a small CNN on the pictures themselves",
-    "renders": "a small CNN on what the networks render",
-}
 
 
 @dataclass(frozen=True)
@@ -88,20 +76,23 @@ def _of_task(task: str, sections: Sequence[Section]) -> Reached:
     """All rows of a task, whatever their scale."""
     first = sections[0]
     words, factor = first.unit, first.factor
-    if words == first.metric:
-        words, factor = _UNITS.get(words, (words.replace("_", " "), 1.0))
+    if words == first.metric:  # no table of a paper gives the unit
+        shown = metric(words)
+        words, factor = ", ".join(filter(None, (shown.words, shown.unit))), shown.factor
     scaled = factor / first.factor
 
     def line(row: Row, model: str) -> Line:
         values = tuple(factor * value for value in row.values(first.metric))
-        return Line(model, row.reads, values, _scale(row))
+        return Line(model, row.reads, values, row.scale)
 
     rows = [row for section in sections for row in section.rows]
     # A row may stand in several sections, beside what it is a part of.
     rows = list({tuple(map(id, row.summaries)): row for row in rows}.values())
-    ceilings = [line(row, _CEILINGS[name]) for row in rows if (name := _model(row)) in ceiling.SEEN]
-    readers = [row for row in rows if _model(row) not in ceiling.SEEN]
-    models = [line(row, name) for row, name in zip(readers, _names(readers), strict=True)]
+    ceilings = [line(row, f"ceiling: {CEILINGS[row.model]}") for row in rows if row.ceiling]
+    readers = [row for row in rows if not row.ceiling]
+    before = "(by settings of before there were presets)"
+    names = [name.replace(labels.BEFORE, before) for name in labels.names(readers)]
+    models = [line(row, name) for row, name in zip(readers, names, strict=True)]
     models.sort(key=lambda each: -each.mean if first.higher else each.mean)
     chance = next((each.constant for each in sections if each.constant), None)
     return Reached(
@@ -112,28 +103,3 @@ def _of_task(task: str, sections: Sequence[Section]) -> Reached:
         ceilings=tuple(ceilings),
         chance=chance and (chance[0], scaled * chance[1]),
     )
-
-
-def _model(row: Row) -> str:
-    return str(row.configs[0]["model"])
-
-
-def _scale(row: Row) -> str:
-    """Networks, epochs and seeds, in words."""
-    epochs = sum(summary["epochs"] for summary in row.summaries) / len(row.summaries)
-    seeds = "1 seed" if len(row.summaries) == 1 else f"{len(row.summaries)} seeds"
-    return f"{row.summaries[0]['networks']:,} networks, {epochs:.3g} epochs, {seeds}"
-
-
-def _names(rows: Sequence[Row]) -> list[str]:
-    """Models, as commands take them, with what tells rows of one model apart."""
-    made = []
-    asked = [{**row.configs[0]["sizes"], **row.configs[0]["options"]} for row in rows]
-    for row, own in zip(rows, asked, strict=True):
-        alike = [
-            each for other, each in zip(rows, asked, strict=True) if _model(other) == _model(row)
-        ]
-        differ = [k for k in own if any(own[k] != each.get(k) for each in alike)]
-        words = ", ".join(f"{key} {own[key]}" for key in differ)
-        made.append(f"{_model(row)} ({words})" if words else _model(row))
-    return made

@@ -9,7 +9,6 @@ the report is made again.
 """
 
 import hashlib
-import json
 import re
 import shutil
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from processors.results import (
     Row,
     Section,
     collect,
+    identity,
     keep,
     newest,
     sections,
@@ -51,13 +51,6 @@ def _value(section: Section, row: Row) -> str:
     return f"{text} ± {scaled.std(ddof=1):.2g}" if len(scaled) > 1 else text
 
 
-def scale_of(row: Row) -> str:
-    """Networks, epochs and seeds, in words."""
-    epochs = float(np.mean([summary["epochs"] for summary in row.summaries]))
-    seeds = "1 seed" if len(row.summaries) == 1 else f"{len(row.summaries)} seeds"
-    return f"{row.networks:,} networks, {epochs:.3g} epochs, {seeds}"
-
-
 def _lines(cells: Sequence[Sequence[str]]) -> list[str]:
     """A Markdown table; the first row is its head."""
     head, *rows = [f"| {' | '.join(row)} |" for row in cells]
@@ -80,7 +73,7 @@ def _results(section: Section, names: Sequence[str]) -> list[str]:
             f"ceiling: {name}" if row.ceiling else name, row.reads,
             f"**{value}**" if row in best else value,
             *(number(section.factor * after[w], section) if w in after else "" for w in later),
-            scale_of(row),
+            row.scale,
         ])  # fmt: skip
     gap = [""] * len(later)
     if section.constant is not None:
@@ -273,8 +266,7 @@ def _drawn(section: Section, names: Sequence[str], folder: Path, every: bool) ->
     own = [(n, r) for n, r in zip(names, section.rows, strict=True) if not r.ceiling]
     lines: list[str] = []
     for name, row in own if every else own[:1]:
-        told = {k: v for k, v in row.configs[0].items() if k not in ("zoo", "command")}
-        mark = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:6]
+        mark = hashlib.sha256(identity(row.configs[0]).encode()).hexdigest()[:6]
         stem = f"{_slug(section)}-{row.model.partition(':')[2] or row.model}-{mark}"
         run = row.folders[0]
         for source in sorted((run / runs.FIGURES).glob("*.png")) if run else []:

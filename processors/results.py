@@ -66,6 +66,13 @@ class Row:
         """How many it was trained on."""
         return int(self.configs[0]["networks"]["train"])
 
+    @property
+    def scale(self) -> str:
+        """Networks, epochs and seeds, in words."""
+        epochs = float(np.mean([summary["epochs"] for summary in self.summaries]))
+        seeds = "1 seed" if len(self.summaries) == 1 else f"{len(self.summaries)} seeds"
+        return f"{self.networks:,} networks, {epochs:.3g} epochs, {seeds}"
+
     def values(self, metric: str, split: str = "test") -> list[float]:
         """The metric of each seed."""
         return [summary[split][metric] for summary in self.summaries]
@@ -164,15 +171,19 @@ def collect(folders: Iterable[str | Path]) -> list[Found]:
         found += [(None, record) for record in _kept(path)]
     once: dict[str, Found] = {}
     for folder, record in found:
-        # Wherever its zoo lay and whatever its folder was called.
-        told = {k: v for k, v in record["config"].items() if k not in ("zoo", "command")}
-        same = json.dumps(told, sort_keys=True)
+        same = identity(record["config"])
         if same in once:
             first, kept = once[same]
             once[same] = first or folder, _with_more(kept, record)
         else:
             once[same] = folder, record
     return list(once.values())
+
+
+def identity(config: Mapping[str, Any]) -> str:
+    """What tells a run from others, wherever its zoo lay and whatever its folder was called."""
+    told = {key: value for key, value in config.items() if key not in ("zoo", "command")}
+    return json.dumps(told, sort_keys=True)
 
 
 def _with_more(record: dict[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

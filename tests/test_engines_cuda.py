@@ -261,7 +261,7 @@ def test_a_zoo_of_another_machines_gpu_is_verified_by_quality(tmp_path, monkeypa
     from zoo import build
     from zoo.making import chunks
 
-    monkeypatch.setattr(engines, "choose", lambda name, device, spec, shared: "cuda")
+    monkeypatch.setattr(engines, "choose", lambda name, device, spec, plain: "cuda")
     monkeypatch.setattr(chunks, "processor", lambda device: "cuda NVIDIA H200")
     monkeypatch.setattr(CudaEngine, "__init__", lambda self, device: None)
     monkeypatch.setattr(CudaEngine, "device", torch.device(DEVICE), raising=False)

@@ -50,10 +50,6 @@ def made(tmp_path_factory):
     return out
 
 
-def test_measures_of_solids_are_those_of_the_recipe():
-    assert tuple(solids.TARGETS) == SOLID_TARGETS
-
-
 def test_a_zoo_of_solids_says_what_its_networks_are(made):
     index = read_index(made)
     assert (index.format, index.splits) == (2, {"train": 38, "validation": 2, "test": 3})

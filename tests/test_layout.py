@@ -24,8 +24,9 @@ ORDER = {
     "zoo": [
         *("machine", "stopping"),
         *("errors", "locks", "files", "passed", "fields"),
-        *("philox", "solids", "pools", "voxels", "solidity", "surfaces"),
-        *("schema", "spec", "recipes", "weights", "symmetry", "nets", "png", "shards"),
+        *("philox", "pools", "voxels", "solidity", "surfaces"),
+        *("schema", "spec", "recipes", "solids"),
+        *("weights", "symmetry", "nets", "png", "shards"),
         *("where", "table", "storage", "succession"),
         "reader",
         *("hub.bounds", "hub.trust", "hub.client", "hub.arrival", "hub.pulling"),
@@ -77,7 +78,7 @@ ORDER = {
         "main",
     ],
     "processors": [
-        *("sizes", "own", "settings", "presets", "options", "records", "config"),
+        *("sizes", "own", "settings", "presets", "options", "records", "metrics", "config"),
         *("files", "progress", "saving", "first", "rows"),
         *(
             "base",

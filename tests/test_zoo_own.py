@@ -129,6 +129,6 @@ def test_cuda_hands_points_of_their_own_to_batched_torch(monkeypatch):
     spec = zoo.NetworkSpec.mlp([3, 16, 1])
     assert engines.choose("auto", "cuda", spec) == "cuda"
     with pytest.warns(machine.Notice, match="fitted by 'reference', batched torch"):
-        assert engines.choose("auto", "cuda", spec, shared=False) == "reference"
+        assert engines.choose("auto", "cuda", spec, plain=False) == "reference"
     with pytest.raises(ValueError, match="squared errors; use engine 'reference'"):
-        engines.choose("cuda", "cuda", spec, shared=False)
+        engines.choose("cuda", "cuda", spec, plain=False)

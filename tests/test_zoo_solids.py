@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from zoo import solids
+from zoo.recipes import SOLID_TARGETS
 
 COUNT = 2 * len(solids.FAMILIES)
 INDEX = np.arange(COUNT)
@@ -103,8 +104,8 @@ def test_points_of_the_surface_are_uniform_by_area(clouds, params):
 def test_columns_are_what_can_be_known(params):
     found = solids.columns(params)
     assert found["label"].tolist() == [i % 10 for i in INDEX]
-    assert set(found) == {"label", *solids.TARGETS}
+    assert set(found) == {"label", *SOLID_TARGETS}
     sizes = np.stack([found[f"size_{k}"] for k in (1, 2, 3)])
     assert (np.diff(sizes, axis=0) <= 0).all()
     assert (found["volume"] < sizes.prod(axis=0)).sum() >= COUNT - 2  # but for boxes
-    assert all(found[name].dtype == np.float32 for name in solids.TARGETS)
+    assert all(found[name].dtype == np.float32 for name in SOLID_TARGETS)

@@ -186,8 +186,7 @@ def fit(
         # A signal on a line may lie anywhere on it.
         ends = float(x.min()), float(x.max())
         goal.spec = replace(goal.spec, coord_range=ends)
-    shared = x.ndim == 2 and goal.adam.loss == "squared"
-    chosen_engine = engines.choose(engine, device, goal.spec, shared=shared)
+    chosen_engine = engines.choose(engine, device, goal.spec, goal.plain)
     runner = engines.load(chosen_engine, device, threads)
     rows = Rows(np.arange(len(y)), np.zeros(len(y), np.int64))
     others = {} if marks is None else {LABEL: np.array(marks)}

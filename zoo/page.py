@@ -324,8 +324,10 @@ def _outputs(
 ) -> tuple[dict[str, Any], list[str]]:
     """What networks of coordinates stand for, beside their originals, packed."""
     axes = len(index.spec.axes)
-    if axes not in (1, 2):
+    if axes == 3:
         return _thumbnails(index, chosen, root, source)
+    if not axes:
+        return {}, []
     originals, missing = _originals(index, chosen, root, source)
     if axes == 1:
         points = int(index.source.get("points") or 1_000)
@@ -341,16 +343,16 @@ def _thumbnails(
     index: Index, chosen: _Chosen, root: Path | None, source: str | None
 ) -> tuple[dict[str, Any], list[str]]:
     """What networks stand for that only their kind can draw, and with its source alone."""
-    recipe = None if index.imported else recipe_from_json(index.recipe)
-    if recipe is None or not kind_of(recipe).draws:
+    if index.imported:
         return {}, []
     try:
         opened = source_of(index, root, source)
     except ZooError as error:
         return {}, [f"Networks are not drawn: {error}"]
+    recipe = recipe_from_json(index.recipe)
     goal = objective(recipe, opened)
     drawn = kind_of(recipe).thumbnails(goal, opened, chosen.weights, chosen.columns["index"], _SIDE)
-    return _sheets(*drawn), []
+    return ({} if drawn is None else _sheets(*drawn)), []
 
 
 def _sheets(

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from zoo.fields import about, check, described, to_plain
 from zoo.schema import shown
-from zoo.spec import INIT_SCHEMES, SIGNALS, NetworkSpec
+from zoo.spec import INIT_SCHEMES, LOSSES, SIGNALS, NetworkSpec
 
 SCHEDULES = ("constant", "cosine")
 # Far above what can be fitted: a number beyond is a slip, and fails in words.
@@ -147,7 +147,6 @@ def _fitted() -> Columns:
 
 # Order of coordinates where the recipe has none: one input is x, more are no picture.
 _ORDERS = {1: "x"}
-LOSSES = ("squared", "bce")
 # How the points of shapes lie, see `zoo.pools`.
 POOLS = ("surface", "volume")
 
@@ -232,7 +231,7 @@ class SirenRecipe(ABC):
     @classmethod
     def takes(cls, source: str) -> bool:
         """Whether it is for sources of this name."""
-        return source.partition(":")[0] not in _OTHERS
+        return _of_pictures(source)
 
     @abstractmethod
     def columns(self, classes: Sequence[str], storage: str = "float32") -> Columns:
@@ -454,6 +453,10 @@ SOLID_TARGETS = ("size_1", "size_2", "size_3", "volume")
 _OTHERS = ("sine", "shapes", "voxels")
 
 
+def _of_pictures(source: str) -> bool:
+    return source.partition(":")[0] not in _OTHERS
+
+
 def check_tones(black: float, white: float) -> None:
     """Raise ValueError unless white is above black."""
     if not white > black:
@@ -666,7 +669,7 @@ class TrainedRecipe(ABC):
     @classmethod
     def takes(cls, source: str) -> bool:
         """Whether it is for sources of this name."""
-        return source.partition(":")[0] not in _OTHERS
+        return _of_pictures(source)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data with the recipe's `kind`; `recipe_from_json` is the inverse."""
@@ -1002,7 +1005,7 @@ def default_recipe(source: str, command: str = "fit-inrs", there: str | None = N
         return {"fit-classifiers": "binary", "fit-trajectories": "fashion"}[command]
     if source == "sine":
         return "sine-ssl"
-    if source.partition(":")[0] in _OTHERS:
+    if not _of_pictures(source):
         return "occupancy" if source == "shapes" else "udf"
     # 324dc88 fitted folders of pictures by "dws".
     return "fast" if ":" in source and there != "dws" else "dws"

@@ -17,6 +17,7 @@ from jaxtyping import Float32, Float64, Int64
 from numpy.typing import NDArray
 
 from zoo import philox
+from zoo.recipes import SOLID_TARGETS
 
 # No point of a solid is further from the middle of the cube [-1, 1]^3.
 REACH = 0.95
@@ -27,12 +28,6 @@ PARAMETERS = (
     *("turn_w", "turn_x", "turn_y", "turn_z"),
     *("shift_x", "shift_y", "shift_z"),
 )
-TARGETS = {
-    "size_1": "the longest of the solid's extents along its own axes",
-    "size_2": "the second of them",
-    "size_3": "the shortest of them",
-    "volume": "of the solid; the cube has 8",
-}
 
 Array: TypeAlias = NDArray[np.float64]
 Sizes: TypeAlias = tuple[float, float, float, float]
@@ -400,13 +395,13 @@ def draw(seed: int, index: Int64[np.ndarray, " net"]) -> Float64[np.ndarray, "ne
 
 
 def columns(params: Float64[np.ndarray, "net _"]) -> dict[str, NDArray[np.generic]]:
-    """The class of each solid as `label`, and its `TARGETS`."""
+    """The class of each solid as `label`, and its `SOLID_TARGETS`."""
     sizes, volumes = np.empty((len(params), 3)), np.empty(len(params))
     for number, row in enumerate(params):
         family, own = _family(row), _sizes(row[1:5])
         sizes[number] = sorted(family.extents(own), reverse=True)
         volumes[number] = family.volume(own)
-    found = dict(zip(TARGETS, (*sizes.T, volumes), strict=True))
+    found = dict(zip(SOLID_TARGETS, (*sizes.T, volumes), strict=True))
     named: dict[str, NDArray[np.generic]] = {"label": params[:, 0].astype(np.int64)}
     return named | {name: values.astype(np.float32) for name, values in found.items()}
 

@@ -35,6 +35,8 @@ _AXES: dict[str | None, tuple[str, ...]] = {
     None: (),
 }
 COORD_ORDERS = tuple(_AXES)
+# What a network is fitted by: squared errors, or binary cross-entropy on logits.
+LOSSES = ("squared", "bce")
 # What a network's output v in [0, 1] says of a shape; see `NetworkSpec`.
 SIGNALS = ("udf", "occupancy", "sdf")
 

@@ -77,7 +77,7 @@ def read(path: str | Path) -> Voxels:
         raise ZooError(
             f"{name}: expected a .npz of MedMNIST's layout{instead(path, 'a zip archive')}"
         ) from None
-    except (OSError, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
+    except (OSError, EOFError, zlib.error, RuntimeError) as error:
         raise ZooError(f"{name} is damaged: {safe_line(error)}; download it again") from None
     volumes = [arrays[f"{part}_images"] for part in PARTS]
     labels = [arrays[f"{part}_labels"].astype(np.int64).reshape(-1) for part in PARTS]

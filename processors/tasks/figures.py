@@ -7,14 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from processors import metrics
 from zoo import drawing
-
-# Metrics of tasks in words, with units.
-_WORDS = {
-    "accuracy": "accuracy [%]", "mse": "mean squared error", "tau": "Kendall's tau",
-    "agreement": "share of a ticket that is found [%]",
-}  # fmt: skip
-_PERCENT = ("accuracy", "agreement")
 
 
 def _axes(height: float, columns: int = 1) -> Any:
@@ -101,7 +95,8 @@ def curves(
     figure, (left, right) = _axes(3.2, 2)
     losses = [(r["step"], r["loss"]) for r in records if "loss" in r]
     measured = [(r["step"], r["validation"]) for r in records if "validation" in r]
-    factor = 100 if metric in _PERCENT else 1
+    shown = metrics.metric(metric)
+    factor = shown.factor
     found = [(step, factor * values[metric]) for step, values in measured if metric in values]
     line = {"color": drawing.BLUE, "linewidth": 1.3}
     if losses:
@@ -109,7 +104,8 @@ def curves(
     left.set_ylabel("training loss")
     if found:
         right.plot(*zip(*found, strict=True), marker=".", **line)
-    right.set_ylabel(f"{_WORDS.get(metric, metric.replace('_', ' '))}, validation split")
+    unit = f" [{shown.unit}]" if shown.unit else ""
+    right.set_ylabel(f"{shown.words}{unit}, validation split")
     for axes in (left, right):
         axes.set_xlabel("updates")
         axes.locator_params(axis="x", nbins=5)

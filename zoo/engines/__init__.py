@@ -29,7 +29,6 @@ from zoo.machine import available_cores as available_cores
 from zoo.spec import NetworkSpec
 
 CAP, TARGET = 0, 1
-LOSSES = ("squared", "bce")
 ENGINES = ("cpu", "reference", "cuda")
 
 
@@ -207,11 +206,11 @@ def triton_problem() -> str | None:
 _WHOLE = "fits networks that share their inputs only, by squared errors"
 
 
-def choose(name: str, device: str, spec: NetworkSpec, shared: bool = True) -> str:
+def choose(name: str, device: str, spec: NetworkSpec, plain: bool = True) -> str:
     """The engine that "auto" stands for; other names are checked and handed back.
 
     Args:
-        shared: whether all networks are fitted on the same inputs, whole, by their squared errors.
+        plain: whether all networks are fitted on the same inputs, whole, by their squared errors.
 
     Raises:
         ValueError: for an unknown engine, or one that cannot fit `spec` on `device`.
@@ -224,9 +223,9 @@ def choose(name: str, device: str, spec: NetworkSpec, shared: bool = True) -> st
         if device == "cpu" and is_siren(spec):
             return "cpu"
         known = on_gpu and cuda_can_fit(spec) and not triton_problem()
-        if known and not shared:
+        if known and not plain:
             machine.notice(f"engine 'cuda' {_WHOLE}: fitted by 'reference', batched torch")
-        return "cuda" if known and shared else "reference"
+        return "cuda" if known and plain else "reference"
     if name == "cpu" and device != "cpu":
         raise ValueError(f"engine 'cpu' does not run on device {device!r}; use --engine reference")
     if name == "cpu" and not is_siren(spec):
@@ -240,7 +239,7 @@ def choose(name: str, device: str, spec: NetworkSpec, shared: bool = True) -> st
             "engine 'cuda' fits SIRENs of 1-4 inputs and outputs and 1-3 hidden layers of at "
             "most 128 neurons only; use --engine reference"
         )
-    if name == "cuda" and not shared:
+    if name == "cuda" and not plain:
         raise ValueError(
             f"engine 'cuda' {_WHOLE}; use engine 'reference', batched torch, on the same device"
         )

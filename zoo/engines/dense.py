@@ -47,6 +47,7 @@ from zoo.engines.tiles import (
     _gradient_tile,
     _gradient_wide_1,
     _gradient_wide_2,
+    _philox,
     _sum_points,
     _Writer,
 )
@@ -78,20 +79,6 @@ def _panels(width):
 
 
 # --- random words --------------------------------------------------------------------
-
-
-@njit(nogil=True, error_model="numpy")
-def _philox(c0, c1, c2, c3, k0, k1):
-    """As `zoo.philox.philox` on one counter."""
-    low = np.uint64(0xFFFFFFFF)
-    shift = np.uint64(32)
-    for _ in range(10):
-        p0 = c0 * np.uint64(0xD2511F53)
-        p1 = c2 * np.uint64(0xCD9E8D57)
-        c0, c1, c2, c3 = (p1 >> shift) ^ c1 ^ k0, p1 & low, (p0 >> shift) ^ c3 ^ k1, p0 & low
-        k0 = (k0 + np.uint64(0x9E3779B9)) & low
-        k1 = (k1 + np.uint64(0xBB67AE85)) & low
-    return c0, c1, c2, c3
 
 
 @kernel

@@ -11,7 +11,7 @@ from zoo.kinds.checks import Check, Made
 from zoo.kinds.looks import Look
 from zoo.kinds.objectives import Objective
 from zoo.kinds.pictures import Pictures
-from zoo.kinds.regression import Regression, evaluate
+from zoo.kinds.regression import Inrs, evaluate
 from zoo.kinds.shapes import SolidShapes, VoxelShapes
 from zoo.kinds.trained import Classifiers, Trajectories
 from zoo.kinds.waves import Waves
@@ -25,12 +25,12 @@ __all__ = [
     "KINDS",
     "Check",
     "Goal",
+    "Inrs",
     "Kind",
     "Look",
     "Made",
     "Means",
     "Objective",
-    "Regression",
     "evaluate",
     "kind_of",
     "look_like",
@@ -114,6 +114,6 @@ def objective(recipe: AnyRecipe, source: Source) -> Objective:
         ValueError: if its networks stand for no item of a source, or for none of this one.
     """
     kind = kind_of(recipe)
-    if not isinstance(kind, Regression):
+    if not isinstance(kind, Inrs):
         raise ValueError(f"recipe {recipe.name!r} trains classifiers, which have no one target")
     return kind.objective(recipe, source)

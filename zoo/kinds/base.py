@@ -71,18 +71,16 @@ class Goal(ABC):
 
 
 class Kind(Look, ABC):
-    """Pictures, waves, classifiers or trajectories.
+    """Pictures, waves, shapes, classifiers or trajectories.
 
     Attributes:
         signals: whether a network stands for an item of the source, which it can be shown
             beside; else it was trained on many of them.
         planned: what `verify` says when every unit is there.
-        draws: whether pictures of its networks are the kind's, see `thumbnails`.
     """
 
     signals: ClassVar[bool]
     planned: ClassVar[str]
-    draws: ClassVar[bool] = False
 
     @abstractmethod
     def open_source(
@@ -155,13 +153,13 @@ class Kind(Look, ABC):
 
     def thumbnails(
         self, goal: Any, source: Any, weights: Weights, index: NDArray[np.int64], side: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Originals and networks as pictures `net side side chan`, where the kind `draws`.
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+        """Originals and networks of space as pictures `net side side chan`.
 
         Args:
             index: of the networks' items in the source.
         """
-        raise NotImplementedError
+        return None
 
     def shortfall(self, recipe: Any, index: Index) -> list[str]:
         """How many networks missed what the recipe asked of them, in lines; none if all did it."""

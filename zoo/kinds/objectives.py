@@ -73,6 +73,11 @@ class Objective(Goal):
         """That each network can be fitted to."""
         return self.inputs.shape[-2]
 
+    @property
+    def plain(self) -> bool:
+        """Whether all networks are fitted on the same points, all of them, by squared errors."""
+        return self.inputs.ndim == 2 and self.adam.loss == "squared"
+
     def targets(self, raw: NDArray[np.generic]) -> NDArray[np.float32]:
         """`net point out` of the raw items `net ...`."""
         return raw.astype(np.float32)

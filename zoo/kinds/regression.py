@@ -1,4 +1,4 @@
-"""INRs: what networks of pictures and of waves have in common."""
+"""INRs: what networks of items of a source have in common, and those that fit values alone."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from zoo import engines, nets
+from zoo import engines, nets, sources
 from zoo.figures import Samples
 from zoo.kinds.base import Kind, Means
 from zoo.kinds.checks import Arrays, Check, Made, weights_of
@@ -45,16 +45,78 @@ class Target:
     words: str
 
 
-class Regression(Kind):
+class Inrs(Kind):
     """Networks that each stand for one item of their source."""
 
     signals: ClassVar[bool] = True
     planned: ClassVar[str] = "every planned network once, targets equal to the source's"
-    target: ClassVar[Target]
 
     @abstractmethod
     def objective(self, recipe: Any, source: Any) -> Objective:
         """The objective of a recipe on a source."""
+
+    def values_goal(
+        self, recipe: Any, inputs: NDArray[np.float32], out: int, classes: tuple[str, ...] = ()
+    ) -> Objective:
+        return Objective(recipe, inputs, out, classes)
+
+    def splits(self, recipe: Any, source: Any) -> dict[str, range]:
+        rule = self.rule("", source.name)
+        return sources.split_items(source.train_items, len(source), rule, source.validation_items)
+
+    def rule(self, split: str, source: str) -> str:
+        return "80-10-10"
+
+    def goal(self, recipe: Any, source: Any, means: Means) -> tuple[Objective, str]:
+        if means.dtype != "float32":
+            raise ValueError(f"dtype {means.dtype!r} is for classifiers; INRs are kept in float32")
+        goal = self.objective(recipe, source)
+        engine = engines.choose(means.engine, means.device, goal.spec, goal.plain)
+        if means.device != "cpu" and means.here:
+            engines.load(engine, means.device)
+        return goal, engine
+
+    def task(self, source: Any, rows: Rows) -> tuple[Any, ...]:
+        return rows, source.items(rows.index), source.columns(rows.index)
+
+    def contradiction(self, made: Made, part: Arrays) -> str | None:
+        for name, values in made.source.columns(part["index"]).items():
+            if not np.array_equal(part[name], values):
+                return f"{name} is not the source's"
+        return None
+
+    def check_refit(self, made: Made, count: int, chosen: np.random.Generator) -> Check:
+        goal, arrays, name = made.goal, made.drawn(count, chosen), made.index.plan["engine"]
+        if name != "reference" and (name == "cpu") != (made.device == "cpu"):
+            name = "auto"  # the zoo's engine does not run on this device
+        engine = goal.load(engines.choose(name, made.device, goal.spec, goal.plain), made.device)
+        rows = Rows(arrays["index"], arrays["view"])
+        items = made.source.items(rows.index)
+        fitted = fit_rows(goal, engine, made.index.plan["seed"], rows, items, {})
+        if fitted.excluded:
+            return Check("refit", False, f"index {fitted.excluded[0][0]} was kept but fails now")
+        equal = np.ones(len(rows), bool)
+        for name in goal.spec.tensors:
+            equal &= (fitted.arrays[name] == arrays[name]).reshape(len(rows), -1).all(axis=1)
+        if equal.all():
+            return Check("refit", True, f"{len(rows)} rows fitted again, equal to the byte")
+        if made.exact:
+            bad = int(np.flatnonzero(~equal)[0])
+            which = f"index {rows.index[bad]} view {rows.view[bad]}"
+            return Check("refit", False, f"{(~equal).sum()} of {len(rows)} differ, first {which}")
+        passed, found = self.agreement(goal, fitted.arrays, arrays)
+        detail = f"{len(rows)} rows fitted again on a GPU, another CPU or version: {found}"
+        return Check("refit", passed, detail)
+
+    @abstractmethod
+    def agreement(self, goal: Objective, found: Arrays, arrays: Arrays) -> tuple[bool, str]:
+        """Whether rows that were fitted again elsewhere are as good as those of the zoo."""
+
+
+class Regression(Inrs):
+    """INRs of values at points that all share, which stop at a target."""
+
+    target: ClassVar[Target]
 
     def target_of(self, recipe: Any) -> str | None:
         value = getattr(recipe, self.target.field)
@@ -66,23 +128,6 @@ class Regression(Kind):
     @property
     def target_flag(self) -> str:
         return flag(self.target.field)
-
-    def values_goal(
-        self, recipe: Any, inputs: NDArray[np.float32], out: int, classes: tuple[str, ...] = ()
-    ) -> Objective:
-        return Objective(recipe, inputs, out, classes)
-
-    def goal(self, recipe: Any, source: Any, means: Means) -> tuple[Objective, str]:
-        if means.dtype != "float32":
-            raise ValueError(f"dtype {means.dtype!r} is for classifiers; INRs are kept in float32")
-        goal = self.objective(recipe, source)
-        engine = _engine(goal, means.engine, means.device)
-        if means.device != "cpu" and means.here:
-            engines.load(engine, means.device)
-        return goal, engine
-
-    def task(self, source: Any, rows: Rows) -> tuple[Any, ...]:
-        return rows, source.items(rows.index), source.columns(rows.index)
 
     def samples(self, goal: Any, source: Any, arrays: Mapping[str, NDArray[Any]]) -> Samples:
         weights = Weights.from_tensors(
@@ -118,12 +163,6 @@ class Regression(Kind):
         advice = "; more --steps or --hidden" if chosen else ""
         return [f"reached {target:g} {asked.unit}: {reached:,} of {index.rows:,}, {far}{advice}"]
 
-    def contradiction(self, made: Made, part: Arrays) -> str | None:
-        for name, values in made.source.columns(part["index"]).items():
-            if not np.array_equal(part[name], values):
-                return f"{name} is not the source's"
-        return None
-
     def check_quality(self, made: Made, arrays: Arrays) -> Check:
         goal = made.goal
         weights = weights_of(goal.spec, arrays)
@@ -137,43 +176,13 @@ class Regression(Kind):
             "quality", True, f"{len(mse)} rows rendered again, at most {apart[worst]:.4f} dB off"
         )
 
-    def check_refit(self, made: Made, count: int, chosen: np.random.Generator) -> Check:
-        goal, arrays, name = made.goal, made.drawn(count, chosen), made.index.plan["engine"]
-        if name != "reference" and (name == "cpu") != (made.device == "cpu"):
-            name = "auto"  # the zoo's engine does not run on this device
-        engine = goal.load(_engine(goal, name, made.device), made.device)
-        rows = Rows(arrays["index"], arrays["view"])
-        items = made.source.items(rows.index)
-        fitted = fit_rows(goal, engine, made.index.plan["seed"], rows, items, {})
-        if fitted.excluded:
-            return Check("refit", False, f"index {fitted.excluded[0][0]} was kept but fails now")
-        equal = np.ones(len(rows), bool)
-        for name in goal.spec.tensors:
-            equal &= (fitted.arrays[name] == arrays[name]).reshape(len(rows), -1).all(axis=1)
-        if equal.all():
-            return Check("refit", True, f"{len(rows)} rows fitted again, equal to the byte")
-        if made.exact:
-            bad = int(np.flatnonzero(~equal)[0])
-            which = f"index {rows.index[bad]} view {rows.view[bad]}"
-            return Check("refit", False, f"{(~equal).sum()} of {len(rows)} differ, first {which}")
-        passed, found = self.agreement(goal, fitted.arrays, arrays)
-        detail = f"{len(rows)} rows fitted again on a GPU, another CPU or version: {found}"
-        return Check("refit", passed, detail)
-
     def agreement(self, goal: Objective, found: Arrays, arrays: Arrays) -> tuple[bool, str]:
-        """Whether rows that were fitted again elsewhere are as good as those of the zoo."""
         apart = _decibels(goal, found["mse"]) - _decibels(goal, arrays["mse"])
         passed = (
             abs(apart.mean()) < REFIT_MEAN_TOLERANCE_DB and np.abs(apart).max() < REFIT_TOLERANCE_DB
         )
         words = f"{apart.mean():+.3f} dB in the mean, {np.abs(apart).max():.2f} dB at most"
         return bool(passed), words
-
-
-def _engine(goal: Objective, name: str, device: str) -> str:
-    """The engine of that name, or the fastest for "auto", by what the goal wants of it."""
-    whole = goal.recipe.drawn is None and goal.adam.loss == "squared"
-    return engines.choose(name, device, goal.spec, shared=whole and goal.inputs.ndim == 2)
 
 
 def _decibels(goal: Objective, mse: NDArray[Any]) -> NDArray[np.float64]:

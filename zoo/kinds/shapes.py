@@ -5,7 +5,6 @@ points all over space, never fitted, by which its quality is told. Both depend o
 the shape's index alone, so the views of a shape share them.
 """
 
-from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
@@ -19,7 +18,7 @@ from zoo.engines import Engine, Fit
 from zoo.figures import Samples
 from zoo.kinds.checks import Arrays, Check, Made, weights_of
 from zoo.kinds.objectives import Objective
-from zoo.kinds.regression import Regression
+from zoo.kinds.regression import Inrs
 from zoo.making.fitting import Fitted, Rows
 from zoo.recipes import SOLID_TARGETS, ShapeRecipe
 from zoo.shards import Index
@@ -66,11 +65,15 @@ class Solids:
 
 
 class Volumes:
-    """Volumes given by their masks, whose fields of distances are computed once."""
+    """Volumes given by their masks; the field of distances is computed once for all views."""
 
     def __init__(self, masks: NDArray[np.uint8]):
         self.masks = masks
-        self.fields = [voxels.field(mask) for mask in masks]
+        self.fields: list[NDArray[np.float32]] = []
+        for row, mask in enumerate(masks):
+            # Views of a shape stand together.
+            same = row and np.array_equal(mask, masks[row - 1])
+            self.fields.append(self.fields[-1] if same else voxels.field(mask))
 
     def cloud(self, row: int, seed: int, index: NDArray[np.int64], count: int) -> Points:
         return voxels.cloud(self.masks[row : row + 1], seed, index, count)
@@ -103,6 +106,10 @@ class ShapeObjective(Objective):
     @property
     def points(self) -> int:
         return self.pool
+
+    @property
+    def plain(self) -> bool:
+        return False
 
     def chunk(self, engine: Engine) -> tuple[int, int]:
         fits = _POOL_BYTES // (self.pool * 4 * (self.spec.inp + self.spec.out))
@@ -220,10 +227,9 @@ class ValueObjective(Objective):
         return None
 
 
-class Shapes(Regression):
+class Shapes(Inrs):
     """One network a shape and view; only training shapes have more than view 0."""
 
-    draws: ClassVar[bool] = True
     what: ClassVar[str] = (
         "Each one is a shape: it maps a point of space to what it says of the shape there."
     )
@@ -234,16 +240,6 @@ class Shapes(Regression):
     def resembles(self, columns: Collection[str], spec: NetworkSpec) -> bool:
         return spec.signal is not None
 
-    def target_of(self, recipe: Any) -> str | None:
-        return None
-
-    def reached(self, arrays: Arrays) -> int:
-        return 0
-
-    @property
-    def target_flag(self) -> str:
-        return "numbers for shapes, which have no target to stop at"
-
     def views(self, recipe: Any) -> int:
         return int(recipe.views)
 
@@ -251,10 +247,6 @@ class Shapes(Regression):
         self, recipe: Any, inputs: NDArray[np.float32], out: int, classes: tuple[str, ...] = ()
     ) -> Objective:
         return ValueObjective(recipe, inputs, out, classes)
-
-    @abstractmethod
-    def objective(self, recipe: Any, source: Any) -> ShapeObjective:
-        """The objective of a recipe on a source."""
 
     def samples(self, goal: Any, source: Any, arrays: Mapping[str, NDArray[Any]]) -> Samples:
         """Surface and slices of each shape, by what it is and by its network."""
@@ -279,16 +271,6 @@ class Shapes(Regression):
             pairs.append([surfaces.small(each, frame, side) for each in (true, found)])
         originals, rendered = np.stack(pairs, axis=1)
         return originals, rendered
-
-    def shown(
-        self,
-        goal: Objective,
-        source: Any,
-        arrays: Mapping[str, NDArray[Any]],
-        targets: NDArray[np.float32],
-        outputs: NDArray[np.float32],
-    ) -> Samples:
-        raise AssertionError("shapes are drawn by their slices")
 
     def shortfall(self, recipe: Any, index: Index) -> list[str]:
         lines = []
@@ -333,12 +315,6 @@ class SolidShapes(Shapes):
     ) -> Source:
         return sources.load_solids(recipe.solids, seed)
 
-    def splits(self, recipe: Any, source: Any) -> dict[str, range]:
-        return sources.split_items(len(source), len(source), self.rule("", source.name))
-
-    def rule(self, split: str, source: str) -> str:
-        return "80-10-10"
-
     def facts(self, recipe: Any, source: Any) -> dict[str, Any]:
         return {"kind": "solid", "class_names": list(source.class_names)}
 
@@ -353,10 +329,6 @@ class VoxelShapes(Shapes):
         self, recipe: Any, name: str, seed: int, data_root: Path | None, expect: str | None
     ) -> Source:
         return sources.load_voxels(sources.resolve(name))
-
-    def splits(self, recipe: Any, source: Any) -> dict[str, range]:
-        rule = self.rule("", source.name)
-        return sources.split_items(source.train_items, len(source), rule, source.validation_items)
 
     def rule(self, split: str, source: str) -> str:
         return "dws"

@@ -37,12 +37,6 @@ class Waves(Regression):
             seed,
         )
 
-    def splits(self, recipe: Any, source: Any) -> dict[str, range]:
-        return sources.split_items(len(source), len(source), self.rule("", source.name))
-
-    def rule(self, split: str, source: str) -> str:
-        return "80-10-10"
-
     def facts(self, recipe: Any, source: Any) -> dict[str, Any]:
         return {"kind": "sine", "points": len(source.inputs)}
 

@@ -201,9 +201,12 @@ def try_out(
     with stopping.noticed():
         if auto:
             if target is None:
+                flags = " and ".join(f"--{name}" for name in sorted(auto))
                 raise ValueError(
-                    f"--{' and --'.join(sorted(auto))} auto wants a target to reach: give "
-                    f"{kind.target_flag}"
+                    f"{flags} auto wants a target to reach: give {kind.target_flag}"
+                    if kind.target_flag
+                    else f"recipe {recipe.name!r} of {source.name} has no target to reach: give "
+                    f"{flags} a number"
                 )
             recipe = _chosen(recipe, auto, bench.items // MISSES, attempt, target, tried)
         else:

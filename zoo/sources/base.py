@@ -7,6 +7,7 @@ a source says whether two machines hold the same values.
 
 import hashlib
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,6 +80,41 @@ class Source(Protocol):
 
     def columns(self, chosen: Int64[np.ndarray, " item"]) -> dict[str, NDArray[Any]]:
         """The columns of rows that come from the source alone, of the chosen items."""
+
+
+class Drawn(ABC):
+    """What a source that a seed draws has: no address, no files, no parts of its own."""
+
+    name: str
+
+    @property
+    def label(self) -> str:
+        """The name: it has no address."""
+        return self.name
+
+    @property
+    def address(self) -> None:
+        """None: it is drawn."""
+        return None
+
+    @property
+    def train_items(self) -> int:
+        """All of them."""
+        return len(self)
+
+    @property
+    def validation_items(self) -> int:
+        """None of them."""
+        return 0
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of items."""
 
 
 FITS = ("crop", "pad", "stretch")

@@ -8,7 +8,7 @@ from jaxtyping import Float64, Int64
 from numpy.typing import NDArray
 
 from zoo import solids
-from zoo.sources.base import sha256_of
+from zoo.sources.base import Drawn, sha256_of
 
 FACTS: dict[str, Any] = {
     "title": "Parametric solids of ten families",
@@ -19,7 +19,7 @@ FACTS: dict[str, Any] = {
 
 
 @dataclass(frozen=True, eq=False)
-class SolidSource:
+class SolidSource(Drawn):
     """Solids of ten families in turn; see `load_solids`.
 
     Attributes:
@@ -35,22 +35,6 @@ class SolidSource:
     params: Float64[np.ndarray, "item _"]
     sha256: str
     class_names: tuple[str, ...] = solids.FAMILIES
-    validation_items: int = 0
-    files: tuple[str, ...] = ()
-
-    @property
-    def label(self) -> str:
-        """The name: solids have no address."""
-        return self.name
-
-    @property
-    def address(self) -> None:
-        """None: solids are drawn."""
-
-    @property
-    def train_items(self) -> int:
-        """All of them: solids have no test items of their own."""
-        return len(self)
 
     @property
     def labels(self) -> Int64[np.ndarray, " item"]:

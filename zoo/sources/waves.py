@@ -9,7 +9,7 @@ from jaxtyping import Float32, Float64, Int64
 from numpy.typing import NDArray
 
 from zoo import philox
-from zoo.sources.base import sha256_of
+from zoo.sources.base import Drawn, sha256_of
 
 FACTS: dict[str, Any] = {
     "title": "Sine waves a*sin(b*x)",
@@ -21,7 +21,7 @@ FACTS: dict[str, Any] = {
 
 
 @dataclass(frozen=True, eq=False)
-class SineSource:
+class SineSource(Drawn):
     """Waves a*sin(b*x); see `load_sine`.
 
     Attributes:
@@ -41,22 +41,6 @@ class SineSource:
     sha256: str
     class_names: tuple[str, ...] = ()
     labels: None = None
-    validation_items: int = 0
-    files: tuple[str, ...] = ()
-
-    @property
-    def label(self) -> str:
-        """The name: waves have no address."""
-        return self.name
-
-    @property
-    def address(self) -> None:
-        """None: waves are drawn."""
-
-    @property
-    def train_items(self) -> int:
-        """All of them: waves have no test items of their own."""
-        return len(self)
 
     def __len__(self) -> int:
         """Number of items."""
