@@ -67,7 +67,7 @@ def test_the_card_shows_what_models_reach(digits, tmp_path):
     cells = [line.strip("| ").split(" | ") for line in rows[at + 2 : at + 7]]
     assert [row[1] for row in cells] == ["function", "weights", "weights", "data", "nothing"]
     # What both have in common is not said.
-    assert [row[0] for row in cells[1:3]] == ["mlp", "mlp (width 9)"]
+    assert [row[0] for row in cells[1:3]] == ["MLP", "MLP, width 9"]
     assert [row[2] for row in cells] == ["80.00 ± 7.1", "25.00", "20.00", "90.00", "12.50"]
     assert cells[0][3] == f"{runs[0]['summary']['networks']:,} networks, 3 epochs, 2 seeds"
     assert "](figures/results-1.png)" in card
