@@ -30,11 +30,14 @@ def ceiling(zoo: Path, split_limit: str | None, **values: Any) -> None:
 
     A small convolutional network learns the classes from the originals, and once more from
     what the networks render. Both become rows of every report of runs on this zoo; they are
-    kept in its folder as ceiling.json, which is no part of the zoo itself.
+    kept in its folder as ceiling.json, which is no part of the zoo itself, each once it stands:
+    after a stop the same command goes on.
     """
     from processors.ceiling import FILE, measure
 
-    with stopping.telling(lambda: "nothing was kept; the same command begins again"):
+    with stopping.telling(
+        lambda: "what is measured is kept; the same command goes on with the rest"
+    ):
         settings = {name: values.pop(name) for name in ("epochs", "batch")}
         measure(zoo, settings=settings, limit=split_limit, tell=progress.tell, **values)
     say(f"{zoo / FILE}")

@@ -5,7 +5,8 @@ networks were fitted to ("originals", which access the data), and on what the ne
 ("renders", which access the function). Who reads weights can hardly do better than the
 first, and what lies between the two is what fitting lost. The results are rows of reports;
 they lie in the zoo's folder, beside its files, in `ceiling.json`, which is no part of the zoo:
-no hash covers it and no push sends it.
+no hash covers it and no push sends it. Each is kept the moment it stands, so that after a stop
+the same call goes on with what is lacking.
 
     measure("zoos/mnist-inrs")
 """
@@ -31,7 +32,7 @@ from processors.config import SPLITS, Request, RunConfig
 from processors.evaluation import find_device
 from processors.files import write_records
 from processors.options import ClassifyOptions
-from processors.records import CEILING
+from processors.records import CEILING, check_config, check_summary
 from processors.rows import Rows
 from processors.runs import zoo_sha256
 from processors.settings import Settings, steps_per_epoch
@@ -96,7 +97,8 @@ def measure(
 
     Returns:
         The test metrics of "originals" and "renders"; the first is missing where the zoo
-        was imported without its pictures.
+        was imported without its pictures. What is kept of the same settings is not measured
+        again.
 
     Raises:
         ValueError: if the zoo is not of pictures with classes.
@@ -122,8 +124,25 @@ def measure(
     words = [str(word) for pair in given if pair[1] is not None for word in pair]
     command = shlex.join(["wszoo", "ceiling", str(zoo), *words])
     found: dict[str, dict[str, float]] = {}
-    records = []
+    records = _kept(folder, zoo_sha256(first))
     for seen, pictures in (("originals", _originals), ("renders", _renders)):
+        config = RunConfig(
+            request=replace(asked, model=seen),
+            zoo_name=first.index.name,
+            zoo_sha256=zoo_sha256(first),
+            recipe=first.index.recipe,
+            source=first.index.source["name"],
+            networks={split: len(each) for split, each in rows.items()},
+            settings=chosen,
+            task_options=ClassifyOptions(**asked.options),
+            model_sizes={"width": 32},
+            out=folder,
+        )
+        if seen in records and not config.differences(records[seen]["config"]):
+            found[seen] = records[seen]["summary"]["test"]
+            if tell:
+                tell(f"{seen}: kept, accuracy {found[seen]['accuracy']:.3f} on the test split")
+            continue
         begun = time.monotonic()
         try:
             data = {
@@ -138,31 +157,27 @@ def measure(
         out = len(classes) if classes else int(max(d.labels.max() for d in data.values())) + 1
         result = _train(data, out, chosen, seed, where)
         result["minutes"] = (time.monotonic() - begun) / 60
-        request = replace(asked, model=seen)
-        config = RunConfig(
-            request=request,
-            zoo_name=first.index.name,
-            zoo_sha256=zoo_sha256(first),
-            recipe=first.index.recipe,
-            source=first.index.source["name"],
-            networks={split: len(each) for split, each in rows.items()},
-            settings=chosen,
-            task_options=ClassifyOptions(**asked.options),
-            model_sizes={"width": 32},
-            out=folder,
-        ).to_json()
-        records.append({
-            "config": config | {"command": command},
-            "summary": _summary(config, result, where),
-        })  # fmt: skip
+        plain = config.to_json() | {"command": command}
+        records[seen] = {"config": plain, "summary": _summary(plain, result, where)}
+        write_records(folder / FILE, [records[each] for each in SEEN if each in records])
         found[seen] = result["test"]
         if tell:
             tell(
                 f"{seen}: accuracy {result['test']['accuracy']:.3f} on the test split, "
                 f"{result['minutes']:.1f} minutes"
             )
-    write_records(folder / FILE, records)
     return found
+
+
+def _kept(folder: Path, sha256: str) -> dict[str, Any]:
+    """The whole results that lie beside this very zoo, by what the network saw."""
+    with contextlib.suppress(ZooError, OSError, LookupError, TypeError):
+        records = schema.read_json(folder / FILE)
+        for record in records:
+            check_summary(record["summary"], check_config(record["config"], FILE), FILE)
+        found = {r["config"]["model"]: r for r in records if r["config"]["zoo_sha256"] == sha256}
+        return {seen: found[seen] for seen in SEEN if seen in found}
+    return {}
 
 
 def _settings(

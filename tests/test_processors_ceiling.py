@@ -73,6 +73,49 @@ def test_it_stands_in_reports_of_runs_on_that_zoo_alone(pictures, measured, digi
     (pictures / ceiling.FILE).write_text(kept)
 
 
+def test_each_half_is_kept_as_it_stands_and_the_same_call_goes_on(
+    digits_zoo, tmp_path, monkeypatch
+):
+    folder = tmp_path / "digits"
+    shutil.copytree(digits_zoo, folder)
+    trained = []
+    train = ceiling._train
+    monkeypatch.setattr(ceiling, "_train", lambda *a: trained.append(0) or train(*a))
+
+    def stop(rows, data_root):
+        raise KeyboardInterrupt
+
+    def measure(seed=0):
+        trained.clear()
+        told = []
+        settings = {"epochs": 1, "batch": 32}
+        found = ceiling.measure(folder, settings=settings, seed=seed, tell=told.append)
+        return found, [line.partition(",")[0] for line in told], len(trained)
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(ceiling, "_renders", stop)
+        with pytest.raises(KeyboardInterrupt):
+            measure()
+    (first,) = results._kept(folder / ceiling.FILE)
+    assert first["config"]["model"] == "originals"
+    found, told, trainings = measure()
+    assert trainings == 1
+    assert told[0] == "originals: kept"
+    assert found["originals"] == first["summary"]["test"]
+    kept = results._kept(folder / ceiling.FILE)
+    assert [r["config"]["model"] for r in kept] == ["originals", "renders"]
+    assert kept[0] == first
+    before = (folder / ceiling.FILE).read_bytes()
+    assert measure() == (found, ["originals: kept", "renders: kept"], 0)
+    assert (folder / ceiling.FILE).read_bytes() == before
+    # Another seed is another measurement; one half of it beside one of the old says so.
+    assert measure(seed=1)[2] == 2
+    assert {r["config"]["seed"] for r in results._kept(folder / ceiling.FILE)} == {1}
+    # What is damaged is measured again.
+    (folder / ceiling.FILE).write_bytes(before[:-40])
+    assert measure()[2] == 2
+
+
 def test_renders_are_those_of_the_networks_and_originals_those_of_the_source(pictures):
     z = zoo.open_zoo(pictures, "test")
     rows = ceiling.Rows(z)
