@@ -169,7 +169,7 @@ class Meter:
     def _line(self) -> str:
         """What is done, and how long it took and will take."""
         now, phase = time.monotonic(), self.phase
-        begun = _duration(now - self.begun)
+        begun = duration(now - self.begun)
         if phase is None:
             return f"{self.what}: at work for {begun}"
         name = f"{self.what}, {phase.label}" if phase.label else self.what
@@ -179,7 +179,7 @@ class Meter:
         fresh = phase.done - phase.initial
         if phase.total is not None and fresh > 0 and phase.done < phase.total:
             left = (phase.total - phase.done) / fresh * (now - phase.began)
-            words.append(f"about {_duration(left)} left")
+            words.append(f"about {duration(left)} left")
         return f"{name}: {', '.join(words)}"
 
 
@@ -201,10 +201,10 @@ def _amount(phase: _Phase) -> str:
     return f"{' of '.join(numbers)} {unit}{share}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """A time in words.
 
-    >>> _duration(59), _duration(150), _duration(7300)
+    >>> duration(59), duration(150), duration(7300)
     ('59 s', '2 min', '2 h 1 min')
     """
     if seconds < 60:

@@ -1,7 +1,7 @@
 """Commands that set results beside published ones: `report`, `reproduce`."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,9 +9,14 @@ from cli import campaign
 from cli.listing import MODELS
 from cli.options import FilePath, FolderPath, Parsed, Value, data_root, number, threads
 from cli.output import say
+from cli.progress import duration
 from cli.train import device
 from processors.settings import SEEDS, Settings
 from zoo.fields import about
+
+if TYPE_CHECKING:
+    from processors.minutes import Expected
+    from processors.reproduce import Changes
 
 
 @click.command()
@@ -111,7 +116,13 @@ def parse_models(text: str) -> list[str]:
 @threads
 @data_root
 @click.option("--dry-run", is_flag=True, help="Only list the commands, and what is done already.")
-def reproduce(experiment: str | None, scale: str, out: Path, dry_run: bool, **changes: Any) -> None:
+@click.option(
+    "--minutes", is_flag=True,
+    help="Only say what each part takes on this machine; a few networks and updates are tried.",
+)  # fmt: skip
+def reproduce(
+    experiment: str | None, scale: str, out: Path, dry_run: bool, minutes: bool, **changes: Any
+) -> None:
     """Make the zoo of a paper's EXPERIMENT, train on it, and report, in one go.
 
     Without EXPERIMENT it lists them. Run the same command again after a stop of any kind:
@@ -126,10 +137,28 @@ def reproduce(experiment: str | None, scale: str, out: Path, dry_run: bool, **ch
     epochs = changes.pop("epochs")
     settings: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
     chosen = {name: value for name, value in changes.items() if value is not None}
-    steps = papers.plan(experiment, scale, out, papers.Changes(**chosen, settings=settings))
+    asked = papers.Changes(**chosen, settings=settings)
+    if minutes:
+        _say_minutes(experiment, scale, asked)
+        return
+    steps = papers.plan(experiment, scale, out, asked)
     campaign.check(steps)
     if dry_run:
         campaign.show(steps, out)
         return
     campaign.perform(steps, out)
     say(f"{steps[-1].out}")
+
+
+def _say_minutes(experiment: str, scale: str, changes: "Changes") -> None:
+    """What each part of an experiment takes here, a line as it is known, then all of it."""
+    from processors.evaluation import find_device
+    from processors.minutes import expected
+    from processors.train import device_name
+
+    def tell(part: "Expected") -> None:
+        say(f"{part.what:<32} {part.amount:<44} {duration(part.seconds)}")
+
+    found = expected(experiment, scale, changes, tell)
+    whole = sum(part.seconds for part in found)
+    say(f"{'in all':<32} {device_name(find_device(changes.device)):<44} {duration(whole)}")

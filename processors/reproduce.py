@@ -93,6 +93,15 @@ class Experiment:
         smaller = scale == "quick" or (scale == "cpu" and "views" in self.quick_recipe)
         return {**self.recipe_changes, **(self.quick_recipe if smaller else {})}
 
+    def made_by(self, scale: str) -> Any:
+        """The recipe of its zoo.
+
+        Raises:
+            ValueError: for a recipe that cannot be.
+        """
+        changes = self.recipe_at(scale)
+        return zoos.recipe(self.recipe, self.source, self.command, **changes)
+
     def settings_at(self, scale: str) -> Mapping[str, Any]:
         """What is changed of the preset's settings."""
         return {"quick": self.quick, "cpu": self.cpu}.get(scale, {})
@@ -364,7 +373,7 @@ def plan(
         home = folder / "runs" / f"{name}-{scale}"
         first = home / f"{variant.name}-{seeds[0]}"
         for seed in seeds:
-            request = _request(experiment, variant, scale, seed, made, changes.settings)
+            request = asked(experiment, variant, scale, seed, made, changes.settings)
             run = home / f"{variant.name}-{seed}"
             # The rate is chosen on the first seed and kept for the others.
             rate = request.lr_grid and seed != seeds[0]
@@ -380,7 +389,7 @@ def _fit(experiment: Experiment, scale: str, folder: Path, changes: Changes) -> 
         ValueError: for a recipe that cannot be.
     """
     recipe = experiment.recipe_at(scale)
-    zoos.recipe(experiment.recipe, experiment.source, experiment.command, **recipe)
+    experiment.made_by(scale)
     count = changes.limit if changes.limit is not None else experiment.count(scale)
     # Experiments on the same networks share them.
     name = [experiment.source, experiment.recipe, *(f"{k}={v}" for k, v in recipe.items())]
@@ -403,7 +412,7 @@ def _training(request: Request, run: Path, rate: str, changes: Changes) -> Step:
     return Step((*words, *changes.words))
 
 
-def _request(
+def asked(
     experiment: Experiment,
     variant: Variant,
     scale: str,

@@ -157,7 +157,7 @@ def fit_model(
         if own.is_own(name):
             own.allow(name)
     machine.limit_torch()
-    made = _task(request, where, data_root)
+    made = open_task(request, where, data_root)
     zoo_hash = runs.zoo_sha256(made.data["train"].zoo)
     was = None if overwrite else runs.stored_in(folder, request.task, request.model, zoo_hash)
     usual, why = _usual(request, made, was)
@@ -179,7 +179,7 @@ def _warn(line: str) -> None:
     warnings.warn(line, RuntimeWarning, stacklevel=2)
 
 
-def _task(request: Request, device: torch.device, data_root: str | Path | None) -> Task:
+def open_task(request: Request, device: torch.device, data_root: str | Path | None) -> Task:
     """The task on all splits of the zoo."""
     opened, kind = _open(request.zoo), tasks.known(request.task)
     data = {s: kind.rows(each, device, request.limits.get(s)) for s, each in opened.items()}

@@ -100,12 +100,13 @@ ORDER = {
         *("tasks.adapt", "tasks.edit", "tasks.tickets", "tasks"),
         *("evaluation", "train", "ceiling"),
         *("published", "results", "labels", "charts", "report", "reached"),
-        *("ledger", "campaign", "reproduce"),
+        *("ledger", "campaign", "reproduce", "minutes"),
     ],
 }
 # Packages that each one may use, itself aside.
 USES = {"zoo": set(), "processors": {"zoo"}, "cli": {"zoo", "processors"}}
-# What processors see of zoo: what users see, and how the machine is used.
+# What processors see of zoo: what users see, how many networks a zoo will have, and how the
+# machine is used.
 SEEN = {
     "zoo",
     "zoo.drawing",
@@ -116,6 +117,7 @@ SEEN = {
     "zoo.symmetry",
     "zoo.locks",
     "zoo.machine",
+    "zoo.making.plan",
     "zoo.reached",
     "zoo.stopping",
 }

@@ -1,12 +1,14 @@
 """Experiments of the papers from one name, at quick scale, without any data set."""
 
+import itertools
 import json
+import re
 
 import pytest
 from helpers import line_of, run
 
 import zoo
-from processors import MODELS
+from processors import MODELS, minutes
 from processors.models import build
 from processors.options import OPTIONS
 from processors.reproduce import EXPERIMENTS, SCALES, Changes, plan
@@ -82,6 +84,33 @@ def test_a_reproduction_goes_from_zoo_to_report_and_on_from_what_is_there(tmp_pa
     config = json.loads((found / "config.json").read_text())
     assert config["command"].startswith("wszoo train regress ")
     assert "--target frequency" in config["command"]
+
+
+def test_minutes_are_what_each_row_takes_times_how_often(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ("reproduce", "sine-regression", "--minutes", "--models", "statnn,mlp-align")
+    result = run(*words, "--scale", "paper", "--limit", 400)
+    assert result.exit_code == 0, result.output
+    lines = [re.split(r"  +", line) for line in result.stdout.splitlines()]
+    assert [line[0] for line in lines] == ["the zoo", "mlp-align", "statnn", "in all"]
+    assert lines[0][1] == "400 networks"
+    # Batches of 32 of 320 networks.
+    assert lines[1][1] == "1,000 updates of 32, 3 seeds, 4 rates tried"
+    assert "cpu" in lines[-1][1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_one_update_takes_is_multiplied(monkeypatch):
+    """By a clock that goes on by a second whenever it is looked at."""
+    ticks = itertools.count()
+    monkeypatch.setattr(minutes, "clock_of", lambda device: lambda: float(next(ticks)))
+    changes = Changes(models=("statnn",), limit=400, seeds=(0, 1), device="cpu")
+    zoo_part, row = minutes.expected("sine-regression", "quick", changes)
+    assert zoo_part.seconds == pytest.approx(400 / 60)
+    # 48 networks in a batch took a second; 64 networks in each of 5 updates an epoch.
+    updates, batch = 5 * 5, 64
+    assert row.amount == f"{updates} updates of {batch}, 2 seeds"
+    assert row.seconds == pytest.approx(2 * updates * batch / 48)
 
 
 def test_wrong_names_are_one_line_that_lists_the_known(tmp_path):
