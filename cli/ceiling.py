@@ -1,4 +1,4 @@
-"""The command that measures what pictures themselves tell: `ceiling`."""
+"""The command that measures what originals themselves tell: `ceiling`."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from zoo import stopping
     "--epochs", type=number(least=1),
     help="Of both trainings.  [default: 10, or more for 1,000 updates]",
 )  # fmt: skip
-@click.option("--batch", type=number(least=1), default=64, show_default=True, help="Pictures.")
+@click.option(
+    "--batch", type=number(least=1), default=64, show_default=True, help="Pictures, or shapes."
+)
 @click.option("--seed", type=number(least=0), default=0, show_default=True)
 @click.option("--target", help="The column of classes, if there are several.")
 @split_limit
@@ -26,7 +28,7 @@ from zoo import stopping
 @data_root
 @threads
 def ceiling(zoo: Path, split_limit: str | None, **values: Any) -> None:
-    """Measure what the pictures of ZOO tell: a ceiling for models that read its networks.
+    """Measure what the pictures or shapes of ZOO tell: a ceiling for readers of its networks.
 
     A small convolutional network learns the classes from the originals, and once more from
     what the networks render. Both become rows of every report of runs on this zoo; they are

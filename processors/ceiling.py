@@ -1,12 +1,13 @@
-"""What pictures themselves tell: the ceiling of every model that reads networks of pictures.
+"""What originals themselves tell: the ceiling of every model that reads networks of them.
 
-A small convolutional network is trained twice on the same splits: on the pictures that the
-networks were fitted to ("originals", which access the data), and on what the networks render
+A small convolutional network is trained twice on the same splits: on the pictures or shapes that
+the networks were fitted to ("originals", which access the data), and on what the networks render
 ("renders", which access the function). Who reads weights can hardly do better than the
-first, and what lies between the two is what fitting lost. The results are rows of reports;
-they lie in the zoo's folder, beside its files, in `ceiling.json`, which is no part of the zoo:
-no hash covers it and no push sends it. Each is kept the moment it stands, so that after a stop
-the same call goes on with what is lacking.
+first, and what lies between the two is what fitting lost. Shapes are seen on a grid of `SIDE`
+points along each axis, by what the zoo's networks are to say there. The results are rows of
+reports; they lie in the zoo's folder, beside its files, in `ceiling.json`, which is no part of
+the zoo: no hash covers it and no push sends it. Each is kept the moment it stands, so that after
+a stop the same call goes on with what is lacking.
 
     measure("zoos/mnist-inrs")
 """
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
@@ -36,34 +38,42 @@ from processors.records import CEILING, check_config, check_summary
 from processors.rows import Rows
 from processors.runs import zoo_sha256
 from processors.settings import Settings, steps_per_epoch
+from processors.tasks.classify import told
 from processors.tasks.task import target_column
 from processors.train import device_name
-from zoo import Zoo, ZooError, machine, schema, stopping
+from zoo import NetworkSpec, Zoo, ZooError, machine, schema, stopping
 
 FILE = CEILING
 # What the network sees, and what that takes of a row.
 SEEN = {"originals": "data", "renders": "function"}
-# Pictures are moved by up to so many pixels, of 28, while training.
+# They are moved by up to so many pixels, of 28, while training.
 _MOVED = 2
-# By default, of pictures; at least so many updates.
+# By default, of pictures or shapes; at least so many updates.
 _BATCH, _UPDATES = 64, 1000
 _RENDERED = 512  # networks at a time
+# Points of shapes along each axis; networks and points that are rendered at a time.
+SIDE, _FEW, _POINTS = 32, 32, 4096
+# Channels of the first convolution, by the coordinates that networks take.
+WIDTHS = {2: 32, 3: 16}
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """A split: pictures `item chan row column`, float32 from 0 to 1, and classes, int64."""
+class Signals:
+    """A split: pictures or shapes `item chan *place`, from 0 to 1, and classes, int64."""
 
-    pictures: Float[Tensor, "item chan row column"]
+    values: Float[Tensor, "item chan *place"]
     labels: Tensor
 
 
-def network(chan: int, out: int, width: int = 32) -> nn.Sequential:
-    """Three convolutions of 3 x 3 with batch norm, the first two pooled, then a linear layer.
+def network(chan: int, out: int, axes: int = 2) -> nn.Sequential:
+    """Three convolutions with batch norm, then a linear layer; gives `item out`.
 
-    Gives `item out` for `item chan row column`, of any size from 4 x 4 on.
+    Pictures `item chan row column`, of any size from 4 x 4 on, are pooled after the first two;
+    in space `item chan x y z` the convolutions have a stride instead, an eighth of the work.
     """
-    widths = [chan, width, 2 * width, 4 * width]
+    widths = [chan, *(times * WIDTHS[axes] for times in (1, 2, 4))]
+    if axes == 3:
+        return _in_space(widths, out)
     layers: list[nn.Module] = []
     for number, (inp, n) in enumerate(itertools.pairwise(widths)):
         layers += [nn.Conv2d(inp, n, 3, padding=1, bias=False), nn.BatchNorm2d(n), nn.ReLU()]
@@ -71,6 +81,17 @@ def network(chan: int, out: int, width: int = 32) -> nn.Sequential:
     return nn.Sequential(
         *layers, nn.AdaptiveMaxPool2d(2), nn.Flatten(), nn.Dropout(0.3),
         nn.Linear(4 * widths[-1], out),
+    )  # fmt: skip
+
+
+def _in_space(widths: Sequence[int], out: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for inp, n in itertools.pairwise(widths):
+        layers += [nn.Conv3d(inp, n, 3, stride=2, padding=1, bias=False), nn.BatchNorm3d(n),
+                   nn.ReLU()]  # fmt: skip
+    return nn.Sequential(
+        *layers, nn.AdaptiveMaxPool3d(2), nn.Flatten(), nn.Dropout(0.3),
+        nn.Linear(8 * widths[-1], out),
     )  # fmt: skip
 
 
@@ -88,7 +109,7 @@ def measure(
     """Train on originals and on renders, and keep the results in the zoo's folder.
 
     Args:
-        zoo: folder of the zoo, of pictures with classes.
+        zoo: folder of the zoo, of pictures or shapes with classes.
         settings: `epochs` and `batch` of both trainings; by default 10 epochs, or more for
             1,000 updates, and 64.
         limit: networks of each split, as `--split-limit` has it.
@@ -97,11 +118,11 @@ def measure(
 
     Returns:
         The test metrics of "originals" and "renders"; the first is missing where the zoo
-        was imported without its pictures. What is kept of the same settings is not measured
+        was imported without its originals. What is kept of the same settings is not measured
         again.
 
     Raises:
-        ValueError: if the zoo is not of pictures with classes.
+        ValueError: if the zoo is not of pictures or shapes with classes.
         ZooError: if the zoo is damaged, or its source cannot be opened.
     """
     folder, where = Path(zoo), find_device(device)
@@ -114,8 +135,10 @@ def measure(
         for split in SPLITS
     }
     first = rows["train"].zoo
-    if len(first.spec.axes) != 2:
-        raise ValueError(f"{zoo} is not of pictures: nothing renders, so there is no ceiling")
+    if len(first.spec.axes) not in WIDTHS:
+        raise ValueError(
+            f"{zoo} is not of pictures or shapes: nothing renders, so there is no ceiling"
+        )
     needs = "one column of classes, as zoos of INRs have (`label`)"
     column = target_column(rows["train"], "ceiling", "target", "class", target, needs)
     machine.limit_torch()
@@ -125,7 +148,7 @@ def measure(
     command = shlex.join(["wszoo", "ceiling", str(zoo), *words])
     found: dict[str, dict[str, float]] = {}
     records = _kept(folder, zoo_sha256(first))
-    for seen, pictures in (("originals", _originals), ("renders", _renders)):
+    for seen, signals in (("originals", _originals), ("renders", _renders)):
         config = RunConfig(
             request=replace(asked, model=seen),
             zoo_name=first.index.name,
@@ -135,7 +158,7 @@ def measure(
             networks={split: len(each) for split, each in rows.items()},
             settings=chosen,
             task_options=ClassifyOptions(**asked.options),
-            model_sizes={"width": 32},
+            model_sizes={"width": WIDTHS[len(first.spec.axes)]},
             out=folder,
         )
         if seen in records and not config.differences(records[seen]["config"]):
@@ -146,7 +169,7 @@ def measure(
         begun = time.monotonic()
         try:
             data = {
-                split: Pictures(pictures(each, data_root), each.column(column))
+                split: Signals(signals(each, data_root), each.column(column))
                 for split, each in rows.items()
             }
         except _NoOriginals as error:
@@ -192,15 +215,17 @@ def _settings(
 
 
 class _NoOriginals(ZooError):
-    """The zoo's pictures cannot be had, and never could."""
+    """The zoo's originals cannot be had, and never could."""
 
 
 def _originals(rows: Rows, data_root: str | Path | None) -> Tensor:
-    """The pictures that the networks of these rows were fitted to."""
+    """What the networks of these rows were fitted to."""
     zoo = rows.zoo
     if zoo.index.imported and not zoo.index.source.get("sha256"):
         raise _NoOriginals(f"{zoo.index.name} was imported without its originals")
     items = zoo.column("index")[: len(rows)]
+    if zoo.spec.signal is not None:
+        return _fields(rows, items, data_root)
     if zoo.index.imported:
         chosen = np.stack([zoos.original(zoo[n], data_root) for n in range(len(rows))])
     else:
@@ -209,11 +234,40 @@ def _originals(rows: Rows, data_root: str | Path | None) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(chosen)).float().div(255).movedim(-1, 1)
 
 
+def _fields(rows: Rows, items: NDArray[np.int64], data_root: str | Path | None) -> Tensor:
+    """The shapes of these items, each once: its views share it."""
+    zoo, kept = rows.zoo, np.unique(items, return_index=True)[1]
+    each = np.empty((len(kept), 1, SIDE, SIDE, SIDE), np.float16)
+    for place, row in enumerate(kept):
+        stopping.check()
+        each[place, 0] = _near(zoo.spec, zoos.original(zoo[int(row)], data_root))
+    return torch.from_numpy(each[np.searchsorted(items[kept], items)])
+
+
+def _near(spec: NetworkSpec, field: Any) -> Any:
+    """From what is said of points a number from 0, far away, to 1, on or inside of the shape.
+
+    What surrounds the grid, which convolutions take for 0, is then far away.
+    """
+    if spec.signal == "occupancy":
+        return field
+    return 1 - field / spec.clip if spec.signal == "udf" else (1 - field / spec.clip) / 2
+
+
 def _renders(rows: Rows, data_root: str | Path | None) -> Tensor:
     """What the networks of these rows render, at the size that they were fitted at."""
+    spec = rows.zoo.spec
+    if spec.signal is not None:
+        points = zoos.space(spec, SIDE).split(_POINTS)
+        with torch.no_grad():
+            fields = [
+                torch.cat([zoos.field(spec, weights, part) for part in points], 1).half()
+                for weights, _ in rows.batches(_FEW)
+            ]
+        return _near(spec, torch.cat(fields).reshape(-1, 1, SIDE, SIDE, SIDE))
     height, width = _shape(rows.zoo)
     parts = [
-        zoos.render(rows.zoo.spec, weights, height, width).clamp(0, 1).movedim(-1, 1)
+        zoos.render(spec, weights, height, width).clamp(0, 1).movedim(-1, 1)
         for weights, _ in rows.batches(_RENDERED)
     ]
     return torch.cat(parts)
@@ -224,23 +278,24 @@ def _shape(zoo: Zoo) -> tuple[int, int]:
     return row, column
 
 
-def _moved(pictures: Tensor, draw: torch.Generator) -> Tensor:
-    """All pictures of a batch moved by one random step, edges repeated."""
-    most = max(1, round(_MOVED * pictures.shape[-1] / 28))
-    down, right = (int(torch.randint(-most, most + 1, (), generator=draw)) for _ in range(2))
-    wide = pad(pictures, (most, most, most, most), mode="replicate")
-    rows, columns = pictures.shape[-2:]
-    return wide[..., most + down : most + down + rows, most + right : most + right + columns]
+def _moved(signals: Tensor, draw: torch.Generator) -> Tensor:
+    """All pictures or shapes of a batch moved by one random step, edges repeated."""
+    most = max(1, round(_MOVED * signals.shape[-1] / 28))
+    sides = signals.shape[2:]
+    steps = [int(torch.randint(-most, most + 1, (), generator=draw)) for _ in sides]
+    wide = pad(signals, (most, most) * len(sides), mode="replicate")
+    cut = [slice(most + step, most + step + side) for step, side in zip(steps, sides, strict=True)]
+    return wide[(slice(None), slice(None), *cut)]
 
 
 def _train(
-    data: Mapping[str, Pictures], out: int, settings: Settings, seed: int, device: torch.device
+    data: Mapping[str, Signals], out: int, settings: Settings, seed: int, device: torch.device
 ) -> dict[str, Any]:
     """Train, keep the best epoch by the validation split, and measure that."""
     train = data["train"]
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        module = network(train.pictures.shape[1], out).to(device)
+        module = network(train.values.shape[1], out, train.values.ndim - 2).to(device)
         draw = torch.Generator().manual_seed(seed)
         every = steps_per_epoch(len(train.labels), settings.batch)
         total = settings.total(every)
@@ -254,8 +309,8 @@ def _train(
             order = torch.randperm(len(train.labels), generator=draw)
             for rows in order.split(settings.batch)[:every]:
                 stopping.check()
-                pictures = _moved(train.pictures[rows].to(device), draw)
-                loss = cross_entropy(module(pictures), train.labels[rows].to(device))
+                signals = _moved(train.values[rows].to(device).float(), draw)
+                loss = cross_entropy(module(signals), train.labels[rows].to(device))
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
@@ -277,14 +332,12 @@ def _train(
 
 
 @torch.no_grad()
-def _measured(module: nn.Module, data: Pictures, device: torch.device) -> dict[str, float]:
-    """Accuracy as a fraction, and the mean cross-entropy."""
+def _measured(module: nn.Module, data: Signals, device: torch.device) -> dict[str, float]:
+    """What `classify` tells of a model."""
     module.eval()
-    logits = torch.cat([module(part.to(device)).cpu() for part in data.pictures.split(1024)])
-    return {
-        "accuracy": float((logits.argmax(dim=1) == data.labels).double().mean()),
-        "loss": float(cross_entropy(logits, data.labels)),
-    }
+    parts = data.values.split(1024 if data.values.ndim == 4 else 64)
+    logits = torch.cat([module(part.to(device).float()).cpu() for part in parts])
+    return told(logits, data.labels)
 
 
 def _summary(

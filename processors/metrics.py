@@ -20,6 +20,7 @@ class Metric:
 
 _METRICS = {
     "accuracy": Metric("accuracy", 100.0, "%"),
+    "auc": Metric("area under the ROC curve"),
     "mse": Metric("mean squared error"),
     "tau": Metric("Kendall's tau"),
     "r2": Metric("share of the variance that is explained", 100.0, "%"),
@@ -27,7 +28,7 @@ _METRICS = {
 }
 # What a ceiling is that of.
 CEILINGS = {
-    "originals": "a small CNN that sees the pictures themselves",
+    "originals": "a small CNN that sees the originals themselves",
     "renders": "a small CNN that sees what the networks render",
 }
 

@@ -221,6 +221,40 @@ def test_rows_render_and_cards_say_how_to_read_them(made, tmp_path, monkeypatch)
         row.render(4, 4)
 
 
+@pytest.mark.parametrize("signal", ["udf", "occupancy", "sdf"])
+def test_originals_are_what_networks_should_render(signal, balls, tmp_path):
+    """Of solids and of volumes, on the points of `render`, in the zoo's own terms."""
+    clipped = {
+        "udf": lambda signed: np.minimum(np.abs(signed), 0.1),
+        "occupancy": lambda signed: signed < 0,
+        "sdf": lambda signed: np.clip(signed, -0.1, 0.1),
+    }[signal]
+    for name, more in (("shapes", {"solids": 12}), (f"voxels:{balls}", {})):
+        out = tmp_path / name.partition(":")[0]
+        made = recipe(signal, name, **more, **SMALL | {"steps": 1})
+        zoo.build(made, name, out, seed=3, limit=4, parquet=False)
+        row = zoo.open_zoo(out)[2]
+        found, points = zoo.original(row), nets.space(row.spec, 32).numpy()
+        if more:
+            signed = solids.distance(solids.draw(3, np.array([row.index])), points[None])[0]
+        else:
+            signed = voxels.distance(voxels.read(balls).masks[[row.index]], points[None])[0]
+        assert (found.dtype, found.shape) == (np.float32, tuple(row.render().shape))
+        np.testing.assert_allclose(found.ravel(), clipped(signed), atol=1e-6)
+    moved = tmp_path / "moved.npz"
+    kept = replace(row, source=row.source | {"address": f"voxels:{tmp_path / 'gone.npz'}"})
+    with pytest.raises(zoo.ZooError, match="there is no file"):
+        zoo.original(kept)
+    moved.write_bytes(balls.read_bytes())
+    assert (zoo.original(kept, source=f"voxels:{moved}") == found).all()
+    with np.load(balls) as arrays:
+        np.savez(moved, **{**arrays, "test_images": arrays["test_images"][::-1]})
+    other = tmp_path / "other.npz"
+    moved.rename(other)
+    with pytest.raises(zoo.ZooError, match="has changed"):
+        zoo.original(kept, source=f"voxels:{other}")
+
+
 def test_shapes_move_in_space(made):
     row = zoo.open_zoo(made)[0]
     shift = torch.tensor([[0.25, -0.5, 0.125]])

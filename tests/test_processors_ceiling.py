@@ -1,8 +1,9 @@
-"""What pictures themselves tell: rows of reports that are no part of the zoo."""
+"""What originals themselves tell: rows of reports that are no part of the zoo."""
 
 import hashlib
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from helpers import line_of, run
@@ -126,6 +127,68 @@ def test_renders_are_those_of_the_networks_and_originals_those_of_the_source(pic
     torch.testing.assert_close(originals[3, 0], expected)
 
 
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    """Balls and rods in 12^3, by voxels: two classes; two views of each that is trained on."""
+    centre = (np.arange(12) + 0.5) / 6 - 1
+    z, y, x = np.meshgrid(centre, centre, centre, indexing="ij")
+    masks = [
+        (x**2 + y**2 + z**2 if n % 2 else x**2 + y**2) < (0.5 + 0.02 * (n // 2)) ** 2
+        for n in range(20)
+    ]
+    home = tmp_path_factory.mktemp("shapes")
+    arrays = {}
+    for name, part in (("train", slice(0, 12)), ("val", slice(12, 16)), ("test", slice(16, 20))):
+        arrays[f"{name}_images"] = np.array(masks[part], np.uint8)
+        arrays[f"{name}_labels"] = np.arange(20)[part, None] % 2
+    np.savez(home / "rods.npz", **arrays)
+    name = f"voxels:{home / 'rods.npz'}"
+    made = zoo.recipe("udf", name, views=2, steps=40, hidden=12, pool_points=500, batch_points=200)
+    zoo.build(made, name, home / "zoo", parquet=False)
+    return home / "zoo"
+
+
+def test_shapes_have_a_ceiling_in_space(shapes):
+    found = ceiling.measure(shapes, settings={"epochs": 12, "batch": 6}, device="cpu")
+    assert found["originals"]["accuracy"] == 1.0
+    assert {"accuracy", "loss", "auc"} == set(found["originals"]) == set(found["renders"])
+    kept = {r["config"]["model"]: r for r in results._kept(shapes / ceiling.FILE)}
+    assert kept["originals"]["config"]["model_sizes"] == {"width": 16}
+    assert kept["renders"]["config"]["networks"] == {"train": 24, "validation": 4, "test": 4}
+
+
+def test_shapes_are_seen_where_the_grid_lies(shapes):
+    """Originals and renders: 1 on the surface, 0 from the clipped distance on."""
+    z = zoo.open_zoo(shapes, "train")
+    rows = ceiling.Rows(z)
+    renders, originals = ceiling._renders(rows, None), ceiling._originals(rows, None)
+    assert renders.shape == originals.shape == (24, 1, 32, 32, 32)
+    for seen, field in ((renders, z[5].render(32)), (originals, zoo.original(z[5]))):
+        wanted = 1 - torch.as_tensor(field) / 0.1
+        torch.testing.assert_close(seen[5, 0].float(), wanted, atol=1e-3, rtol=0)
+    assert torch.equal(originals[4], originals[5])  # two views of a shape
+    assert not torch.equal(renders[4], renders[5])
+    assert originals[:, 0, 0, 0, 0].max() == 0
+
+
+def test_every_signal_of_shapes_is_seen_alike():
+    """Far outside is 0, deep inside 1 or, of a distance to the surface alone, 0 again."""
+    for signal, outside, inside, deep in (("udf", 0.1, 0.0, 1), ("sdf", 0.1, -0.1, 1),
+                                          ("occupancy", 0.0, 1.0, 1)):  # fmt: skip
+        spec = zoo.NetworkSpec.mlp([3, 4, 1], coord_order="xyz", signal=signal, clip=0.1)
+        assert ceiling._near(spec, torch.tensor([outside, inside])).tolist() == [0, deep]
+
+
+def test_shapes_are_moved_in_space():
+    draw = torch.Generator().manual_seed(0)
+    batch = torch.zeros(2, 1, 32, 32, 32)
+    batch[..., 10, 12, 14] = 1
+    places = {tuple(ceiling._moved(batch, draw)[1, 0].nonzero()[0].tolist()) for _ in range(60)}
+    assert len(places) > 30
+    assert all(abs(at - was) <= 2 for place in places for at, was in zip(place, (10, 12, 14),
+                                                                         strict=True))  # fmt: skip
+
+
 def test_moving_keeps_the_size_and_moves_all_alike():
     draw = torch.Generator().manual_seed(0)
     batch = torch.zeros(2, 1, 28, 28)
@@ -136,6 +199,6 @@ def test_moving_keeps_the_size_and_moves_all_alike():
 
 
 def test_zoos_without_pictures_or_classes_are_refused(waves_zoo, trajectories_zoo, tmp_path):
-    assert "is not of pictures" in line_of(run("ceiling", waves_zoo), 2)
-    assert "is not of pictures" in line_of(run("ceiling", trajectories_zoo), 2)
+    assert "is not of pictures or shapes" in line_of(run("ceiling", waves_zoo), 2)
+    assert "is not of pictures or shapes" in line_of(run("ceiling", trajectories_zoo), 2)
     assert "pull the zoo first" in line_of(run("ceiling", tmp_path / "none"), 2)

@@ -115,7 +115,7 @@ def test_the_card_is_made_anew_unless_somebody_has_written_one(finished, digits_
     try:
         with runs.published(copy, "user/x") as staged:
             card = (staged / "README.md").read_text()
-        assert "a small CNN that sees the pictures themselves reaches 98.7 %" in card
+        assert "a small CNN that sees the originals themselves reaches 98.7 %" in card
         assert "98.7" not in (copy / "README.md").read_text()
         assert 'processors.load("user/x")' in card
         (copy / "README.md").write_text("My own words on `PATH or user/name`.\n")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # for editors and mypy; at run time __getattr__ does it
     from zoo.making.cluster import Cluster
     from zoo.making.merging import merge
     from zoo.making.progress import Progress
-    from zoo.nets import activations, coordinates, forward, render, to_module
+    from zoo.nets import activations, coordinates, field, forward, render, space, to_module
     from zoo.own import Networks, fit
     from zoo.reader import Row, Zoo, collate
     from zoo.recipes import ImageRecipe, SineRecipe, recipe
@@ -62,6 +62,7 @@ _HOMES = {
     "coordinates": "zoo.nets",
     "fetch_model": "zoo.hub",
     "fit": "zoo.own",
+    "field": "zoo.nets",
     "forward": "zoo.nets",
     "import_zoo": "zoo.importers",
     "locate": "zoo.hub",
@@ -78,6 +79,7 @@ _HOMES = {
     "renew": "zoo.renewal",
     "select": "zoo.joining",
     "source_of": "zoo.compare",
+    "space": "zoo.nets",
     "split_items": "zoo.sources",
     "symmetry": "zoo",
     "to_module": "zoo.nets",

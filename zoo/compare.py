@@ -76,7 +76,8 @@ def original(
             where it lay when the zoo was made here.
 
     Returns:
-        The picture, uint8 `row column chan`; or float32 `point 1` of a wave.
+        The picture, uint8 `row column chan`; float32 `point 1` of a wave; or what the network of
+        a shape should say, float32 `x y z`, on the points of `row.render()`.
 
     Raises:
         ZooError: if the source cannot be opened or has changed.

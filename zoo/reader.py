@@ -78,6 +78,7 @@ class Row:
         spec: what the network is.
         source: what it was fitted to, as in the index; with `index` it finds the original.
         file: name of the picture's file in the folder it was read from; None if there is none.
+        seed: of the zoo, from which sources that are in no file are drawn; None if it was imported.
     """
 
     weights: Weights
@@ -85,6 +86,7 @@ class Row:
     spec: NetworkSpec
     source: dict[str, Any]
     file: str | None = None
+    seed: int | None = None
 
     def __getattr__(self, name: str) -> int | float:
         # copy and pickle ask before the fields are there, hence not self.columns.
@@ -256,7 +258,7 @@ class Zoo(Dataset[Row]):
         weights, columns = self.batch([number])
         plain = {name: values.item() for name, values in columns.items()}
         file = self._names.get(int(plain.get("index", -1)))
-        return Row(weights, plain, self.spec, self._source, file)
+        return Row(weights, plain, self.spec, self._source, file, self.index.plan.get("seed"))
 
     def select(self, where: str) -> "Zoo":
         """A view of the rows that meet a condition, such as "psnr_db > 25 and label in (3, 8)".

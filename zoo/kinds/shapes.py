@@ -5,7 +5,9 @@ points all over space, never fitted, by which its quality is told. Both depend o
 the shape's index alone, so the views of a shape share them.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
@@ -15,11 +17,13 @@ from numpy.typing import NDArray
 
 from zoo import nets, pools, solidity, solids, sources, surfaces, voxels
 from zoo.engines import Engine, Fit
+from zoo.errors import ZooError
 from zoo.figures import Samples
 from zoo.kinds.checks import Arrays, Check, Made, weights_of
 from zoo.kinds.objectives import Objective
 from zoo.kinds.regression import Inrs
 from zoo.making.fitting import Fitted, Rows
+from zoo.reader import Row
 from zoo.recipes import SOLID_TARGETS, ShapeRecipe
 from zoo.shards import Index
 from zoo.sources import Source
@@ -32,6 +36,8 @@ TESTED = 1 << 15
 _ON_SURFACE = 6
 # Points a side of the grid that pictures are made on.
 _SIDE, _COARSE = 64, 40
+# Points a side of what `Row.render` gives, and originals beside it.
+_GRID = 32
 # Shapes that are fitted at once: their pools are the memory that a fit takes.
 _CHUNK, _POOL_BYTES = 64, 1 << 28
 # Across engines and machines the same start ends a little apart.
@@ -84,13 +90,20 @@ class Volumes:
 
 def _labels(spec: NetworkSpec, signed: NDArray[np.float32]) -> NDArray[np.float32]:
     """What the networks' v shall be, see `NetworkSpec`, for signed distances."""
+    told = _told(spec, signed)
+    if spec.signal == "occupancy":
+        return told
+    share = 1 - told / spec.clip if spec.signal == "udf" else 0.5 - told / (2 * spec.clip)
+    return share.astype(np.float32)
+
+
+def _told(spec: NetworkSpec, signed: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What `nets.field` is to say where these are the signed distances."""
     if spec.signal == "occupancy":
         return (signed < 0).astype(np.float32)
     if spec.signal == "udf":
-        far = np.minimum(np.abs(signed), spec.clip)
-        return (1 - far / spec.clip).astype(np.float32)
-    near = np.clip(signed, -spec.clip, spec.clip)
-    return (0.5 - near / (2 * spec.clip)).astype(np.float32)
+        return np.minimum(np.abs(signed), np.float32(spec.clip))
+    return np.clip(signed, np.float32(-spec.clip), np.float32(spec.clip))
 
 
 class ShapeObjective(Objective):
@@ -170,11 +183,10 @@ class ShapeObjective(Objective):
             signed = known.distance(row, points)[None]
             with torch.no_grad():
                 answer = nets.field(spec, weights[row : row + 1], torch.from_numpy(points)).numpy()
+            true = _told(spec, signed)
             if spec.signal == "udf":
-                true = np.minimum(np.abs(signed), spec.clip)
                 inside, within = answer < half, true < half
             else:
-                true = np.clip(signed, -spec.clip, spec.clip)
                 inside = answer > 0.5 if spec.signal == "occupancy" else answer < 0
                 within = signed < 0
             overlap[row] = solidity.iou(inside, within)[0]
@@ -239,6 +251,31 @@ class Shapes(Inrs):
 
     def resembles(self, columns: Collection[str], spec: NetworkSpec) -> bool:
         return spec.signal is not None
+
+    def original(self, row: Row, data_root: Path | None, source: str | None) -> NDArray[Any]:
+        about = row.source
+        if not about.get("sha256"):
+            return super().original(row, data_root, source)
+        name = source or about.get("address") or about["name"]
+        try:
+            found = self.reopened(row, name)
+        except ValueError as error:
+            raise ZooError(f"the source of this row cannot be opened: {error}") from None
+        if found.sha256 != about["sha256"]:
+            raise ZooError(
+                f"source {found.name} is not what this row was fitted to: it has changed"
+            )
+        shape = self.forms(found.items(np.array([row.columns["index"]])))
+        points = nets.space(row.spec, _GRID).numpy()
+        return _told(row.spec, shape.distance(0, points)).reshape(_GRID, _GRID, _GRID)
+
+    @abstractmethod
+    def reopened(self, row: Row, name: str) -> Source:
+        """The source that a row was fitted to, kept open."""
+
+    @abstractmethod
+    def forms(self, raw: NDArray[Any]) -> Forms:
+        """Items of the source as shapes."""
 
     def views(self, recipe: Any) -> int:
         return int(recipe.views)
@@ -310,6 +347,15 @@ class Shapes(Inrs):
 class SolidShapes(Shapes):
     """INRs of parametric solids."""
 
+    def resembles(self, columns: Collection[str], spec: NetworkSpec) -> bool:
+        return super().resembles(columns, spec) and set(SOLID_TARGETS) <= set(columns)
+
+    def reopened(self, row: Row, name: str) -> Source:
+        return _drawn(row.source["items"], row.seed or 0)
+
+    def forms(self, raw: NDArray[Any]) -> Forms:
+        return Solids(raw)
+
     def open_source(
         self, recipe: Any, name: str, seed: int, data_root: Path | None, expect: str | None
     ) -> Source:
@@ -322,8 +368,19 @@ class SolidShapes(Shapes):
         return ShapeObjective(recipe, source.class_names, Solids)
 
 
+_drawn = lru_cache(maxsize=2)(sources.load_solids)
+
+
 class VoxelShapes(Shapes):
     """INRs of what is filled in volumes of voxels."""
+
+    def reopened(self, row: Row, name: str) -> Source:
+        return _opened(name)
+
+    def forms(self, raw: NDArray[Any]) -> Forms:
+        if wrong := voxels.flaw(raw[0]):
+            raise ZooError(f"the volume that this row was fitted to is {wrong}")
+        return Volumes(raw)
 
     def open_source(
         self, recipe: Any, name: str, seed: int, data_root: Path | None, expect: str | None
@@ -344,3 +401,6 @@ class VoxelShapes(Shapes):
 
     def objective(self, recipe: Any, source: Any) -> ShapeObjective:
         return ShapeObjective(recipe, source.class_names, Volumes)
+
+
+_opened = lru_cache(maxsize=2)(sources.load_voxels)
