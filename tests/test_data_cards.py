@@ -12,6 +12,9 @@ from huggingface_hub import DatasetCard
 import zoo
 from processors.reached import About, reached
 from zoo import cards, shards
+from zoo.fidelity import ORIGINALS
+from zoo.reader import read_stats
+from zoo.shards import STATS_FILE
 
 ROOT = Path(__file__).parents[1] / "data_cards"
 FOLDERS = sorted(path.parent for path in ROOT.glob("*/zoo.json"))
@@ -48,7 +51,12 @@ def test_the_card_is_that_of_its_index(folder):
     results = reached(about, [kept]) if kept.exists() else ()
     # What is between the brackets is escaped already.
     captions = {file: re.sub(r"\\(.)", r"\1", caption) for file, caption in figures.items()}
-    assert cards.render_card(index, captions, results) == card
+    # They lie here where something of weights was published; as the index says, by their hash.
+    statistics = read_stats(folder, index) if (folder / STATS_FILE).exists() else None
+    recipe, source = index.recipe["name"], index.source["name"]
+    of_weights = recipe in ORIGINALS and ORIGINALS[recipe].of_weights(source)
+    assert of_weights == (statistics is not None)
+    assert cards.render_card(index, captions, results, statistics) == card
     assert index.name == folder.name
 
 

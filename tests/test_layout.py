@@ -49,7 +49,7 @@ ORDER = {
         *("kinds.checks", "kinds.looks", "kinds.base", "kinds.objectives", "kinds.training"),
         *("kinds.regression", "kinds.pictures", "kinds.waves", "kinds.shapes"),
         *("kinds.trained", "kinds"),
-        *("stats", "cards", "writing", "compare", "page"),
+        *("stats", "fidelity", "cards", "writing", "compare", "page"),
         *("making.progress", "making.plan", "making.growth", "making.site"),
         *("making.trial", "making.merging"),
         *("making.chunks", "making.cluster", "making.builder"),

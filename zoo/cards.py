@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.fidelity import Statistics, beside_the_published, of_weights
 from zoo.fields import about
 from zoo.figures import Samples, quality_histogram, sample_grid, wave_grid
 from zoo.kinds import look_of, split_rule
@@ -112,6 +113,7 @@ def write_card(
     quality: Mapping[str, Mapping[str, NDArray[Any]]],
     samples: Samples | None,
     reached: Sequence[Reached] = (),
+    statistics: Statistics | None = None,
 ) -> None:
     """Write `figures/*.png`, then `README.md`, each whole or not at all.
 
@@ -121,6 +123,7 @@ def write_card(
             figure of the kind.
         samples: drawn as pictures, or as waves if they have `x`; None draws none.
         reached: what models reach on the zoo, task by task.
+        statistics: of the training networks, which the card compares with published ones.
     """
     figures = {}
     for measure in MEASURES:
@@ -161,19 +164,25 @@ def write_card(
         what = f"{each.unit[0].upper()}{each.unit[1:]}, on the test split"
         figures[file] = f"{what}, of models trained by wszoo train {each.task}"
     with replacing(folder / CARD_FILE) as temporary:
-        text = render_card(index, figures, reached)
+        text = render_card(index, figures, reached, statistics)
         temporary.write_text(text, encoding="utf-8", newline="\n")
     for old in (folder / FIGURE_FOLDER).glob("results-*.png"):
         if f"{FIGURE_FOLDER}/{old.name}" not in figures:
             old.unlink()
 
 
-def render_card(index: Index, figures: Mapping[str, str], reached: Sequence[Reached] = ()) -> str:
+def render_card(
+    index: Index,
+    figures: Mapping[str, str],
+    reached: Sequence[Reached] = (),
+    statistics: Statistics | None = None,
+) -> str:
     """The whole README.md of a zoo.
 
     Args:
         figures: captions of the figures, by their path inside the folder.
         reached: what models reach on the zoo, task by task.
+        statistics: of the training networks, which are compared with published ones.
     """
     shown = SAMPLES_FILE, f"{FIGURE_FOLDER}/{look_of(index).figure_name}.png"
     first = dict([(file, figures[file]) for file in shown if file in figures][:1])
@@ -185,6 +194,7 @@ def render_card(index: Index, figures: Mapping[str, str], reached: Sequence[Reac
         _pictures(first),
         _section("In ten lines", _first_lines(index)),
         _section("What models reach", _reached(reached, figures)),
+        _section("Beside the published zoo", _beside(index, statistics)),
         _section("Load it", _loading(index)),
         _section("What a row is", _row(index)),
         _section("Conventions", _conventions(index.spec) + _inputs(index)),
@@ -410,6 +420,25 @@ def _reached(reached: Sequence[Reached], figures: Mapping[str, str]) -> str:
         meant = [f"`{name}` means {what}" for name, (_, _, what) in SEEN.items() if name in read]
         parts.append(f"Of what a model reads of a network, {'; '.join(meant)}.")
     return "\n\n".join(parts)
+
+
+def _beside(index: Index, statistics: Statistics | None) -> str:
+    """The zoo that the recipe reproduces, number by number."""
+    found = beside_the_published(index, statistics)
+    if found is None:
+        return ""
+    original, rows = found
+    parts = [
+        f"The recipe follows the {original.title}.",
+        _table(["", "published", "here", "published where"], rows),
+    ]
+    if any(of_weights(row) for row in rows):
+        few = " Those of few networks scatter." if index.plan.get("limit") else ""
+        parts.append(
+            "Deviations and means are of each entry over the training networks, and then the mean "
+            f"over the entries of the tensor.{few}"
+        )
+    return "\n\n".join([*parts, *filter(None, [original.remark])])
 
 
 def _uses(index: Index) -> str:

@@ -137,9 +137,10 @@ def finish(
         split: {name: np.concatenate(parts) for name, parts in columns.items()}
         for split, columns in quality.items()
     }
-    found = None
+    found = values = None
     if next(iter(moments.values())).count:
-        shards.write_tensors(folder / shards.STATS_FILE, stats.normalisation(moments))
+        values = stats.normalisation(moments)
+        shards.write_tensors(folder / shards.STATS_FILE, values)
         found = shards.describe(folder, shards.STATS_FILE)
     index = replace(
         index,
@@ -155,7 +156,7 @@ def finish(
         write_names(folder / shards.NAMES_FILE, index.names)
         named = asdict(shards.describe(folder, shards.NAMES_FILE))
         index = replace(index, source={**index.source, "names": named})
-    cards.write_card(folder, index, joined, samples(), reached)
+    cards.write_card(folder, index, joined, samples(), reached, values)
     shards.write_index(folder, index)
     return index
 
