@@ -59,10 +59,11 @@ def _describe(index: "Index") -> None:
     from zoo.recipes import TOLD
 
     widths = "-".join(str(width) for width in index.spec.widths)
+    encoded = f" {index.spec.encoding_words}".rstrip()
     recipe = dict(index.recipe)
     rows: list[tuple[str, str]] = [
         ("source", f"{index.source.get('title', 'unknown')} ({index.source['name']})"),
-        ("network", f"{widths}, {index.spec.param_count:,} parameters"),
+        ("network", f"{widths}{encoded}, {index.spec.param_count:,} parameters"),
         ("recipe", f"{recipe.pop('name')} ({recipe.pop('kind')})"),
         ("", ", ".join(f"{key} {_plain(value)}" for key, value in recipe.items())),
         ("plan", ", ".join(f"{key} {_plain(value)}" for key, value in index.plan.items())),

@@ -108,7 +108,7 @@ def _tried(
             pictures=settings.get("pictures", True),
         ),
     )
-    means = Means(engine, device, "float32", here=True)
+    means = Means(engine, device, "float32", here=True, seed=seed)
     with progress.shown("a trial", "net", lambda: "nothing is written yet."):
         inrs = cast("Recipe", recipe)  # all that fit-inrs takes
         found = trial.try_out(inrs, opened, planned, means, wanted, progress.tell)

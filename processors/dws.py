@@ -217,7 +217,7 @@ class ReducedLayer(nn.Module):
         """`make(spec)` gives the layer of the networks with fewer inputs."""
         super().__init__()
         first = replace(spec.layers[0], inp=reduced)
-        smaller = replace(spec, layers=(first, *spec.layers[1:]), coord_order=None)
+        smaller = replace(spec, layers=(first, *spec.layers[1:]), coord_order=None, frequencies=())
         taps = base.taps(spec)[0]
         self.down = nn.Linear(spec.inp, reduced)
         self.layer = make(smaller)

@@ -342,11 +342,11 @@ def move_picture(
         zoom: 2 shows everything twice as large.
 
     Raises:
-        ValueError: if the inputs are not coordinates, or what is no picture is to be turned.
+        ValueError: if the inputs are not coordinates, or encoded ones, or what is no picture is
+            to be turned.
     """
+    refuse_unmovable(spec)
     plane = len(spec.axes) == 2
-    if not spec.axes or spec.inp != len(spec.axes):
-        raise ValueError(f"only networks of coordinates can be moved, these take {spec.inp} inputs")
     first = weights.weights[0]
     angle, enlarge = (torch.as_tensor(v).to(first).expand(len(first)) for v in (degrees, zoom))
     if not plane and bool((angle != 0).any()):
@@ -368,6 +368,17 @@ def move_picture(
     bias = weights.biases[0] + (first * moved[:, None]).sum(dim=2)
     weight = (first[:, :, :, None] * matrix[:, None]).sum(dim=2)
     return Weights((weight, *weights.weights[1:]), (bias, *weights.biases[1:]))
+
+
+def refuse_unmovable(spec: NetworkSpec) -> None:
+    """Raise ValueError unless what the networks show can be moved by their first layer."""
+    if spec.frequencies:
+        raise ValueError(
+            f"networks that read {len(spec.frequencies)} Fourier features cannot be moved: their "
+            "first layer sees no coordinates"
+        )
+    if not spec.axes or spec.inp != len(spec.axes):
+        raise ValueError(f"only networks of coordinates can be moved, these take {spec.inp} inputs")
 
 
 class MovePicture(nn.Module):

@@ -96,7 +96,8 @@ class Narrow(nn.Module):
             raise ValueError(f"narrow must be positive and below {spec.inp} inputs, got {inputs}")
         self.normalise = Normalise(spec, stats, statistics)
         first = replace(spec.layers[0], inp=inputs)
-        self.model = make(replace(spec, layers=(first, *spec.layers[1:]), coord_order=None))
+        smaller = replace(spec, layers=(first, *spec.layers[1:]), coord_order=None, frequencies=())
+        self.model = make(smaller)
         self.down = nn.Linear(spec.inp, inputs, bias=False)
         self.up = nn.Linear(inputs, spec.inp, bias=False) if edits else None
         self.skip = nn.Parameter(torch.zeros(())) if edits else None
@@ -425,7 +426,7 @@ def _recipe(plain: Mapping[str, Any], spec: NetworkSpec) -> Callable[[], nn.Modu
     if not plain.get("resolved"):
         narrow, first = plain["narrow"], spec.layers[0]
         inner = replace(spec, layers=(replace(first, inp=narrow), *spec.layers[1:]),
-                        coord_order=None) if narrow else spec  # fmt: skip
+                        coord_order=None, frequencies=()) if narrow else spec  # fmt: skip
         sizes = settled(plain["name"], inner, plain["out"], plain["sizes"] or {})
         given["sizes"] = sizes
     given["sizes"] = completed(plain["name"], given["sizes"] or {})

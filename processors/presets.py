@@ -41,7 +41,7 @@ class Situation:
         recipe, source: of the zoo, such as "nfn" and "mnist".
         conv: whether its networks are convolutional.
         inputs: of its networks.
-        picture: whether their inputs are coordinates of a picture.
+        picture: whether their first layer reads coordinates of a picture.
     """
 
     task: str

@@ -85,7 +85,7 @@ class Probe(nn.Module):
             )
         self.spec, self.hidden = spec, hidden
         make = PictureProbes if spec.layers[0].kind == "conv" else PointProbes
-        self.probes = make(probes, spec.inp)
+        self.probes = make(probes, spec.inputs)
         seen = probes * spec.out
         if hidden:
             code = max(1, width // 2)

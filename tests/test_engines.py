@@ -16,6 +16,7 @@ from zoo import engines, kinds, nets, philox
 from zoo.engines import CAP, TARGET, Adam, Draws, Engine, Fit
 from zoo.engines.cpu import CpuEngine
 from zoo.engines.reference import ReferenceEngine
+from zoo.machine import Notice
 from zoo.recipes import recipe
 from zoo.sources import of_arrays
 from zoo.spec import NetworkSpec
@@ -205,6 +206,52 @@ def test_the_reference_engine_fits_other_networks_too():
             optimiser.step()
         expected = nn.utils.parameters_to_vector(module.parameters()).detach().numpy()
         np.testing.assert_allclose(found.params[net], expected, rtol=3e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_encoded_networks_equal_each_alone(own):
+    """Fourier features once for all, or of points that each step draws, as plain torch has them."""
+    turns = np.random.default_rng(3).normal(0, 2, (5, 2)).astype(np.float32)
+    spec = NetworkSpec.mlp([2, 6, 1], "relu", frequencies=turns)
+    draw = np.random.default_rng(4)
+    inputs = draw.uniform(-1, 1, (2, 31, 2) if own else (31, 2)).astype(np.float32)
+    targets = draw.uniform(0, 1, (2, 31, 1)).astype(np.float32)
+    params = nets.initialise(spec, "torch", 0, np.arange(2), np.zeros(2, np.int64))
+    draws = Draws(9, 5, 0, np.arange(2), np.arange(2)) if own else None
+    found = exact().fit(spec, params, inputs, targets, Adam(1e-2, 6), draws)
+    for net in range(2):
+        module = nn.Sequential(nn.Linear(10, 6), nn.ReLU(), nn.Linear(6, 1)).double()
+        vector = torch.from_numpy(params[net]).double()
+        nn.utils.vector_to_parameters(vector, module.parameters())
+        optimiser = torch.optim.Adam(module.parameters(), lr=1e-2)
+        phase = 2 * np.pi * (inputs[net] if own else inputs).astype(np.float64) @ turns.T
+        features = torch.from_numpy(np.concatenate([np.sin(phase), np.cos(phase)], axis=1))
+        for step in range(6):
+            taken = slice(None) if draws is None else draws.at(step, 31)[net]
+            optimiser.zero_grad()
+            error = module(features[taken]) - torch.from_numpy(targets[net][taken])
+            error.square().mean().backward()
+            optimiser.step()
+        expected = nn.utils.parameters_to_vector(module.parameters()).detach().numpy()
+        np.testing.assert_allclose(found.params[net], expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["relu", "tanh", "gelu", "sin"])
+def test_bytes_of_encoded_networks_do_not_depend_on_their_neighbours(name):
+    turns = np.random.default_rng(3).normal(0, 2, (5, 3))
+    spec = NetworkSpec.mlp([3, 7, 1], name, frequencies=turns)
+    draw = np.random.default_rng(4)
+    inputs = draw.uniform(-1, 1, (70, 33, 3)).astype(np.float32)
+    targets = draw.uniform(0, 1, (70, 33, 1)).astype(np.float32)
+    params = nets.initialise(spec, "nfn", 0, np.arange(70), np.zeros(70, np.int64))
+    for own in (inputs[0], inputs):
+        whole = engine("reference").fit(spec, params, own, targets, Adam(1e-2, 4))
+        for chosen in ([69], [3, 68, 0]):
+            part = own if own.ndim == 2 else own[chosen]
+            found = engine("reference").fit(
+                spec, params[chosen], part, targets[chosen], Adam(1e-2, 4)
+            )
+            assert_same_bytes(found, whole, chosen)
 
 
 def pools(
@@ -673,9 +720,12 @@ def test_auto_takes_the_cpu_engine_where_it_can():
         NetworkSpec.mlp([2, 8, 1], activation="relu"),
         NetworkSpec.mlp([2, 1]),
         NetworkSpec.cnn([1, 4], 2),
+        # Four numbers enter its first layer, which the engine would take for coordinates.
+        NetworkSpec.mlp([2, 8, 1], frequencies=[[1, 0], [0, 1]]),
     ):
-        assert engines.choose("auto", "cpu", other) == "reference"
-        with pytest.raises(ValueError, match="1-4 inputs and outputs only; use --engine reference"):
+        with pytest.warns(Notice, match="^engine 'cpu' fits .* only: fitted by 'reference'"):
+            assert engines.choose("auto", "cpu", other) == "reference"
+        with pytest.raises(ValueError, match="1-4 plain inputs and outputs only; use --engine ref"):
             engines.choose("cpu", "cpu", other)
     assert engines.choose("reference", "cpu", OWN) == "reference"
 

@@ -19,6 +19,7 @@ import zoo
 from zoo import shards, sources
 from zoo.engines.cpu import CpuEngine
 from zoo.errors import ZooError
+from zoo.machine import Notice
 from zoo.making import plan
 from zoo.making.builder import build
 from zoo.making.plan import largest_remainder, plan_rows
@@ -53,6 +54,47 @@ def test_reference_engine_gives_the_same_rows_whatever_the_shards(digits, quick,
     for name, rows in (("a", 13), ("b", 90)):
         build(few, digits, tmp_path / name, limit=90, shard_rows=rows, engine="reference")
     assert_same_rows(tmp_path / "a", tmp_path / "b")
+
+
+def test_encoded_zoos_are_whole_and_read_without_wszoo(digits, tmp_path):
+    """ReLU on Fourier features: what the files say is the function that the columns tell of."""
+    chosen = recipe(
+        "dws", "digits", activation="relu", encoding="fourier", frequencies=8, scale=1.5, steps=4,
+        hidden=6, coord_order="ij",
+    )  # fmt: skip
+    with pytest.warns(Notice, match="^engine 'cpu' fits SIRENs .* only: fitted by 'reference'"):
+        build(chosen, digits, tmp_path / "a", limit=14, shard_rows=5, seed=3)
+    # Grown, in other shards and batches.
+    for limit in (7, 14):
+        build(chosen, digits, tmp_path / "b", limit=limit, seed=3, engine="reference")
+    assert_same_rows(tmp_path / "a", tmp_path / "b")
+    index = shards.read_index(tmp_path / "a")
+    assert (index.format, index.spec, index.plan["engine"]) == (
+        2, chosen.spec(2, 1, 3), "reference",
+    )  # fmt: skip
+    assert [*zoo.verify(tmp_path / "a", samples=14, refit=2)][-1].detail.endswith("to the byte")
+    assert all(check.passed for check in zoo.verify(tmp_path / "b"))
+
+    plain = json.loads((tmp_path / "a" / "zoo.json").read_text())["spec"]["conventions"]
+    turns = 2 * np.pi * np.array(plain["frequencies"])
+    assert turns.shape == (8, 2)
+    side = np.linspace(-1, 1, 8)
+    grid = np.stack([each.ravel() for each in np.meshgrid(side, side, indexing="ij")], axis=1)
+    features = np.concatenate([np.sin(grid @ turns.T), np.cos(grid @ turns.T)], axis=1)
+    for (number, *_), row in rows_of(tmp_path / "a").items():
+        h = np.maximum(features @ row["weight_0"].T + row["bias_0"], 0)
+        h = np.maximum(h @ row["weight_1"].T + row["bias_1"], 0)
+        out = (h @ row["weight_2"].T + row["bias_2"] + 0.5)[:, 0]
+        error = np.square(out - digits.images[number].ravel() / 255).mean()
+        assert row["mse"] == pytest.approx(error, rel=1e-4)
+
+
+def test_encoded_zoos_of_another_seed_are_not_put_together(digits, tmp_path):
+    chosen = recipe("dws", "digits", encoding="fourier", steps=1, hidden=4)
+    for seed in (0, 1):
+        build(chosen, digits, tmp_path / str(seed), limit=7, seed=seed, engine="reference")
+    with pytest.raises(ValueError, match="Fourier features of different frequencies, which the se"):
+        zoo.concat([tmp_path / "0", tmp_path / "1"], tmp_path / "both")
 
 
 def test_another_seed_gives_other_networks(digits, quick, tmp_path):

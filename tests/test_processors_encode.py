@@ -262,6 +262,12 @@ def test_lines_move_and_zoom_but_do_not_turn():
         encode.move_picture(RELU, random_networks(RELU))
 
 
+def test_networks_of_fourier_features_are_not_moved_by_their_first_layer():
+    spec = NetworkSpec.mlp([2, 4, 1], "relu", coord_order="xy", frequencies=[[1.0, 2.0]])
+    with pytest.raises(ValueError, match="read 1 Fourier features cannot be moved: their first"):
+        encode.move_picture(spec, random_networks(spec), degrees=10.0)
+
+
 @pytest.mark.parametrize("spec", [SIREN, RELU, CNN, NetworkSpec.mlp([3, 5, 2], activation="tanh")])
 def test_random_symmetries_keep_the_function(spec):
     weights = random_networks(spec, dtype=torch.float64)

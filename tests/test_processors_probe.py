@@ -73,6 +73,18 @@ def test_probes_are_trained_with_the_rest():
             assert parameter.grad.abs().sum() > 0, name
 
 
+@pytest.mark.parametrize("hidden", [False, True])
+@pytest.mark.parametrize("activation", ["sin", "relu", "tanh", "gelu"])
+def test_probes_of_encoded_networks_lie_among_their_coordinates(activation, hidden):
+    spec = NetworkSpec.mlp([2, 4, 6, 3], activation, 3.0, frequencies=[[0.5, 0], [1, -1], [0, 2]])
+    model, weights = reader(spec, hidden), draw(spec, 0)
+    assert model.probes().shape == (16, 2)
+    with torch.no_grad():
+        before = model(weights)
+        after = model(moved_by(spec, weights, EXACT[activation][0], 1))
+    assert (after - before).abs().max() < 1e-10 * before.abs().max().clamp(min=1)
+
+
 def test_sizes_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="at least 1"):
         Probe(NetworkSpec.mlp([2, 3, 1]), 2, probes=0)

@@ -1,5 +1,8 @@
 """What all tasks do alike: augmentations are as strong as the options say."""
 
+from dataclasses import replace
+
+import pytest
 import torch
 from torch.testing import assert_close
 
@@ -36,6 +39,13 @@ def test_pictures_move_as_far_as_they_are_told_to():
         middle = (moved.biases[0] - weights.biases[0]).abs().max()
         assert (middle > 0.01) == ("shift" in told)
         assert not torch.equal(render(SPEC, moved, 5, 5), render(SPEC, weights, 5, 5))
+
+
+def test_encoded_pictures_do_not_move():
+    spec = replace(SPEC, layers=NetworkSpec.mlp([4, 3, 1]).layers, frequencies=[[1, 0], [0, 1]])
+    with pytest.raises(ValueError, match=r"'move' turns the coordinates .* read Fourier features"):
+        Augment(spec, Options(augment="auto"), ("move", "noise"))
+    assert Augment(spec, Options(augment="auto"), ("noise",)).names == ("noise",)
 
 
 def test_without_telling_them_they_move_as_published():

@@ -375,13 +375,19 @@ def test_all_examples_run_beside_the_folder(
     assert bare.std() > 0
 
 
+TURNS = [[0.1, -2.0], [1.5, 0.25], [0.0, 1.0]]
+
+
 @pytest.mark.parametrize(
     "spec",
     [
         *(DWS, NFN_RGB, UNEVEN, SINE, CNN, NetworkSpec.mlp([3, 5, 4, 2], "relu")),
         *(NetworkSpec.mlp([3, 5, 4, 2], name) for name in ACTIVATIONS[4:]),
+        NetworkSpec.mlp([2, 5, 4, 3], "tanh", coord_order="ij", frequencies=TURNS),
+        NetworkSpec.mlp([1, 5, 4, 1], "gelu", coord_order="x", frequencies=[[0.3], [2.0]]),
+        NetworkSpec.mlp([3, 5, 4, 2], "relu", frequencies=[[0.3, 1.0, -2.0]]),
     ],
-    ids=["dws", "nfn", "uneven", "sine", "cnn", "mlp", *ACTIVATIONS[4:]],
+    ids=["dws", "nfn", "uneven", "sine", "cnn", "mlp", *ACTIVATIONS[4:], "ij", "x", "own"],
 )
 def test_plain_example_honours_the_conventions(
     tmp_path: Path, spec: NetworkSpec, monkeypatch: pytest.MonkeyPatch
@@ -401,7 +407,7 @@ def test_plain_example_honours_the_conventions(
         expected = nets.forward(spec, weights, torch.from_numpy(nets.line(spec, 11)))[0]
         got = space["out"]
     else:
-        shape = (1, spec.inp, 17, 15) if spec.layers[0].kind == "conv" else (1, spec.inp)
+        shape = (1, spec.inp, 17, 15) if spec.layers[0].kind == "conv" else (1, spec.inputs)
         expected = nets.forward(spec, weights, torch.zeros(shape))[0]
         got = space["out"]
     # Random weights under omega = 30 are steep; a wrong convention is off by 0.1 and more.

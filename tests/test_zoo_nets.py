@@ -202,6 +202,40 @@ def test_render_needs_two_coordinates(order):
 
 # --- initialisation ----------------------------------------------------------------------
 
+# --- Fourier features -------------------------------------------------------------------------
+
+TURNS = [[0.1, -2.0], [3.5, 0.25], [0.0, 1.0]]
+ENCODED = NetworkSpec.mlp([2, 5, 4, 3], "relu", output_offset=0.5, frequencies=TURNS)
+
+
+def test_encoded_networks_read_sines_then_cosines():
+    weights = random_batch(ENCODED)
+    x = torch.randn(7, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    phase = 2 * np.pi * x.numpy() @ np.array(TURNS, np.float32).astype(np.float64).T
+    features = torch.from_numpy(np.concatenate([np.sin(phase), np.cos(phase)], axis=1))
+    plain = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
+    found, own = (nets.forward(ENCODED, weights, inputs) for inputs in (x, x.expand(3, 7, 2)))
+    for net in range(3):
+        with torch.no_grad():
+            expected = load(plain, weights, ENCODED, net)(features) + 0.5
+        assert_close(found[net], expected)
+        assert_close(own[net], expected)
+        module = nets.to_module(ENCODED, weights, net).double()
+        assert len(module.state_dict()) == 6  # the frequencies are no parameters
+        with torch.no_grad():
+            assert_close(module(x), expected)
+    with pytest.raises(ValueError, match=r"expected inputs \(item, 2, ...\), got \(7, 6\)"):
+        nets.forward(ENCODED, weights, features)
+
+
+def test_encoded_pictures_render_at_any_size():
+    spec = NetworkSpec.mlp([2, 5, 1], "tanh", coord_order="ij", frequencies=TURNS)
+    weights = random_batch(spec)
+    grid = torch.cartesian_prod(*[torch.linspace(-1, 1, n, dtype=torch.float64) for n in (4, 3)])
+    expected = nets.forward(spec, weights, grid).reshape(3, 4, 3, 1)
+    assert_close(nets.render(spec, weights, 4, 3), expected, atol=1e-6, rtol=1e-6)
+
+
 # RECIPES.md, section 1, rows "init", for 2-32-32-1 and omega 30.
 BOUNDS = {
     "dws": [(0.0577350, 0.0), (0.0144338, 0.0), (0.1767767, 0.1767767)],
@@ -211,7 +245,7 @@ BOUNDS = {
 
 @pytest.mark.parametrize("scheme", BOUNDS)
 def test_bounds_are_those_of_the_recipes(scheme):
-    np.testing.assert_allclose(nets.siren_bounds(SIREN, scheme), BOUNDS[scheme], atol=5e-8)
+    np.testing.assert_allclose(nets.bounds(SIREN, scheme), BOUNDS[scheme], atol=5e-8)
 
 
 @pytest.mark.parametrize("scheme", BOUNDS)
@@ -234,7 +268,7 @@ def test_draws_are_uniform_within_the_bounds(scheme):
 
 def test_bounds_follow_omega_and_width():
     spec = NetworkSpec.mlp([1, 8, 50, 2], omega=10.0)
-    dws, nfn = nets.siren_bounds(spec, "dws"), nets.siren_bounds(spec, "nfn")
+    dws, nfn = nets.bounds(spec, "dws"), nets.bounds(spec, "nfn")
     root = np.sqrt
     np.testing.assert_allclose(
         dws, [(root(6) / 10, 0), (root(6 / 8) / 10, 0), (1 / root(50), 1 / root(50))]
@@ -242,6 +276,17 @@ def test_bounds_follow_omega_and_width():
     np.testing.assert_allclose(
         nfn, [(1, 1), (root(6 / 8) / 10, 1 / root(8)), (root(6 / 50) / 10, 1 / root(50))]
     )
+
+
+def test_torch_starts_layers_as_its_modules_do():
+    """Kaiming-uniform with a = sqrt(5), which is 1/sqrt(fan_in), for weights and biases."""
+    spec = NetworkSpec.mlp([2, 9, 4, 1], "relu", frequencies=TURNS)
+    roots = [1 / np.sqrt(fan_in) for fan_in in (6, 9, 4)]
+    np.testing.assert_allclose(nets.bounds(spec, "torch"), [(root, root) for root in roots])
+    for layer, root in zip(spec.layers, roots, strict=True):
+        linear = nn.Linear(layer.inp, 5_000)
+        for tensor in (linear.weight, linear.bias):
+            assert tensor.abs().max().item() == pytest.approx(root, rel=2e-3)
 
 
 @pytest.mark.parametrize("scheme", BOUNDS)
@@ -276,5 +321,5 @@ def test_bytes_of_format_1():
 
 
 def test_unknown_schemes_are_listed():
-    with pytest.raises(ValueError, match="unknown init 'xavier'; known: dws, nfn"):
-        nets.siren_bounds(SIREN, "xavier")
+    with pytest.raises(ValueError, match="unknown init 'xavier'; known: dws, nfn, torch"):
+        nets.bounds(SIREN, "xavier")

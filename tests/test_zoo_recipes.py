@@ -3,9 +3,11 @@
 import json
 from dataclasses import FrozenInstanceError, fields
 
+import numpy as np
 import pytest
 
 from zoo.fields import types_of
+from zoo.philox import philox
 from zoo.recipes import (
     RECIPES,
     ImageRecipe,
@@ -23,6 +25,7 @@ from zoo.spec import NetworkSpec
 ADAM = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
 SIREN = {"hidden": 32, "layers": 3, "omega": 30.0, "shared_init": False, **ADAM}
 SIREN |= {"schedule": "constant", "lr_warmup": 0, "first_omega": None}
+SIREN |= {"activation": "sin", "encoding": "none", "frequencies": 64, "scale": 10.0}
 # RECIPES.md, section 1. The second column of the tables is `nfn`.
 NAVON = {**SIREN, "init": "dws", "output_offset": 0.5}
 PICTURES = {
@@ -107,6 +110,17 @@ SHAPES = [
     ),
     ("sdf", {**SOLID, **GOOD, "signal": "sdf", "lr": 1e-3}),
 ]
+# These mean nothing without the others; omega and its like are of sine layers.
+ENCODING = {"encoding": "fourier", "frequencies": 5, "scale": 2.5}
+OTHERS = {"activation": "gelu", "init": "nfn", **ENCODING}
+
+
+def single(changes: dict[str, object]) -> list[dict[str, object]]:
+    """Each change alone, those of an encoding together, and those of other activations."""
+    alone = [{key: value} for key, value in changes.items() if key not in OTHERS or key == "init"]
+    return [*alone, ENCODING, OTHERS, {"activation": "relu"}, {"activation": "tanh", "init": "dws"}]
+
+
 SHAPE_CHANGES = {
     **{"hidden": 17, "layers": 4, "omega": 12.5, "output_offset": 0.1, "shared_init": True},
     **{"lr": 3.3e-7, "lr_warmup": 3, "first_omega": 7.5, "weight_decay": 1e-5, "beta1": 0.8},
@@ -139,8 +153,8 @@ def test_flags_make_a_recipe_of_shapes_again(name):
         "pool": "surface" if start.pool == "volume" else "volume",
     }
     every = SHAPE_CHANGES | others
-    assert set(every) == {field.name for field in fields(start)} - {"name"}
-    for given in (every, *({key: value} for key, value in every.items())):
+    assert set(every) | set(OTHERS) == {field.name for field in fields(start)} - {"name"}
+    for given in (every, *single(every)):
         changed = recipe(name, "shapes", **given)
         assert recipe(name, "shapes", **parse(flags(changed, "shapes"), start)) == changed
         assert recipe_from_json(json.loads(json.dumps(changed.to_json()))) == changed
@@ -282,8 +296,8 @@ def test_flags_make_the_recipe_again(name, source):
         others["split"] = "nfn" if start.split == "dws" else "dws"
     every = {**changes, **others}
     # Nothing is forgotten here when a field is added.
-    assert set(every) == {field.name for field in fields(start)} - {"name"}
-    for given in (every, *({key: value} for key, value in every.items())):
+    assert set(every) | set(OTHERS) == {field.name for field in fields(start)} - {"name"}
+    for given in (every, *single(every)):
         if "fit" in given:
             given["size"] = 20  # without a size there is nothing to fit into
         changed = recipe(name, source, **given)
@@ -329,6 +343,59 @@ def test_what_is_newer_than_format_1_is_written_only_where_it_is_used():
         used = recipe(name, source, schedule="cosine", lr_warmup=5).to_json()
         assert (used["schedule"], used["lr_warmup"]) == ("cosine", 5)
         assert recipe_format(used) == 2
+        for given in ({"activation": "tanh"}, {"encoding": "fourier"}):
+            used = recipe(name, source, **given).to_json()
+            assert recipe_format(used) == 2
+            assert recipe_from_json(used) == recipe(name, source, **given)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"activation": "relu", "omega": 20.0}, "omega is of sine layers, the activation is relu"),
+        ({"activation": "relu", "first_omega": 9.0}, "first_omega is of sine layers, .* is relu"),
+        ({"activation": "cosine"}, "activation must be one of sin, relu, tanh, gelu, got 'cosine'"),
+        ({"init": "torch"}, "init 'torch' does not start sine layers well; take dws or nfn"),
+        ({"frequencies": 64}, "frequencies is of an encoding, there is none: add --encoding four"),
+        ({"scale": 10.0, "encoding": "none"}, "scale is of an encoding, there is none"),
+        ({"encoding": "fourier", "frequencies": 0}, "frequencies must be from 1 to 1,024, got 0"),
+        ({"encoding": "fourier", "scale": 0.0}, "scale must be in .*, got 0.0"),
+    ],
+    ids=str,
+)
+def test_activations_and_encodings_that_make_no_sense_are_named(changes, message):
+    for name, source in (("dws", "mnist"), ("sine-ssl", "sine"), ("udf", "shapes")):
+        with pytest.raises(ValueError, match=message):
+            recipe(name, source, **changes)
+
+
+def test_other_activations_start_as_torch_does_unless_told_otherwise():
+    assert recipe("fast", "mnist", activation="relu").init == "torch"
+    assert recipe("fast", "mnist", activation="relu", init="nfn").init == "nfn"
+    assert flags(recipe("dws", "mnist", activation="relu"), "mnist") == ["--activation", "relu"]
+    kept = recipe("dws", "mnist", activation="relu", init="dws")
+    assert flags(kept, "mnist") == ["--activation", "relu", "--init", "dws"]
+    spec = kept.spec(2, 1)
+    assert [(layer.activation, layer.omega) for layer in spec.layers[:-1]] == [("relu", 1.0)] * 2
+
+
+def test_frequencies_are_drawn_once_from_the_seed():
+    """Box-Muller on the uniforms of Philox's stream 9, key (seed, 0), counter (0, 0, 9, block)."""
+    chosen = recipe("dws", "mnist", encoding="fourier", frequencies=3, scale=2.0)
+    spec = chosen.spec(2, 1, 7)
+    counter = np.array([[0, 0, 9, block] for block in (0, 1)], np.uint64)
+    u = (philox(counter, (7, 0)).ravel() >> np.uint32(8)) * 2.0**-24
+    radius, angle = np.sqrt(-2 * np.log(1 - u[0::2])), 2 * np.pi * u[1::2]
+    normal = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).ravel()[:6]
+    expected = (2.0 * normal).astype(np.float32).reshape(3, 2)
+    assert spec.frequencies == tuple(map(tuple, expected.astype(float).tolist()))
+    assert (spec.inp, spec.inputs, spec.format) == (6, 2, 2)
+    assert chosen.spec(2, 1, 8).frequencies != spec.frequencies
+    assert chosen.spec_of({"shape": [28, 28, 1]}, 7) == spec
+    with pytest.raises(ValueError, match="drawn from a zoo's seed: give it"):
+        chosen.spec(2, 1)
+    many = recipe("udf", "shapes", encoding="fourier", frequencies=1_000).spec(3, 1, 0)
+    assert np.std(many.frequencies) == pytest.approx(10.0, rel=0.04)
 
 
 @pytest.mark.parametrize(
@@ -401,7 +468,7 @@ def test_unknown_fields_are_listed():
         ({"weight_decay": float("nan")}, "weight_decay must be a finite number, got nan"),
         ({"beta1": 1.0}, r"beta1 must be in \[0, 1\), got 1"),
         ({"beta2": -0.1}, r"beta2 must be in \[0, 1\), got -0.1"),
-        ({"init": "he"}, "init must be one of dws, nfn, got 'he'"),
+        ({"init": "he"}, "init must be one of dws, nfn, torch, got 'he'"),
         ({"views": 0}, "views must be from 1 to .*, got 0"),
         ({"coord_order": "x"}, "coord_order must be one of xy, ij, got 'x'"),
         ({"black": 1.0}, r"white \(1.0\) must be above black \(1.0\)"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -154,6 +155,49 @@ def test_numbers_of_numpy_are_plain_ones():
     spec = NetworkSpec.mlp(widths, omega=np.float32(30), coord_range=[np.float64(0), 1])
     assert spec == NetworkSpec.mlp([2, 5, 1], omega=30.0, coord_range=(0.0, 1.0))
     assert json.loads(json.dumps(spec.to_json())) == spec.to_json()
+
+
+# --- frequencies of an encoding ---------------------------------------------------------------
+
+
+def test_frequencies_are_kept_as_float32_and_written_where_there_are_some():
+    turns = np.array([[0.1, -2.0], [1e-3, 7.0]])
+    spec = NetworkSpec.mlp([2, 5, 1], "relu", frequencies=turns)
+    assert (spec.inputs, spec.widths, spec.format) == (2, (4, 5, 1), 2)
+    rounded = turns.astype(np.float32).astype(np.float64).tolist()
+    assert spec.frequencies == tuple(map(tuple, rounded)) != tuple(map(tuple, turns.tolist()))
+    assert spec.to_json()["conventions"]["frequencies"] == rounded
+    back = NetworkSpec.from_json(json.loads(json.dumps(spec.to_json())))
+    assert back == spec
+    assert hash(back) == hash(spec)
+    assert "frequencies" not in NetworkSpec.mlp([2, 5, 1], "gelu").to_json()["conventions"]
+    assert back.close_to(spec)
+    off = (tuple(np.nextafter(np.float32(rounded[0]), np.float32(9)).tolist()), spec.frequencies[1])
+    assert replace(spec, frequencies=off) != spec
+    assert spec.close_to(replace(spec, frequencies=off))
+    assert not spec.close_to(replace(spec, frequencies=2 * turns))
+    assert not spec.close_to(NetworkSpec.mlp([4, 5, 1], "relu"))
+    assert not spec.close_to(NetworkSpec.mlp([1, 5, 1], "relu", frequencies=[[0.1], [1e-3]]))
+
+
+@pytest.mark.parametrize(
+    ("frequencies", "message"),
+    [
+        ([[1.0, 2.0]] * 3, r"^frequencies: 3 give the first layer 6 inputs, .* linear and takes 4"),
+        ([[1.0, 2.0], [3.0]], "^frequencies: rows of several lengths$"),
+        ([[1.0, float("nan")], [0, 0]], r"^frequencies\[0\]\[1\]: expected a finite number"),
+        ([[1.0, 1e39], [0, 0]], r"^frequencies\[0\]\[1\]: expected a finite number"),
+        ([1.0, 2.0], r"^frequencies\[0\]: expected a list"),
+        ([[], []], r"^frequencies\[0\]: expected a list"),
+    ],
+)
+def test_frequencies_that_fit_no_first_layer_are_named(frequencies, message):
+    with pytest.raises(ValueError, match=message):
+        NetworkSpec(NetworkSpec.mlp([4, 5, 1], "relu").layers, frequencies=frequencies)
+    with pytest.raises(ValueError, match=r"^frequencies: expected 3 numbers each, .* got 1$"):
+        NetworkSpec.mlp([3, 5, 1], "relu", frequencies=[[1.0], [2.0]])
+    with pytest.raises(ValueError, match="it is conv and takes 2"):
+        replace(NetworkSpec.cnn([2, 5], 3), frequencies=[[1.0, 1.0]])
 
 
 # --- specs that people write ----------------------------------------------------------------

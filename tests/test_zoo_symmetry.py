@@ -17,6 +17,10 @@ SPECS = {
     "gelu": NetworkSpec.mlp([4, 6, 5, 2], activation="gelu"),
     "silu": NetworkSpec.mlp([4, 6, 5, 2], activation="silu"),
     "sigmoid": NetworkSpec.mlp([4, 6, 5, 2], activation="sigmoid"),
+    **{
+        f"encoded-{name}": NetworkSpec.mlp([2, 6, 5, 2], name, 2.0, frequencies=[[0.3, 1], [2, 0]])
+        for name in ("sin", "relu", "tanh", "gelu")
+    },
     "conv-relu": NetworkSpec.cnn([2, 6, 5], 3, activation="relu", stride=1),
     "conv-tanh": NetworkSpec.cnn([1, 4, 5, 6], 2, activation="tanh", stride=2, padding=1),
     "conv-sin": NetworkSpec.cnn([1, 4, 5], 2, activation="sin", stride=2, padding=1),
@@ -27,6 +31,10 @@ KEPT = {
     "tanh": ("permutation", "sign"),
     "leaky": ("permutation", "scale"),
     **dict.fromkeys(("elu", "gelu", "silu", "sigmoid"), ("permutation",)),
+    "encoded-sin": ("permutation", "sign", "phase"),
+    "encoded-relu": ("permutation", "scale"),
+    "encoded-tanh": ("permutation", "sign"),
+    "encoded-gelu": ("permutation",),
     "conv-relu": ("permutation", "scale"),
     "conv-tanh": ("permutation", "sign"),
     "conv-sin": ("permutation", "sign", "phase"),
@@ -44,7 +52,7 @@ def case(name: str, seed: int = 0) -> tuple[NetworkSpec, Weights, torch.Tensor, 
     generator = torch.Generator().manual_seed(seed)
     spec = SPECS[name]
     flat = torch.randn(NETS, spec.param_count, generator=generator, dtype=torch.float64) / 2
-    item = (spec.inp, 9, 11) if spec.layers[0].kind == "conv" else (spec.inp,)
+    item = (spec.inp, 9, 11) if spec.layers[0].kind == "conv" else (spec.inputs,)
     x = torch.randn(6, *item, generator=generator, dtype=torch.float64)
     return spec, Weights.unflatten(flat, spec), x, generator
 
@@ -157,7 +165,8 @@ def test_absorbing_omega_keeps_the_function(name):
     plain, absorbed = symmetry.absorb(spec, weights)
     assert all(layer.omega == 1 for layer in plain.layers)
     assert_close(nets.forward(plain, absorbed, x), nets.forward(spec, weights, x), **TIGHT)
-    assert torch.equal(absorbed.flatten(), weights.flatten()) == (name != "sin")
+    same = torch.equal(absorbed.flatten(), weights.flatten())
+    assert same == all(layer.omega == 1 for layer in spec.layers)
 
 
 @pytest.mark.parametrize("name", ["relu", "leaky", "conv-relu"])

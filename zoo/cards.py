@@ -25,7 +25,7 @@ from zoo.figures import Samples, quality_histogram, sample_grid, wave_grid
 from zoo.kinds import look_of, split_rule
 from zoo.reached import SEEN, Reached, draw, told
 from zoo.recipes import MEANINGS, MEASURES, REMARKS, recipe_class
-from zoo.shards import SPLITS, STATS_FILE, Index, replacing
+from zoo.shards import INDEX_FILE, SPLITS, STATS_FILE, Index, replacing
 from zoo.sources import SPLIT_RULES, split_items
 from zoo.spec import ACTIVATIONS, Layer, NetworkSpec
 
@@ -85,10 +85,22 @@ _UNTERTHINER = """\
   year = {2020}
 }"""
 
+_TANCIK = """\
+@inproceedings{tancik2020fourier,
+  title = {Fourier Features Let Networks Learn High Frequency Functions in Low Dimensional
+           Domains},
+  author = {Tancik, Matthew and Srinivasan, Pratul P. and Mildenhall, Ben and
+            Fridovich-Keil, Sara and Raghavan, Nithin and Singhal, Utkarsh and
+            Ramamoorthi, Ravi and Barron, Jonathan T. and Ng, Ren},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year = {2020}
+}"""
+
 _ARXIV = {
     _NAVON: "2301.12780",
     _ZHOU: "2302.14040",
     _SITZMANN: "2006.09661",
+    _TANCIK: "2006.10739",
     _UNTERTHINER: "2002.11448",
 }
 
@@ -319,6 +331,8 @@ def _tags(index: Index) -> list[str]:
         tags.append("implicit-neural-representation")
     if any(layer.activation == "sin" for layer in index.spec.layers):
         tags.append("siren")
+    if index.spec.frequencies:
+        tags.append("fourier-features")
     tags += ["safetensors", "wszoo"]
     source = str(index.source.get("name", "")).partition(":")[0]
     tags += [source] if source else []
@@ -332,7 +346,7 @@ def _tags(index: Index) -> list[str]:
 
 def _introduction(index: Index) -> str:
     spec = index.spec
-    widths = "-".join(str(width) for width in spec.widths)
+    sizes = f"{'-'.join(map(str, spec.widths))} {spec.encoding_words}".rstrip()
     kind = "convolutional networks" if spec.layers[0].kind == "conv" else "multilayer perceptrons"
     if any(layer.activation == "sin" for layer in spec.layers):
         kind = "sine networks (SIREN)"
@@ -341,7 +355,7 @@ def _introduction(index: Index) -> str:
     url = index.source.get("url")
     source = f"[{_plain(_title(index))}]({url})" if url else _plain(_title(index))
     return (
-        f"{index.rows:,} {kind} {widths} with {spec.param_count:,} parameters each, {done} "
+        f"{index.rows:,} {kind} {sizes} with {spec.param_count:,} parameters each, {done} "
         f"{source}. {look.what}".strip()
         + " The networks themselves are the data: use them to learn from weights."
         + _part(index)
@@ -534,6 +548,7 @@ def _tensor_example(index: Index) -> str:
     shape = [int(side) for side in index.source.get("shape") or (32, 32)]
     first, last = (float(end) for end in spec.coord_range)
     lines = [
+        *(["import json", ""] if spec.frequencies else []),
         "import torch",
         "from safetensors.torch import load_file",
         "",
@@ -560,7 +575,9 @@ def _tensor_example(index: Index) -> str:
     elif spec.layers[0].kind == "conv":
         lines.append(f"h = torch.zeros(1, {spec.inp}, {shape[0]}, {shape[1]})  # your images")
     else:
-        lines.append(f"h = torch.zeros(1, {spec.inp})  # your inputs")
+        lines.append(f"h = torch.zeros(1, {spec.inputs})  # your inputs")
+    if spec.frequencies:
+        lines += _encoding_code(index)
     lines += _layers_code(spec)
     offset = f" + {spec.output_offset}" if spec.output_offset else ""
     if len(spec.axes) == 2:
@@ -575,6 +592,16 @@ def _tensor_example(index: Index) -> str:
     else:
         lines.append(f"out = h{offset}")
     return "\n".join(lines)
+
+
+def _encoding_code(index: Index) -> list[str]:
+    """Of coordinates `h` what the first layer reads, by the index."""
+    return [
+        f"with open({_quoted(f'{index.name}/{INDEX_FILE}')}) as file:",
+        '    frequencies = json.load(file)["spec"]["conventions"]["frequencies"]',
+        "turns = h @ torch.tensor(frequencies).T",
+        "h = torch.cat([(2 * torch.pi * turns).sin(), (2 * torch.pi * turns).cos()], dim=-1)",
+    ]
 
 
 def _layers_code(spec: NetworkSpec) -> list[str]:
@@ -682,6 +709,12 @@ def _conventions(spec: NetworkSpec) -> str:
     for name in ACTIVATIONS[2:]:
         if any(layer.activation == name for layer in hidden):
             points.append(f"The activation of hidden layers is {name}.")
+    if spec.frequencies:
+        points.append(
+            f"The first layer reads {spec.inp} Fourier features of the input: the sines of 2 pi "
+            f"B x, then the cosines. B is {len(spec.frequencies)} x {spec.inputs}, the same for "
+            "all networks: `frequencies` among the conventions in `zoo.json`, in float32."
+        )
     if any(layer.kind == "conv" for layer in spec.layers):
         points.append("The last layer reads the mean over positions (global average pooling).")
     points.append(
@@ -742,8 +775,15 @@ def _formula(spec: NetworkSpec) -> str:
     h_0 = input
     h_1 = sin(30 (W_0 h_0 + b_0))
     output = W_1 h_1 + b_1 + 0.5
+    >>> print(_formula(NetworkSpec.mlp([1, 8, 1], "relu", frequencies=[[0.5], [2.0]])))
+    p = 2 pi B input
+    h_0 = [sin(p), cos(p)]
+    h_1 = relu(W_0 h_0 + b_0)
+    output = W_1 h_1 + b_1
     """
     lines = ["h_0 = input"]
+    if spec.frequencies:
+        lines = ["p = 2 pi B input", "h_0 = [sin(p), cos(p)]"]
     for number, layer in enumerate(spec.layers):
         pooled = number and layer.kind == "linear" and spec.layers[number - 1].kind == "conv"
         product = "*" if layer.kind == "conv" else " "
@@ -947,13 +987,16 @@ def _cited(index: Index) -> list[str]:
         entries.append(paper)
     if any(layer.activation == "sin" for layer in index.spec.layers):
         entries.append(_SITZMANN)
+    if index.spec.frequencies:
+        entries.append(_TANCIK)
     return entries
 
 
 def _citation(index: Index) -> str:
     entries, paper = _cited(index), _PAPERS.get(str(index.recipe.get("name")))
     what = "Please cite wszoo" + (", the paper behind the recipe" if paper else "")
-    what += " and SIREN" if len(entries) > 1 and entries[-1] == _SITZMANN else ""
+    kinds = {_SITZMANN: "SIREN", _TANCIK: "Fourier features"}
+    what += "".join(f" and {kinds[entry]}" for entry in entries if entry in kinds)
     parts = [f"{what}.", _fence("bibtex", "\n\n".join(entries))]
     if index.source.get("citation"):
         parts.insert(0, f"Source: {_plain(index.source['citation'])}.")

@@ -149,7 +149,7 @@ def draw(
         kind.figure(Path(out), {networks.split: found}, index.columns)
         return
     opened = source_of(index, data_root, source)
-    goal = objective(recipe, opened)
+    goal = objective(recipe, opened, index.plan["seed"])
     rows = sum(shard.rows for shard in shards_of(index, split))
     chosen = np.random.default_rng(seed).choice(rows, min(count, rows), replace=False)
     weights, columns = rows_of(found_zoo, split, np.sort(chosen))

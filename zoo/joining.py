@@ -10,6 +10,7 @@ push; no recipe made them, so they cannot be fitted again.
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,11 @@ def _names(indices: Sequence[Index]) -> tuple[str, ...]:
 def _refuse_other(one: str, first: Index, path: str, index: Index) -> None:
     """ValueError for zoos whose rows do not go together, naming what differs."""
     if index.spec != first.spec:
+        if index.spec == replace(first.spec, frequencies=index.spec.frequencies):
+            raise ValueError(
+                f"{path} and {one} read Fourier features of different frequencies, which the seed "
+                "of a zoo draws"
+            )
         raise ValueError(f"{path} and {one} hold networks of different specs")
     if ORIGIN in first.columns or ORIGIN in index.columns:
         whose = one if ORIGIN in first.columns else path

@@ -5,7 +5,7 @@ same bytes; evaluation is plain torch, differentiable and on any device.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from math import sqrt
+from math import pi, sqrt
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from zoo.weights import Weights
 _RENDERED = 1 << 22
 
 
-def siren_bounds(spec: NetworkSpec, scheme: str) -> list[tuple[float, float]]:
+def bounds(spec: NetworkSpec, scheme: str) -> list[tuple[float, float]]:
     """Bounds of the uniform initialisation, (weight, bias) of each layer.
 
     Schemes, with r = 1/sqrt(fan_in) (the default of `torch.nn.Linear`):
@@ -31,26 +31,30 @@ def siren_bounds(spec: NetworkSpec, scheme: str) -> list[tuple[float, float]]:
         "nfn": first W 1/fan_in (Sitzmann et al. 2020, Sec. 3.2), further W
             sqrt(6/fan_in)/omega, the last too, where omega is that of the layer
             before; every b is r.
+        "torch": r and r everywhere, for other activations than sine. With these, whose omega
+            is 1, the hidden weights of the others are those of He et al. 2015.
 
     Raises:
         ValueError: for an unknown scheme.
     """
     if scheme not in INIT_SCHEMES:
         raise ValueError(f"unknown init {scheme!r}; known: {', '.join(INIT_SCHEMES)}")
-    bounds = []
+    found = []
     last = len(spec.layers) - 1
     omega = spec.layers[0].omega
     for number, layer in enumerate(spec.layers):
         default = 1 / sqrt(layer.fan_in)
         omega = layer.omega if number < last else omega
         siren = sqrt(6 / layer.fan_in) / omega
-        if scheme == "dws":
-            bounds.append((default, default) if number == last else (siren, 0.0))
+        if scheme == "torch" or (scheme == "dws" and number == last):
+            found.append((default, default))
+        elif scheme == "dws":
+            found.append((siren, 0.0))
         elif number == 0:
-            bounds.append((1 / layer.fan_in, default))
+            found.append((1 / layer.fan_in, default))
         else:
-            bounds.append((siren, default))
-    return bounds
+            found.append((siren, default))
+    return found
 
 
 def initialise(
@@ -72,7 +76,7 @@ def initialise(
             np.full(int(np.prod(shape)), side)
             for shapes, sides in zip(
                 zip(spec.weight_shapes, spec.bias_shapes, strict=True),
-                siren_bounds(spec, scheme),
+                bounds(spec, scheme),
                 strict=True,
             )
             for shape, side in zip(shapes, sides, strict=True)
@@ -134,6 +138,23 @@ def _conv(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return rearrange(merged, "item (net out) row col -> net item out row col", net=nets)
 
 
+def encode(spec: NetworkSpec, x: Float[Tensor, "*item inp"]) -> Float[Tensor, "*item first"]:
+    """What the first layer reads of inputs: they themselves, or their Fourier features.
+
+    These are sin(2 pi B x), then cos(2 pi B x), with B the frequencies of the spec.
+
+    Source: Tancik et al. 2020, "Fourier Features Let Networks Learn High Frequency Functions in
+    Low Dimensional Domains", Sec. 5; sines and cosines in the order that is usual in code.
+    """
+    if not spec.frequencies:
+        return x
+    turns = torch.tensor(spec.frequencies, dtype=torch.float32).to(x)
+    # Products and sums in a fixed order: a matrix product rounds by the shape of the batch.
+    parts = [x[..., axis, None] * turns[:, axis] for axis in range(spec.inputs)]
+    phase = 2 * pi * sum(parts[1:], parts[0])
+    return torch.cat([phase.sin(), phase.cos()], dim=-1)
+
+
 Inputs = (
     Float[Tensor, "item inp"]
     | Float[Tensor, "net item inp"]
@@ -152,7 +173,7 @@ def forward(
 
     Args:
         x: `item inp` (conv: `item inp row col`) for all networks, or the same with a
-            leading `net`.
+            leading `net`. An encoding of the spec is applied here.
         factors: of every hidden layer's activations, for dropout; of a conv layer each
             holds for a whole map.
 
@@ -181,10 +202,12 @@ def _layers(
     if shapes != [(layer.out, layer.inp) for layer in spec.layers]:
         raise ValueError(f"the weights {shapes} are not of a {spec.widths} network")
     item_axes = 4 if spec.layers[0].kind == "conv" else 2
+    sizes = tuple(x.shape[-item_axes:])
+    if x.ndim not in (item_axes, item_axes + 1) or sizes[1] != spec.inputs:
+        raise ValueError(f"expected inputs (item, {spec.inputs}, ...), got {sizes}")
+    x = encode(spec, x)
     if x.ndim == item_axes:
         x = x.expand(len(weights), *x.shape)
-    if x.ndim != item_axes + 1 or x.shape[2] != spec.inp:
-        raise ValueError(f"expected inputs (item, {spec.inp}, ...), got {tuple(x.shape[1:])}")
     layers = zip(spec.layers, weights.weights, weights.biases, strict=True)
     for number, (layer, weight, bias) in enumerate(layers):
         if layer.kind == "conv":
@@ -208,7 +231,7 @@ def render(
     """
     if len(spec.axes) != 2:
         raise ValueError(
-            f"only networks of two coordinates render as pictures, these take {spec.inp} inputs"
+            f"only networks of two coordinates render as pictures, these take {spec.inputs} inputs"
         )
     grid = torch.from_numpy(coordinates(spec, rows, columns)).to(weights.weights[0])
     with torch.no_grad():
@@ -315,7 +338,8 @@ class Network(nn.Module):
         )
 
     def forward(self, x: Float[Tensor, "item *inp"]) -> Float[Tensor, "item out"]:
-        """Raw outputs, the spec's offset included."""
+        """Raw outputs, the spec's encoding and offset included."""
+        x = encode(self.spec, x)
         for layer, module in zip(self.spec.layers, self.layers, strict=True):
             if layer.kind == "linear" and x.ndim == 4:
                 x = x.mean(dim=(-2, -1))

@@ -136,7 +136,8 @@ def fit(
             the peak. One of shapes takes labels from 0 to 1, see `NetworkSpec`, and at each step
             draws some of the points, where each network has its own.
         labels: `net`, handed through.
-        seed: network i starts from the init of (seed, index i, view 0).
+        seed: network i starts from the init of (seed, index i, view 0); it draws the frequencies
+            of an encoding too.
         threads: to compute with; None takes what `zoo.machine` says.
 
     Raises:
@@ -181,7 +182,7 @@ def fit(
     chosen: AnyRecipe = (
         named_recipe(recipe, stand_in(recipe), "fit-inrs") if isinstance(recipe, str) else recipe
     )
-    goal = kind_of(chosen).values_goal(chosen, x, y.shape[2])
+    goal = kind_of(chosen).values_goal(chosen, x, y.shape[2], seed)
     if len(goal.spec.axes) == 1:
         # A signal on a line may lie anywhere on it.
         ends = float(x.min()), float(x.max())

@@ -228,10 +228,11 @@ def _facts(index: Index) -> list[tuple[str, str]]:
     spec, source = index.spec, index.source
     layers = [layer.activation for layer in spec.layers if layer.activation != "identity"]
     kinds = ", ".join(dict.fromkeys(layers))
+    sizes = f"{'-'.join(map(str, spec.widths))} {spec.encoding_words}".rstrip()
     facts = [
         ("source", f"{source.get('title', 'unknown')} ({source['name']})"),
         ("licence of the source", source.get("license") or "unknown"),
-        ("network", f"{'-'.join(map(str, spec.widths))}, {kinds}; {spec.param_count:,} parameters"),
+        ("network", f"{sizes}, {kinds}; {spec.param_count:,} parameters"),
         *[
             (name, ", ".join(f"{key} {value}" for key, value in part.items()))
             for name, part in (("recipe", index.recipe), ("plan", index.plan))
@@ -350,7 +351,7 @@ def _thumbnails(
     except ZooError as error:
         return {}, [f"Networks are not drawn: {error}"]
     recipe = recipe_from_json(index.recipe)
-    goal = objective(recipe, opened)
+    goal = objective(recipe, opened, index.plan["seed"])
     drawn = kind_of(recipe).thumbnails(goal, opened, chosen.weights, chosen.columns["index"], _SIDE)
     return ({} if drawn is None else _sheets(*drawn)), []
 

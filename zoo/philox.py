@@ -22,6 +22,7 @@ POOL = 5  # the points that a shape is asked about in training
 BATCH = 6  # which of them each step takes
 TEST = 7  # the points that quality is measured on
 CLOUD = 8  # the points on a surface
+ENCODING = 9  # frequencies of a zoo's Fourier encoding, at index and view 0
 
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)

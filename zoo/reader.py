@@ -468,4 +468,5 @@ def collate(batch: Batch) -> Batch:
 
 def _architecture(spec: NetworkSpec) -> str:
     widths = "-".join(str(width) for width in spec.widths)
-    return f"{spec.layers[0].kind} {widths} {spec.layers[0].activation}"
+    words = f"{spec.layers[0].kind} {widths} {spec.layers[0].activation} {spec.encoding_words}"
+    return words.rstrip()

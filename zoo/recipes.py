@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from zoo.fields import about, check, described, to_plain
 from zoo.schema import shown
-from zoo.spec import INIT_SCHEMES, LOSSES, SIGNALS, NetworkSpec
+from zoo.spec import INIT_SCHEMES, LOSSES, MOST_FREQUENCIES, SIGNALS, NetworkSpec
 
 SCHEDULES = ("constant", "cosine")
 # Far above what can be fitted: a number beyond is a slip, and fails in words.
@@ -57,6 +57,9 @@ def _settle_size(recipe: Any) -> None:
 Columns: TypeAlias = dict[str, dict[str, Any]]
 
 
+# Hidden layers of INRs; the other activations of `zoo.spec` are of networks from elsewhere.
+INR_ACTIVATIONS = ("sin", "relu", "tanh", "gelu")
+ENCODINGS = ("none", "fourier")
 # The fields of an INR that a trial can choose.
 WIDTH, STEPS = "hidden", "steps"
 # The key that counts the networks of a run; zoos that have it are of runs of several rows.
@@ -160,10 +163,10 @@ def _shape(source: Mapping[str, Any]) -> tuple[int, int, int]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SirenRecipe(ABC):
-    """What recipes of all SIREN zoos share; use `ImageRecipe`, `SineRecipe` or `ShapeRecipe`.
+class InrRecipe(ABC):
+    """What recipes of all zoos of INRs share; use `ImageRecipe`, `SineRecipe` or `ShapeRecipe`.
 
-    `init` is described by `zoo.nets.siren_bounds`, Adam by Kingma and Ba 2015; weight decay
+    `init` is described by `zoo.nets.bounds`, Adam by Kingma and Ba 2015; weight decay
     is that of torch.optim.Adam.
     """
 
@@ -176,9 +179,28 @@ class SirenRecipe(ABC):
         auto="as few as reach the target, found by fitting a few items, and steps likewise",
     )
     layers: int = described(3, "linear layers, the last included", least=2, most=MOST_LAYERS)
+    activation: str = described("sin", "of the hidden layers", choices=INR_ACTIVATIONS, since=2)
     omega: float = described(30.0, "factor in sin(omega (W h + b))", above=0)
     first_omega: float | None = described(
         None, "the same in the first layer, where it is another", above=0, since=2
+    )
+    encoding: str = described(
+        "none",
+        "what the first layer reads of x: none, x itself, or fourier, sin(2 pi B x) and "
+        "cos(2 pi B x) with a random matrix B that all networks share",
+        choices=ENCODINGS,
+        since=2,
+    )
+    frequencies: int = described(
+        64, "rows of the matrix B of fourier", least=1, most=MOST_FREQUENCIES, since=2
+    )
+    scale: float = described(
+        10.0,
+        "standard deviation of its entries, which are Gaussian",
+        unit="turns per unit of x",
+        above=0,
+        most=1e6,
+        since=2,
     )
     output_offset: float = described(0.5, "added to the output")
     init: str = described("dws", "scheme of the initial weights", choices=INIT_SCHEMES)
@@ -207,16 +229,48 @@ class SirenRecipe(ABC):
 
     def __post_init__(self) -> None:
         check(self)
+        sine = self.activation == "sin"
+        if sine and self.init == "torch":
+            raise ValueError("init 'torch' does not start sine layers well; take dws or nfn")
+        if not sine and self.first_omega is not None:
+            raise ValueError(f"first_omega is of sine layers, the activation is {self.activation}")
 
-    def siren(self, inp: int, out: int, **conventions: Any) -> NetworkSpec:
-        """The network of so many inputs and outputs."""
+    @abstractmethod
+    def spec(self, inp: int, out: int, seed: int | None = None) -> NetworkSpec:
+        """The network of so many inputs and outputs.
+
+        Args:
+            seed: of the zoo, from which the frequencies of an encoding are drawn.
+
+        Raises:
+            ValueError: for an encoding without a seed.
+        """
+
+    def network(self, inp: int, out: int, seed: int | None, **conventions: Any) -> NetworkSpec:
+        """The network of so many inputs and outputs with these conventions; see `spec`."""
         widths = [inp, *[self.hidden] * (self.layers - 1), out]
-        offset = self.output_offset
-        spec = NetworkSpec.mlp(widths, omega=self.omega, output_offset=offset, **conventions)
+        conventions["output_offset"] = self.output_offset
+        if self.encoding == "fourier":
+            conventions["frequencies"] = self._drawn_frequencies(inp, seed)
+        spec = NetworkSpec.mlp(widths, self.activation, self.omega, **conventions)
         if self.first_omega is None:
             return spec
         first = replace(spec.layers[0], omega=self.first_omega)
         return replace(spec, layers=(first, *spec.layers[1:]))
+
+    def _drawn_frequencies(self, inp: int, seed: int | None) -> list[list[float]]:
+        """`frequency input`, the same for every network of a zoo."""
+        if seed is None:
+            raise ValueError("the frequencies of an encoding are drawn from a zoo's seed: give it")
+        import numpy as np
+
+        from zoo import philox
+
+        first = np.zeros(1, np.int64)
+        count = self.frequencies * inp
+        drawn = philox.normals(seed, 0, first, first, philox.ENCODING, count)
+        found: list[list[float]] = (self.scale * drawn).reshape(-1, inp).tolist()
+        return found
 
     @property
     def loss_of(self) -> str:
@@ -247,8 +301,8 @@ class SirenRecipe(ABC):
         """What an index says of the source that follows from the recipe."""
 
     @abstractmethod
-    def spec_of(self, source: Mapping[str, Any]) -> NetworkSpec:
-        """The network for a source as an index describes it.
+    def spec_of(self, source: Mapping[str, Any], seed: int) -> NetworkSpec:
+        """The network for a source as an index describes it, in a zoo of this seed.
 
         Raises:
             ValueError: if the source has no such shape or classes.
@@ -265,7 +319,7 @@ class SirenRecipe(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageRecipe(SirenRecipe):
+class ImageRecipe(InrRecipe):
     """INRs of pictures; `split` is a rule of `zoo.sources.split_items`."""
 
     coord_order: str = described(
@@ -285,10 +339,11 @@ class ImageRecipe(SirenRecipe):
         check_tones(self.black, self.white)
         _settle_size(self)
 
-    def spec(self, inp: int, out: int) -> NetworkSpec:
-        return self.siren(
+    def spec(self, inp: int, out: int, seed: int | None = None) -> NetworkSpec:
+        return self.network(
             inp,
             out,
+            seed,
             coord_order=self.coord_order if inp == 2 else _ORDERS.get(inp),
             pixel_range=(self.black, self.white),
         )
@@ -300,8 +355,8 @@ class ImageRecipe(SirenRecipe):
     def facts(self) -> dict[str, Any]:
         return {"kind": "image", "size": self.size}
 
-    def spec_of(self, source: Mapping[str, Any]) -> NetworkSpec:
-        return self.spec(2, _shape(source)[2])
+    def spec_of(self, source: Mapping[str, Any], seed: int) -> NetworkSpec:
+        return self.spec(2, _shape(source)[2], seed)
 
     @property
     def target_mse(self) -> float | None:
@@ -312,7 +367,7 @@ class ImageRecipe(SirenRecipe):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SineRecipe(SirenRecipe):
+class SineRecipe(InrRecipe):
     """INRs of waves a * sin(b * x) on [-pi, pi]; split 80/10/10."""
 
     waves: int = described(5000, "number of waves", least=1, most=2**31 - 1)
@@ -330,10 +385,11 @@ class SineRecipe(SirenRecipe):
             if low > high:
                 raise ValueError(f"min_{name} ({low}) is above max_{name} ({high})")
 
-    def spec(self, inp: int, out: int) -> NetworkSpec:
-        return self.siren(
+    def spec(self, inp: int, out: int, seed: int | None = None) -> NetworkSpec:
+        return self.network(
             inp,
             out,
+            seed,
             coord_order=_ORDERS.get(inp),
             coord_range=(-3.141592653589793, 3.141592653589793),
         )
@@ -352,12 +408,12 @@ class SineRecipe(SirenRecipe):
     def facts(self) -> dict[str, Any]:
         return {"kind": "sine", "points": self.points, "items": self.waves}
 
-    def spec_of(self, source: Mapping[str, Any]) -> NetworkSpec:
-        return self.spec(1, 1)
+    def spec_of(self, source: Mapping[str, Any], seed: int) -> NetworkSpec:
+        return self.spec(1, 1, seed)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShapeRecipe(SirenRecipe):
+class ShapeRecipe(InrRecipe):
     """INRs of shapes in the cube [-1, 1]^3, each fitted on points of its own.
 
     `signal` is what a network says of a point, see `NetworkSpec`; the points of every step are
@@ -389,10 +445,11 @@ class ShapeRecipe(SirenRecipe):
     min_iou: float | None = described(None, "networks of a lower IoU are left out", least=0, most=1)
     views: int = described(1, "initialisations of each training item", least=1, most=2**31 - 1)
 
-    def spec(self, inp: int, out: int) -> NetworkSpec:
-        return self.siren(
+    def spec(self, inp: int, out: int, seed: int | None = None) -> NetworkSpec:
+        return self.network(
             inp,
             out,
+            seed,
             coord_order="xyz" if inp == 3 else _ORDERS.get(inp),
             signal=self.signal,
             clip=self.clip,
@@ -412,8 +469,8 @@ class ShapeRecipe(SirenRecipe):
     def facts(self) -> dict[str, Any]:
         return {"kind": "shape"}
 
-    def spec_of(self, source: Mapping[str, Any]) -> NetworkSpec:
-        return self.spec(3, 1)
+    def spec_of(self, source: Mapping[str, Any], seed: int) -> NetworkSpec:
+        return self.spec(3, 1, seed)
 
     @property
     def loss_of(self) -> str:
@@ -641,8 +698,8 @@ class TrainedRecipe(ABC):
         """What an index says of the source that follows from the recipe."""
         return {"kind": "image", "size": self.size}
 
-    def spec_of(self, source: Mapping[str, Any]) -> NetworkSpec:
-        """The network for a source as an index describes it.
+    def spec_of(self, source: Mapping[str, Any], seed: int) -> NetworkSpec:
+        """The network for a source as an index describes it, whatever the zoo's seed.
 
         Raises:
             ValueError: if the source has no such shape or classes.
@@ -1032,9 +1089,12 @@ def flag(field: str) -> str:
 def flags(chosen: AnyRecipe, source: str) -> list[str]:
     """The options that make `chosen` from the named recipe it started as."""
     start = RECIPES[chosen.name](source)
+    usual = {field.name: getattr(start, field.name) for field in fields(start)}
+    if isinstance(chosen, InrRecipe):
+        usual |= _implied(chosen.activation)
     words = []
     for field in fields(chosen):
-        old, new = getattr(start, field.name), getattr(chosen, field.name)
+        old, new = usual[field.name], getattr(chosen, field.name)
         if isinstance(new, bool):
             words += [flag(field.name)] if new and not old else []
         elif old != new:
@@ -1070,7 +1130,29 @@ def recipe(name: str | None, source: str, command: str | None = None, **changes:
     for field in changes:
         if field not in known:
             raise ValueError(f"recipe {name!r} has no field {field!r}; it has: {', '.join(known)}")
-    return replace(chosen, **changes)
+    return replace(chosen, **_settled(chosen, changes))
+
+
+def _settled(chosen: AnyRecipe, changes: dict[str, Any]) -> dict[str, Any]:
+    """Changes of a recipe with what follows from them.
+
+    Raises:
+        ValueError: for a field that means nothing beside the others.
+    """
+    if not isinstance(chosen, InrRecipe):
+        return changes
+    for name in ("frequencies", "scale"):
+        if name in changes and changes.get("encoding", chosen.encoding) == "none":
+            raise ValueError(f"{name} is of an encoding, there is none: add --encoding fourier")
+    activation = changes.get("activation", chosen.activation)
+    if "omega" in changes and activation != "sin":
+        raise ValueError(f"omega is of sine layers, the activation is {activation}")
+    return _implied(activation) | changes
+
+
+def _implied(activation: str) -> dict[str, Any]:
+    """Fields that a named recipe has otherwise with that activation, unless they are given."""
+    return {} if activation == "sin" else {"init": "torch"}
 
 
 def stand_in(name: str) -> str:

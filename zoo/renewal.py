@@ -120,7 +120,7 @@ def _samples(folder: Path, index: Index, opened: Source) -> Samples | None:
     recipe = recipe_from_json(index.recipe)
     if not kind_of(recipe).signals:
         return None
-    goal = objective(recipe, opened)
+    goal = objective(recipe, opened, index.plan["seed"])
     last = list(index.splits)[-1]
     first = next(shard for shard in index.shards if shard.split == last)
     rows = {

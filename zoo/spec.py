@@ -9,14 +9,15 @@ to the reader, who then sees transposed or shifted pictures.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from math import prod
+from math import isclose, prod
 from numbers import Number
+from struct import pack, unpack
 from typing import Any
 
 from zoo.schema import Also, Bool, Choice, Int, ListOf, Real, Record, Rule, Tuple, Wrong, shown
 
-# How SIRENs start, see zoo.nets.siren_bounds.
-INIT_SCHEMES = ("dws", "nfn")
+# How INRs start, see zoo.nets.bounds.
+INIT_SCHEMES = ("dws", "nfn", "torch")
 # Element by element, each by the name of torch's function and with its defaults.
 ACTIVATIONS = (
     *("identity", "sin", "relu", "tanh"),
@@ -44,6 +45,8 @@ _SIZE = Int(low=1, high=2**31 - 1)
 _KERNEL = Tuple(_SIZE, _SIZE)
 _PADDING = Int(low=0, high=2**31 - 1)
 _NUMBERS = Tuple(Real(), Real())
+# Of a Fourier encoding: what its matrix may have of rows, columns and float32 numbers.
+MOST_FREQUENCIES, _MOST_INPUTS, _MOST_FREQUENCY = 1024, 1024, 3e38
 
 
 def spelled(activation: str) -> str:
@@ -60,6 +63,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return tuple(_plain(item) for item in value)
     return value.item() if isinstance(value, Number) and hasattr(value, "item") else value
+
+
+def _listed(value: Any) -> Any:
+    """Tuples as lists, as JSON has them."""
+    return [_listed(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _rounded(frequencies: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...], ...]:
+    """As float32 has them, in which networks compute."""
+    return tuple(tuple(unpack("<f", pack("<f", value))[0] for value in row) for row in frequencies)
 
 
 @dataclass(frozen=True)
@@ -135,6 +148,9 @@ class NetworkSpec:
             inside; "occupancy", v itself is the chance to be inside. None if it is no shape.
         clip: greatest distance that is told; greater ones count as it.
         logits: whether v is the sigmoid of the output, else the output itself.
+        frequencies: B of a Fourier encoding, `frequency input`, in turns per unit of input: the
+            first layer reads sin(2 pi B x), then cos(2 pi B x). Rounded to float32; lists and
+            arrays are taken too. Empty if the first layer reads the inputs x themselves.
     """
 
     layers: tuple[Layer, ...]
@@ -145,10 +161,13 @@ class NetworkSpec:
     signal: str | None = None
     clip: float = 0.1
     logits: bool = False
+    frequencies: tuple[tuple[float, ...], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
-        for name in _CONVENTIONS | _OF_SHAPES:
+        if hasattr(self.frequencies, "tolist"):
+            object.__setattr__(self, "frequencies", self.frequencies.tolist())
+        for name in _CONVENTIONS | _OF_SHAPES | _ENCODING:
             object.__setattr__(self, name, _plain(getattr(self, name)))
         if not self.layers:
             raise ValueError("a network needs at least one layer")
@@ -167,6 +186,49 @@ class NetworkSpec:
             plain = list(value) if isinstance(value, tuple) else value
             if not rule.passes(plain):
                 raise ValueError(f"{name}: expected {rule.words}, got {shown(plain)}")
+        self._settle_encoding()
+
+    def _settle_encoding(self) -> None:
+        """Frequencies as they are kept, if they fit the first layer."""
+        if self.frequencies == ():
+            return
+        try:
+            _ENCODING["frequencies"].check(_listed(self.frequencies))
+        except Wrong as wrong:
+            wrong.place.append("frequencies")
+            raise ValueError(wrong.line()) from None
+        object.__setattr__(self, "frequencies", _rounded(self.frequencies))
+        first = self.layers[0]
+        if first.kind != "linear" or first.inp != 2 * len(self.frequencies):
+            raise ValueError(
+                f"frequencies: {len(self.frequencies)} give the first layer "
+                f"{2 * len(self.frequencies)} inputs, sines and cosines, it is {first.kind} and "
+                f"takes {first.inp}"
+            )
+
+    @property
+    def inputs(self) -> int:
+        """Numbers that a network takes of each item: of the first layer, unless it is encoded.
+
+        >>> NetworkSpec.mlp([2, 8, 1]).inputs, NetworkSpec.mlp([2, 8, 1]).inp
+        (2, 2)
+        >>> encoded = NetworkSpec.mlp([2, 8, 1], "relu", frequencies=[[1, 0], [0, 1], [1, 1]])
+        >>> encoded.inputs, encoded.inp, encoded.param_count
+        (2, 6, 65)
+        """
+        return len(self.frequencies[0]) if self.frequencies else self.inp
+
+    @property
+    def encoding_words(self) -> str:
+        """What is done to the inputs, to follow a network's sizes; empty if nothing.
+
+        >>> NetworkSpec.mlp([1, 8, 1], frequencies=[[1.0], [2.0]]).encoding_words
+        'on 2 Fourier features of 1 input'
+        """
+        if not self.frequencies:
+            return ""
+        plural = "s" if self.inputs > 1 else ""
+        return f"on {len(self.frequencies)} Fourier features of {self.inputs} input{plural}"
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -176,6 +238,22 @@ class NetworkSpec:
         (('row', 'column'), ())
         """
         return _AXES[self.coord_order]
+
+    def close_to(self, other: "NetworkSpec") -> bool:
+        """Whether it is the other but for the rounding of frequencies drawn on another machine.
+
+        >>> one = NetworkSpec.mlp([1, 8, 1], frequencies=[[3.0]])
+        >>> one.close_to(replace(one, frequencies=[[3.0000005]])), one.close_to(one.transposed())
+        (True, True)
+        >>> one.close_to(replace(one, frequencies=[[3.1]]))
+        False
+        """
+        ours, theirs = ([x for row in each.frequencies for x in row] for each in (self, other))
+        if replace(self, frequencies=()) != replace(other, frequencies=()):
+            return False
+        if (self.inputs, len(ours)) != (other.inputs, len(theirs)):
+            return False
+        return all(isclose(*pair, rel_tol=1e-6) for pair in zip(ours, theirs, strict=True))
 
     def transposed(self) -> "NetworkSpec":
         """The same network read with row and column exchanged."""
@@ -193,7 +271,8 @@ class NetworkSpec:
         """A multilayer perceptron; the last layer is linear.
 
         Args:
-            widths: inputs, hidden widths, outputs: `[2, 32, 32, 1]`.
+            widths: inputs, hidden widths, outputs: `[2, 32, 32, 1]`. With `frequencies` the
+                first layer reads twice as many as these are, whatever the inputs.
             omega: of every hidden layer when `activation` is "sin", else not used.
             conventions: `output_offset`, `coord_order`, ...; all fields but `layers`.
 
@@ -202,6 +281,9 @@ class NetworkSpec:
         """
         if len(widths) < 2:
             raise ValueError(f"an MLP needs at least two widths, got {list(widths)}")
+        inputs, encoded = widths[0], len(conventions.get("frequencies", ()))
+        if encoded:
+            widths = [2 * encoded, *widths[1:]]
         hidden = len(widths) - 2
         scale = omega if spelled(activation) == "sin" else 1.0
         layers = tuple(
@@ -210,7 +292,12 @@ class NetworkSpec:
             else Layer("linear", inp, out)
             for number, (inp, out) in enumerate(pairwise(widths))
         )
-        return cls(layers, **conventions)
+        spec = cls(layers, **conventions)
+        if spec.inputs != inputs:
+            raise ValueError(
+                f"frequencies: expected {inputs} numbers each, one an input, got {spec.inputs}"
+            )
+        return spec
 
     @classmethod
     def cnn(
@@ -283,7 +370,8 @@ class NetworkSpec:
         (1, 2)
         """
         known = all(layer.activation in OLDEST_ACTIVATIONS for layer in self.layers)
-        return 1 if known and self.signal is None and len(self.axes) < 3 else 2
+        plain = self.signal is None and len(self.axes) < 3 and not self.frequencies
+        return 1 if known and plain else 2
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, as it stands in the index; `from_json` is the inverse."""
@@ -291,10 +379,10 @@ class NetworkSpec:
         if self.signal is None:  # the index of other zoos stays as it was
             for name in _OF_SHAPES:
                 del plain[name]
+        if not self.frequencies:
+            del plain["frequencies"]
         layers = [{**layer, "kernel": list(layer["kernel"])} for layer in plain.pop("layers")]
-        conventions = {
-            key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()
-        }
+        conventions = {key: _listed(value) for key, value in plain.items()}
         return {"layers": layers, "conventions": conventions}
 
     @classmethod
@@ -343,6 +431,16 @@ _OF_SHAPES: dict[str, Rule] = {
     "clip": Real(above=0),
     "logits": Bool(),
 }
+_ENCODING: dict[str, Rule] = {
+    "frequencies": Also(
+        ListOf(
+            ListOf(Real(-_MOST_FREQUENCY, _MOST_FREQUENCY), least=1, most=_MOST_INPUTS),
+            least=1,
+            most=MOST_FREQUENCIES,
+        ),
+        lambda rows: "rows of several lengths" if len({len(row) for row in rows}) > 1 else None,
+    )
+}
 _LAYER: dict[str, Rule] = {
     "kind": Choice("linear", "conv"),
     "inp": _SIZE,
@@ -384,11 +482,11 @@ SPEC: Rule = Record(
             most=1000,
         )
     },
-    {"conventions": Record({}, _CONVENTIONS | _OF_SHAPES)},
+    {"conventions": Record({}, _CONVENTIONS | _OF_SHAPES | _ENCODING)},
 )
 WHOLE_SPEC: Rule = Record(
     {
         "layers": ListOf(Record(_LAYER), least=1, most=1000),
-        "conventions": Record(_CONVENTIONS, _OF_SHAPES),
+        "conventions": Record(_CONVENTIONS, _OF_SHAPES | _ENCODING),
     }
 )

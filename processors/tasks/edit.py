@@ -73,7 +73,7 @@ class Edit(Task):
         if len(self.spec.axes) != 2:
             raise ValueError(
                 f"edit needs networks of pictures, as `wszoo fit-inrs mnist` makes them; {name} "
-                f"has networks of {self.spec.inp} inputs that are no coordinates of pixels"
+                f"has networks of {self.spec.inputs} inputs that are no coordinates of pixels"
             )
         if options.edit == "contrast" and self.spec.out != 3:
             raise ValueError(

@@ -72,6 +72,11 @@ class Augment(nn.Module):
                 "augmentation 'move' is for INRs, these networks take no coordinates; leave it "
                 "out of --augment"
             )
+        if "move" in names and spec.frequencies:
+            raise ValueError(
+                "augmentation 'move' turns the coordinates that a first layer reads, these "
+                "networks read Fourier features of them; leave it out of --augment"
+            )
         self.names = names
         parts: list[nn.Module] = []
         if "move" in names:
@@ -147,7 +152,7 @@ class Task(abc.ABC):
 
     def _auto(self) -> tuple[str, ...]:
         """The augmentations of `--augment auto`."""
-        move = ("move",) if len(self.spec.axes) == 2 else ()
+        move = ("move",) if len(self.spec.axes) == 2 and not self.spec.frequencies else ()
         return (*move, "noise", "dropout")
 
     def augment_as(self, model: str) -> None:
@@ -161,7 +166,7 @@ class Task(abc.ABC):
         return Situation(
             self.name, model, str(index.recipe.get("name", "")), index.source["name"],
             conv=any(layer.kind == "conv" for layer in self.spec.layers), inputs=self.spec.inp,
-            picture=len(self.spec.axes) == 2,
+            picture=len(self.spec.axes) == 2 and not self.spec.frequencies,
         )  # fmt: skip
 
     def chosen(self, model: str, preset: str = "paper") -> Chosen:

@@ -177,10 +177,11 @@ class Engine(Protocol):
 
 
 def is_siren(spec: NetworkSpec) -> bool:
-    """Whether it is hidden sine layers and a linear one, with 1-4 inputs and outputs."""
+    """Whether it is hidden sine layers and a linear one, with 1-4 plain inputs and outputs."""
     hidden, last = spec.layers[:-1], spec.layers[-1]
     return (
         bool(hidden)
+        and not spec.frequencies
         and all(layer.kind == "linear" and layer.activation == "sin" for layer in hidden)
         and last.kind == "linear"
         and last.activation == "identity"
@@ -203,6 +204,10 @@ def triton_problem() -> str | None:
     return None
 
 
+_SIRENS = "fits SIRENs of 1-4 plain inputs and outputs only"
+_SMALL = (
+    "fits SIRENs of 1-4 plain inputs and outputs and 1-3 hidden layers of at most 128 neurons only"
+)
 _WHOLE = "fits networks that share their inputs only, by squared errors"
 
 
@@ -222,23 +227,19 @@ def choose(name: str, device: str, spec: NetworkSpec, plain: bool = True) -> str
     if name == "auto":
         if device == "cpu" and is_siren(spec):
             return "cpu"
-        known = on_gpu and cuda_can_fit(spec) and not triton_problem()
-        if known and not plain:
-            machine.notice(f"engine 'cuda' {_WHOLE}: fitted by 'reference', batched torch")
-        return "cuda" if known and plain else "reference"
+        if on_gpu and cuda_can_fit(spec) and plain and not triton_problem():
+            return "cuda"
+        if lack := _lack(device, spec, plain):
+            machine.notice(f"{lack}: fitted by 'reference', batched torch")
+        return "reference"
     if name == "cpu" and device != "cpu":
         raise ValueError(f"engine 'cpu' does not run on device {device!r}; use --engine reference")
     if name == "cpu" and not is_siren(spec):
-        raise ValueError(
-            "engine 'cpu' fits SIRENs of 1-4 inputs and outputs only; use --engine reference"
-        )
+        raise ValueError(f"engine 'cpu' {_SIRENS}; use --engine reference")
     if name == "cuda" and not on_gpu:
         raise ValueError(f"engine 'cuda' does not run on device {device!r}; give --device cuda")
     if name == "cuda" and not cuda_can_fit(spec):
-        raise ValueError(
-            "engine 'cuda' fits SIRENs of 1-4 inputs and outputs and 1-3 hidden layers of at "
-            "most 128 neurons only; use --engine reference"
-        )
+        raise ValueError(f"engine 'cuda' {_SMALL}; use --engine reference")
     if name == "cuda" and not plain:
         raise ValueError(
             f"engine 'cuda' {_WHOLE}; use engine 'reference', batched torch, on the same device"
@@ -246,6 +247,15 @@ def choose(name: str, device: str, spec: NetworkSpec, plain: bool = True) -> str
     if name == "cuda" and (problem := triton_problem()):
         raise ValueError(f"engine 'cuda' needs Triton: {problem}; use --engine reference")
     return name
+
+
+def _lack(device: str, spec: NetworkSpec, plain: bool) -> str:
+    """What the fast engine of a device lacks for these networks, in words; empty if nothing."""
+    if device == "cpu":
+        return f"engine 'cpu' {_SIRENS}"
+    if device.partition(":")[0] != "cuda" or triton_problem():
+        return ""
+    return f"engine 'cuda' {_WHOLE if cuda_can_fit(spec) else _SMALL}"
 
 
 def refuse_meta(device: str) -> None:

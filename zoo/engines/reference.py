@@ -111,8 +111,9 @@ class ReferenceEngine:
             )
             return next(taken), next(taken)
 
-        x, y = padded(whole_x), whole_y
-        wide = _widen(spec)
+        wide = replace(_widen(spec), frequencies=())
+        # What all steps share is encoded once.
+        x, y = nets.encode(spec, padded(whole_x)) if draws is None else whole_x, whole_y
         start = Weights.unflatten(torch.from_numpy(params).to(**place), spec)
         free = Weights.from_tensors(
             {
@@ -145,7 +146,7 @@ class ReferenceEngine:
             stopping.check()
             if draws is not None:
                 fresh, y = drawn(step)
-                x = padded(fresh)
+                x = nets.encode(spec, padded(fresh))
             outputs = nets.forward(wide, free, x)[:, :points]
             if adam.loss == "bce":
                 each = binary_cross_entropy_with_logits(outputs, y, reduction="none")

@@ -107,13 +107,14 @@ def open_source(
     return kind_of(recipe).open_source(recipe, name, seed, root, expect)
 
 
-def objective(recipe: AnyRecipe, source: Source) -> Objective:
-    """The objective of a recipe on a source.
+def objective(recipe: AnyRecipe, source: Source, seed: int | None = None) -> Objective:
+    """The objective of a recipe on a source, in a zoo of this seed.
 
     Raises:
-        ValueError: if its networks stand for no item of a source, or for none of this one.
+        ValueError: if its networks stand for no item of a source, or for none of this one, or
+            they have an encoding, which is drawn from the seed, and there is none.
     """
     kind = kind_of(recipe)
     if not isinstance(kind, Inrs):
         raise ValueError(f"recipe {recipe.name!r} trains classifiers, which have no one target")
-    return kind.objective(recipe, source)
+    return kind.objective(recipe, source, seed)

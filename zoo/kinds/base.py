@@ -28,12 +28,14 @@ class Means:
         device: of torch.
         dtype: that the networks are kept in.
         here: whether they are fitted on this machine, whose device can be tried.
+        seed: of the zoo; what all its networks share is drawn from it.
     """
 
     engine: str
     device: str
     dtype: str
     here: bool
+    seed: int | None = None
 
 
 class Goal(ABC):
@@ -122,7 +124,7 @@ class Kind(Look, ABC):
 
     @abstractmethod
     def values_goal(
-        self, recipe: Any, inputs: NDArray[np.float32], out: int, classes: tuple[str, ...] = ()
+        self, recipe: Any, inputs: NDArray[np.float32], out: int, seed: int | None = None
     ) -> Any:
         """The goal of targets that are given as values on inputs `point inp` or `net point inp`.
 

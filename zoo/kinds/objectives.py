@@ -54,18 +54,24 @@ class Objective(Goal):
     """Targets that are given as values, on given inputs `point inp` or `net point inp`.
 
     Quality is the error, and for picture recipes its PSNR too. Sources that hold
-    something else than values say in `targets` what it stands for. An item is one row.
+    something else than values say in `targets` what it stands for. An item is one row. The
+    zoo's seed draws the frequencies of an encoding; recipes without one do without it.
     """
 
     unit_rows = 1
 
     def __init__(
-        self, recipe: Recipe, inputs: NDArray[np.float32], out: int, classes: tuple[str, ...] = ()
+        self,
+        recipe: Recipe,
+        inputs: NDArray[np.float32],
+        out: int,
+        classes: tuple[str, ...] = (),
+        seed: int | None = None,
     ):
         self.recipe = recipe
         self.adam = adam(recipe)
         self.inputs = inputs
-        self.spec = recipe.spec(inputs.shape[-1], out)
+        self.spec = recipe.spec(inputs.shape[-1], out, seed)
         self.columns = {name: Column(**each) for name, each in recipe.columns(classes).items()}
 
     @property
@@ -138,10 +144,16 @@ class Objective(Goal):
 class ImageObjective(Objective):
     """Pictures `net row column chan` of bytes, as values on a grid of coordinates."""
 
-    def __init__(self, recipe: ImageRecipe, shape: tuple[int, int, int], classes: tuple[str, ...]):
+    def __init__(
+        self,
+        recipe: ImageRecipe,
+        shape: tuple[int, int, int],
+        classes: tuple[str, ...],
+        seed: int | None = None,
+    ):
         rows, columns, chan = shape
-        grid = nets.coordinates(recipe.spec(2, chan), rows, columns)
-        super().__init__(recipe, grid, chan, classes)
+        grid = nets.coordinates(recipe.spec(2, chan, seed), rows, columns)
+        super().__init__(recipe, grid, chan, classes, seed)
 
     def targets(self, raw: NDArray[np.generic]) -> NDArray[np.float32]:
         black, white = self.spec.pixel_range
@@ -152,8 +164,9 @@ class ImageObjective(Objective):
 class SineObjective(Objective):
     """Waves given by their coefficients `net (amplitude, frequency)`."""
 
-    def __init__(self, recipe: SineRecipe):
-        super().__init__(recipe, nets.line(recipe.spec(1, 1), recipe.points), 1)
+    def __init__(self, recipe: SineRecipe, seed: int | None = None):
+        line = nets.line(recipe.spec(1, 1, seed), recipe.points)
+        super().__init__(recipe, line, 1, (), seed)
 
     def targets(self, raw: NDArray[np.generic]) -> NDArray[np.float32]:
         wave = raw.astype(np.float64)

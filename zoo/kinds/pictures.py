@@ -71,9 +71,9 @@ class Pictures(Regression):
     def facts(self, recipe: Any, source: Any) -> dict[str, Any]:
         return picture_facts(recipe, source)
 
-    def objective(self, recipe: Any, source: Any) -> Objective:
+    def objective(self, recipe: Any, source: Any, seed: int | None = None) -> Objective:
         refuse_others(recipe, source)
-        return ImageObjective(recipe, source.shape, source.class_names)
+        return ImageObjective(recipe, source.shape, source.class_names, seed)
 
     def shown(
         self,

@@ -52,13 +52,13 @@ class Inrs(Kind):
     planned: ClassVar[str] = "every planned network once, targets equal to the source's"
 
     @abstractmethod
-    def objective(self, recipe: Any, source: Any) -> Objective:
-        """The objective of a recipe on a source."""
+    def objective(self, recipe: Any, source: Any, seed: int | None = None) -> Objective:
+        """The objective of a recipe on a source, in a zoo of this seed."""
 
     def values_goal(
-        self, recipe: Any, inputs: NDArray[np.float32], out: int, classes: tuple[str, ...] = ()
+        self, recipe: Any, inputs: NDArray[np.float32], out: int, seed: int | None = None
     ) -> Objective:
-        return Objective(recipe, inputs, out, classes)
+        return Objective(recipe, inputs, out, seed=seed)
 
     def splits(self, recipe: Any, source: Any) -> dict[str, range]:
         rule = self.rule("", source.name)
@@ -70,7 +70,7 @@ class Inrs(Kind):
     def goal(self, recipe: Any, source: Any, means: Means) -> tuple[Objective, str]:
         if means.dtype != "float32":
             raise ValueError(f"dtype {means.dtype!r} is for classifiers; INRs are kept in float32")
-        goal = self.objective(recipe, source)
+        goal = self.objective(recipe, source, means.seed)
         engine = engines.choose(means.engine, means.device, goal.spec, goal.plain)
         if means.device != "cpu" and means.here:
             engines.load(engine, means.device)

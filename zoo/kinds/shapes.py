@@ -110,9 +110,13 @@ class ShapeObjective(Objective):
     """Shapes, as labels of points in pools of their own."""
 
     def __init__(
-        self, recipe: ShapeRecipe, classes: tuple[str, ...], forms: Callable[[Any], Forms]
+        self,
+        recipe: ShapeRecipe,
+        classes: tuple[str, ...],
+        forms: Callable[[Any], Forms],
+        seed: int | None = None,
     ):
-        super().__init__(recipe, np.empty((0, 3), np.float32), 1, classes)
+        super().__init__(recipe, np.empty((0, 3), np.float32), 1, classes, seed)
         self.forms = forms
         self.pool, self.mix = recipe.pool_points, recipe.pool
 
@@ -125,7 +129,7 @@ class ShapeObjective(Objective):
         return False
 
     def chunk(self, engine: Engine) -> tuple[int, int]:
-        fits = _POOL_BYTES // (self.pool * 4 * (self.spec.inp + self.spec.out))
+        fits = _POOL_BYTES // (self.pool * 4 * (self.spec.inputs + self.spec.out))
         # While one chunk is fitted, the pools of the next are drawn.
         return max(1, min(_CHUNK, engine.batch, fits)), 2
 
@@ -221,8 +225,8 @@ def fields(
 class ValueObjective(Objective):
     """Points and labels of the user's own, by a recipe of shapes."""
 
-    def __init__(self, recipe: ShapeRecipe, inputs: Points, out: int, classes: tuple[str, ...]):
-        super().__init__(recipe, inputs, out, classes)
+    def __init__(self, recipe: ShapeRecipe, inputs: Points, out: int, seed: int | None = None):
+        super().__init__(recipe, inputs, out, seed=seed)
         self.columns = {
             name: column
             for name, column in self.columns.items()
@@ -281,9 +285,9 @@ class Shapes(Inrs):
         return int(recipe.views)
 
     def values_goal(
-        self, recipe: Any, inputs: NDArray[np.float32], out: int, classes: tuple[str, ...] = ()
+        self, recipe: Any, inputs: NDArray[np.float32], out: int, seed: int | None = None
     ) -> Objective:
-        return ValueObjective(recipe, inputs, out, classes)
+        return ValueObjective(recipe, inputs, out, seed)
 
     def samples(self, goal: Any, source: Any, arrays: Mapping[str, NDArray[Any]]) -> Samples:
         """Surface and slices of each shape, by what it is and by its network."""
@@ -364,8 +368,8 @@ class SolidShapes(Shapes):
     def facts(self, recipe: Any, source: Any) -> dict[str, Any]:
         return {"kind": "solid", "class_names": list(source.class_names)}
 
-    def objective(self, recipe: Any, source: Any) -> ShapeObjective:
-        return ShapeObjective(recipe, source.class_names, Solids)
+    def objective(self, recipe: Any, source: Any, seed: int | None = None) -> ShapeObjective:
+        return ShapeObjective(recipe, source.class_names, Solids, seed)
 
 
 _drawn = lru_cache(maxsize=2)(sources.load_solids)
@@ -399,8 +403,8 @@ class VoxelShapes(Shapes):
             "class_names": list(source.class_names),
         }
 
-    def objective(self, recipe: Any, source: Any) -> ShapeObjective:
-        return ShapeObjective(recipe, source.class_names, Volumes)
+    def objective(self, recipe: Any, source: Any, seed: int | None = None) -> ShapeObjective:
+        return ShapeObjective(recipe, source.class_names, Volumes, seed)
 
 
 _opened = lru_cache(maxsize=2)(sources.load_voxels)

@@ -61,7 +61,7 @@ class Trained(Kind):
         return picture_facts(recipe, source)
 
     def values_goal(
-        self, recipe: Any, inputs: NDArray[np.float32], out: int, classes: tuple[str, ...] = ()
+        self, recipe: Any, inputs: NDArray[np.float32], out: int, seed: int | None = None
     ) -> Any:
         raise ValueError(f"recipe {recipe.name!r} trains classifiers, which have no one target")
 

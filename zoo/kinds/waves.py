@@ -40,8 +40,8 @@ class Waves(Regression):
     def facts(self, recipe: Any, source: Any) -> dict[str, Any]:
         return {"kind": "sine", "points": len(source.inputs)}
 
-    def objective(self, recipe: Any, source: Any) -> Objective:
-        return SineObjective(recipe)
+    def objective(self, recipe: Any, source: Any, seed: int | None = None) -> Objective:
+        return SineObjective(recipe, seed)
 
     def shown(
         self,

@@ -244,7 +244,9 @@ def plan_zoo(
     if isinstance(source, str):
         source = open_source(recipe, source, settings.seed, data_root, expect)
     kind = kind_of(recipe)
-    means = Means(settings.engine, settings.device, settings.dtype, not elsewhere)
+    means = Means(
+        settings.engine, settings.device, settings.dtype, not elsewhere, seed=settings.seed
+    )
     goal, engine = kind.goal(recipe, source, means)
     if not elsewhere:
         _refuse_too_large(goal)
