@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # pytest-xdist: one worker a core, two at most, since the tests themselves use the cores.
 JOBS ?= 2
 
-.PHONY: demo test lint bench fuzz kills
+.PHONY: demo test lint docs bench fuzz kills
 
 demo: $(VENV)/ready
 	$(BIN)/wszoo fit-inrs digits --out zoos/digits-inrs
@@ -21,6 +21,14 @@ lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The documentation as a site, in site/; `mkdocs serve` shows it while it is written.
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(VENV)/docs: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@
 
 # Seeded; SECONDS, or counts: make fuzz COUNTS='--zoos 100000 --imports 20000 --runs 2000 --builds 500'.
 SECONDS ?= 180

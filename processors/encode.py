@@ -152,7 +152,7 @@ def drop_channel(weights: Weights, spec: NetworkSpec) -> Weights:
 
 
 class FourierFeatures(nn.Module):
-    """[sin, cos](2 pi x B) of each entry, B ~ N(0, scale^2) a fixed buffer.
+    """`[sin, cos](2 pi x B)` of each entry, B ~ N(0, scale^2) a fixed buffer.
 
     Computed in float32 at least, under autocast too: phases reach hundreds of radians. Nothing
     but the entries is kept for backward; see `processors.fourier`.

@@ -267,7 +267,7 @@ def test_the_first_screen(tiny: tuple[Path, Index]) -> None:
         "## In ten lines",
         "chance is 0.333",
         "RidgeClassifier().fit",
-        "wszoo train classify tiny",
+        "wszoo train classify tiny --model graded",
         "## Load it",
         "## Quality",
         "![Quality](figures/psnr_db.png)",

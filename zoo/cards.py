@@ -403,8 +403,8 @@ def _first_lines(index: Index) -> str:
             f"the {told} off the bare weights, linearly, which knows nothing of the order of "
             f"hidden neurons{chance}:",
             _fence("python", "\n".join(lines)),
-            f"`wszoo train {task} {shlex.quote(index.name)}` "
-            "trains a model that does know it; `wszoo models` lists them.",
+            f"`wszoo train {task} {shlex.quote(index.name)} --model graded` "
+            "trains a model that does know it; `wszoo models` lists others.",
         ]
     )
 
