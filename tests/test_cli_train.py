@@ -20,6 +20,7 @@ from processors.settings import Settings
 from processors.tasks import TASKS
 from zoo.fields import about
 from zoo.schema import read_json
+from zoo.spec import NetworkSpec
 
 WSZOO = [sys.executable, "-c", "from cli.main import main; main()"]
 # Folder and zoo of a run, by task.
@@ -242,6 +243,24 @@ def test_networks_of_another_architecture(trained, tmp_path):
     write_zoo(tmp_path / "other", spec=SINE)
     line = line_of(run("eval", trained["classify"][0], tmp_path / "other"), 2)
     assert "classify reads networks 2-6-6-1, and those of other are 1-5-1" in line
+
+
+def test_networks_of_other_fourier_features(tmp_path):
+    """Their first layers have the same shapes and read something else."""
+    for name, turn in (("a", 1.0), ("b", 2.0)):
+        spec = NetworkSpec.mlp([2, 5, 1], "relu", coord_order="xy", frequencies=[[turn, 0.5]])
+        write_zoo(tmp_path / name, spec=spec, parquet=False)
+    words = ["--model", "mlp", "--steps", 1, "--set", "width=4", "--device", "cpu"]
+    out = tmp_path / "run"
+    # Whose pictures do not move by --augment auto.
+    result = run("train", "classify", tmp_path / "a", *words, "--augment", "auto", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert run("eval", out, tmp_path / "a", "--device", "cpu").exit_code == 0
+    line = line_of(run("eval", out, tmp_path / "b", "--device", "cpu"), 2)
+    assert "run reads Fourier features of other frequencies than those of b" in line
+    words[1:4] = ["mlp", "--augment", "move", "--steps", 1]
+    line = line_of(run("train", "classify", tmp_path / "a", *words, "--out", tmp_path / "no"), 2)
+    assert "these networks read Fourier features of them; leave it out of --augment" in line
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])

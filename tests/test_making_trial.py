@@ -3,6 +3,7 @@
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -13,12 +14,14 @@ from sklearn.datasets import load_sample_images
 
 import zoo
 from zoo import kinds, shards
+from zoo.engines.reference import ReferenceEngine
 from zoo.kinds import Means
+from zoo.machine import Notice
 from zoo.making import trial
 from zoo.making.plan import Settings, plan_zoo
 from zoo.making.trial import MISSES, PIECE, Trial, try_out
 
-HERE = Means("auto", "cpu", "float32", here=True)
+HERE = Means("auto", "cpu", "float32", here=True, seed=3)
 
 
 def tried_out(name: str, source: str, auto: tuple[str, ...], limit: int, **fields: Any) -> Trial:
@@ -156,6 +159,28 @@ def test_a_kill_keeps_the_choice(photographs, tmp_path, monkeypatch):
     index = shards.read_index(tmp_path / "zoo")
     assert {name: index.recipe[name] for name in fields} == fields
     assert index.rows == 40
+
+
+def test_a_trial_in_padded_batches_takes_one_and_counts_a_networks_part(monkeypatch):
+    """Batched torch takes as long for a few networks as for its whole batch."""
+    sizes, clock = [], iter(range(100))
+    fitted = ReferenceEngine.fit
+
+    def counted(engine: ReferenceEngine, spec: Any, params: Any, *rest: Any) -> Any:
+        sizes.append(len(params))
+        return fitted(engine, spec, params, *rest)
+
+    monkeypatch.setattr(ReferenceEngine, "fit", counted)
+    monkeypatch.setattr(trial, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    fields = {"activation": "relu", "encoding": "fourier", "steps": 2, "hidden": 4}
+    with pytest.warns(Notice, match="fitted by 'reference'"):
+        found = tried_out("dws", "digits", (), 640, **fields)
+    assert sizes == [1, 64]
+    assert (found.tried[-1].networks, found.tried[-1].seconds, found.seconds) == (64, 1.0, 10.0)
+    sizes.clear()
+    with pytest.warns(Notice, match="fitted by 'reference'"):
+        found = tried_out("dws", "digits", (), 16, **fields)
+    assert (sizes, found.tried[-1].seconds) == ([1, 16], 0.25)
 
 
 def test_plan_writes_nothing_and_prints_the_command(photographs, tmp_path, monkeypatch):

@@ -805,6 +805,34 @@ def test_state_dicts_by_torchs_names_of_activations(activation: str, tmp_path: P
     assert_whole(out, tmp_path / "cache")
 
 
+def test_state_dicts_of_networks_on_fourier_features(tmp_path: Path):
+    """The frequencies come with --spec; a buffer of them is named and left out."""
+    torch.manual_seed(0)
+    turns = torch.randn(6, 2)
+    modules = [
+        torch.nn.Sequential(torch.nn.Linear(12, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
+        for _ in range(10)
+    ]
+    for n, module in enumerate(modules):
+        save(tmp_path / "nets" / f"{n}.pth", {"B": turns, **module.state_dict()})
+    spec = NetworkSpec.mlp([2, 5, 1], "Tanh", coord_order="xy", frequencies=turns)
+    (tmp_path / "spec.json").write_text(json.dumps(spec.to_json()))
+    out = tmp_path / "zoo"
+    words = ["import", "state-dicts", tmp_path / "nets", "--out", out]
+    result = run(*words, "--spec", tmp_path / "spec.json")
+    assert result.exit_code == 0, result.output
+    assert "left out: B [6, 2]" in result.output
+    x = torch.rand(7, 2) * 2 - 1
+    phase = 2 * torch.pi * x @ turns.T
+    features = torch.cat([phase.sin(), phase.cos()], dim=1)
+    for row in zoo.open_zoo(out, "train"):
+        expected = modules[row.index](features)
+        torch.testing.assert_close(row.to_module()(x), expected, atol=1e-5, rtol=1e-5)
+    assert zoo.symmetry.kept_by(spec) == ("permutation", "sign")
+    assert json.loads((out / "zoo.json").read_text())["format"] == 2
+    assert_whole(out, tmp_path / "cache")
+
+
 def test_state_dicts_of_a_spec_without_labels(tmp_path: Path):
     root = tmp_path / "cnns"
     spec = NetworkSpec.cnn([1, 4, 3], 2)

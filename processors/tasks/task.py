@@ -264,6 +264,11 @@ class Task(abc.ABC):
                 f"{folder.parent.name} reads networks {'-'.join(map(str, model.spec.widths))}, "
                 f"and those of {self.zoo.folder.name} are {'-'.join(map(str, self.spec.widths))}"
             )
+        if not model.spec.encoded_as(self.spec):
+            raise ValueError(
+                f"{folder.parent.name} reads Fourier features of other frequencies than "
+                f"those of {self.zoo.folder.name}, which are drawn from a zoo's seed"
+            )
         return model
 
     @abc.abstractmethod

@@ -28,6 +28,8 @@ LONGER, SHORTER = (2, 4), (2, 4, 8)
 MISSES = 40
 # Networks that are fitted at once; what reaches nothing is given up after so many.
 PIECE = 8
+# Pads what it is given to whole batches, so that fewer at once take as long.
+PADDING = "reference"
 # Items that are tried, and the points of all of them together that are about enough.
 FEWEST, MOST, POINTS = 20, 64, 2**18
 
@@ -41,7 +43,7 @@ class Tried:
         networks: that were fitted; fewer than all where it was given up.
         reached: how many of these met the target.
         values: of the quality column `measure`, of every network that was finite.
-        seconds: that fitting took, on all threads.
+        seconds: that fitting takes in batches as a zoo's, on all threads.
     """
 
     hidden: int
@@ -125,7 +127,8 @@ class _Bench:
         few = max(FEWEST, min(MOST, POINTS // planned.goal.points))
         chosen = first[np.linspace(0, len(first) - 1, min(few, len(first))).round().astype(int)]
         # Each piece lies over the whole of the source.
-        pieces = -(-len(chosen) // PIECE)
+        self.padded = planned.index.plan["engine"] == PADDING
+        pieces = 1 if self.padded else -(-len(chosen) // PIECE)
         self.pieces = [chosen[number::pieces] for number in range(pieces)]
         self.items = len(chosen)
 
@@ -148,6 +151,8 @@ class _Bench:
             if misses is not None and networks - reached > misses:
                 break
         seconds = time.monotonic() - begun
+        if self.padded:
+            seconds *= networks / (-(-networks // engine.batch) * engine.batch)
         found = np.concatenate(values).astype(np.float64)
         return Tried(recipe.hidden, recipe.steps, networks, reached, found, measure, seconds)
 
