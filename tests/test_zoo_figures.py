@@ -78,3 +78,28 @@ def test_splits_are_told_apart_in_grey() -> None:
     assert min(np.diff(sorted(found))) > 0.1
     assert max(found) < 0.75  # seen on white
     assert len({str(dashes) for _, dashes in drawing.SPLITS.values()}) == len(found)
+
+
+def test_runs_of_steps_of_their_own_all_count_at_every_step() -> None:
+    """A short run counts on with its last accuracy, and no step is told by one run alone."""
+    run = np.repeat([0, 1, 2], [3, 3, 4])
+    step = np.array([0, 10, 20, 0, 100, 200, 0, 5, 30, 1000])
+    accuracy = np.array([0.1, 0.2, 0.3, 0.1, 0.5, 0.6, 0.1, 0.1, 0.1, 0.1])
+    at, quantiles = figures.middle_of_runs(run, step, accuracy)
+    assert at[0] == 0
+    assert at[-1] == 1000
+    found = dict(zip(at, quantiles[:, 1], strict=True))
+    assert found[0] == pytest.approx(0.1)
+    assert found[1000] == pytest.approx(0.3)  # of .3, .6 and .1
+    place = at[np.searchsorted(at, 100) - 1]
+    assert found[place] == pytest.approx(min(0.3, 0.1 + 0.4 * place / 100))
+    # Where most runs have not begun, nothing is told.
+    at, _ = figures.middle_of_runs(
+        np.repeat([0, 1, 2], 2), np.array([0, 5, 3, 6, 4, 7]), accuracy[:6]
+    )
+    assert at[0] >= 3
+    # Kept at the same steps, it is the median at each.
+    same = np.tile([2, 4], 3)
+    at, quantiles = figures.middle_of_runs(np.repeat([0, 1, 2], 2), same, np.arange(6) / 10)
+    assert at.tolist() == [2, 4]
+    np.testing.assert_allclose(quantiles[:, 1], [0.2, 0.3])

@@ -402,7 +402,7 @@ def test_one_network_is_opened(tab, large, large_page):
     assert f"open={split}-{number}" in tab.run("location.hash")
     row = zoo.open_zoo(large, split)[number]
     told = text(tab, "#detail dl")
-    assert f"{row.psnr_db:.4g} dB" in told
+    assert f"{row.psnr_db:#.4g} dB" in told
     assert re.search(rf"index\s+{row.index}\s", told)
     # The brightest square of a heat map is the largest weight.
     script = """(() => {
@@ -435,7 +435,7 @@ def test_runs_are_curves(tab, trajectories_zoo, tmp_path):
     networks = zoo.open_zoo(trajectories_zoo, split)
     run_number = int(networks.column("index")[number])
     accuracy = networks.run(run_number)[1]["test_accuracy"].numpy()
-    assert captions(tab)[0] == f"accuracy {float(f'{accuracy[-1]:.4g}'):g}"
+    assert captions(tab)[0] == f"accuracy {accuracy[-1]:#.4g}"
     drawn = tab.run("document.querySelectorAll('.tile path')[1].getAttribute('d')")
     heights = [float(point.split(",")[1]) for point in re.split("[ML]", drawn)[1:]]
     assert len(heights) == len(accuracy)

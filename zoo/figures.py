@@ -100,14 +100,40 @@ def _draw_histogram(axes: Any, values: Mapping[str, ArrayLike], label: str, log:
     tidy(axes)
 
 
+# Places at which runs of steps of their own are compared.
+_PLACES = 40
+
+
+def middle_of_runs(
+    run: NDArray[Any], step: NDArray[Any], accuracy: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Steps, and the 0.1, 0.5 and 0.9 quantiles over all runs at each, `step 3`.
+
+    Where runs are kept at steps of their own, these are 40 places at most, as dense as the
+    steps are. Between two kept networks a run counts by the straight line, behind its last by
+    that: else a step would show only the few runs that were kept there. Before its first it
+    does not count, and places where half of the runs do not are left out.
+    """
+    places = np.unique(step).astype(np.float64)
+    kept = int(np.ceil(step.size / max(1, len(np.unique(run)))))
+    if places.size > min(kept, 400):
+        places = np.unique(np.quantile(step, np.linspace(0, 1, _PLACES)))
+    lines = []
+    for each in np.unique(run):
+        order = np.argsort(step[run == each], kind="stable")
+        steps, values = step[run == each][order], accuracy[run == each][order]
+        lines.append(np.interp(places, steps, values, left=np.nan))
+    found = np.array(lines)
+    told = np.isfinite(found).mean(axis=0) >= 0.5
+    return places[told], np.nanquantile(found[:, told], (0.1, 0.5, 0.9), axis=0).T
+
+
 def accuracy_over_steps(
     path: Path,
     values: Mapping[str, tuple[NDArray[Any], NDArray[Any], NDArray[Any]]],
     histogram: bool = True,
 ) -> None:
-    """Draw median and middle 80 % of the accuracy at each step.
-
-    Where runs are kept at steps of their own, in as many ranges of steps as a run has, at most 40.
+    """Draw median and middle 80 % of the accuracy of the runs over the steps.
 
     Args:
         values: per split the run, the step and the accuracy of every network.
@@ -116,18 +142,8 @@ def accuracy_over_steps(
     spread = {split: accuracy for split, (_, _, accuracy) in values.items()}
     made, axes = _below_histogram(spread, histogram)
     for split, (run, step, accuracy) in values.items():
-        places = np.unique(step)
         runs = len(np.unique(run))
-        kept = int(np.ceil(step.size / max(1, runs)))
-        if places.size > min(kept, 400):  # runs that are kept at steps of their own
-            bins = min(kept, 40)
-            edges = np.quantile(step, np.linspace(0, 1, bins + 1))
-            group = np.clip(np.searchsorted(edges, step, side="right") - 1, 0, bins - 1)
-        else:
-            group = np.searchsorted(places, step)
-        numbers = np.unique(group)
-        at = np.array([step[group == n].mean() for n in numbers])
-        quantiles = np.array([np.quantile(accuracy[group == n], (0.1, 0.5, 0.9)) for n in numbers])
+        at, quantiles = middle_of_runs(run, step, accuracy)
         colour, dashes = SPLITS.get(split, (INK, "solid"))
         line = {"color": colour, "linewidth": 1.8, "linestyle": dashes}
         axes.plot(at, quantiles[:, 1], label=f"{split} ({runs:,} runs)", **line)

@@ -217,7 +217,10 @@ class Trajectories(Trained):
     )
     drawn: ClassVar[tuple[str, ...]] = ("index", "step", "test_accuracy")
     figure_name: ClassVar[str] = "accuracy_steps"
-    caption: ClassVar[str] = "Test accuracy over the steps of the runs: median, and range of 80 %"
+    caption: ClassVar[str] = (
+        "Test accuracy over the updates: median and middle 80 % of the runs, those that have "
+        "ended with their last"
+    )
     unit: ClassVar[str] = "runs"
     planned: ClassVar[str] = "all planned runs once, with the settings of their seed"
 
