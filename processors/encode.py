@@ -13,6 +13,7 @@ the one that `forward` is given.
 
 from collections.abc import Mapping
 from math import pi
+from typing import Any
 
 import torch
 from einops import rearrange, repeat
@@ -327,12 +328,14 @@ def move_picture(
     degrees: Float[Tensor, " net"] | float = 0.0,
     shift: Float[Tensor, "net coord"] | float = 0.0,
     zoom: Float[Tensor, " net"] | float = 1.0,
+    turn: Float[Tensor, "net 3 3"] | None = None,
 ) -> Weights:
-    """The networks of the enlarged, then turned, then shifted pictures; exact, layer 1.
+    """The networks of the enlarged, then turned, then shifted pictures or shapes; exact, layer 1.
 
     The new picture at p is the old one at A (p - m - shift) + m, m the middle of the
     picture: W <- W A and b <- b + W t. A picture keeps the spec's coordinate range in
-    both directions, so turning one that is not square also stretches it.
+    both directions, so turning one that is not square also stretches it. What a shape says of
+    a point moves with it, so that after a zoom distances are no longer those of space.
 
     Args:
         degrees: counter-clockwise as the picture is seen, rows downwards: 90 is
@@ -340,17 +343,22 @@ def move_picture(
         shift: (right, down) in coordinates, whatever their order; one number for
             networks of one coordinate, (x, y, z) for those of space.
         zoom: 2 shows everything twice as large.
+        turn: rotations of x, y, z, of networks of space alone; see `random_turns`.
 
     Raises:
-        ValueError: if the inputs are not coordinates, or encoded ones, or what is no picture is
-            to be turned.
+        ValueError: if the inputs are not coordinates, or encoded ones, or cannot be turned so.
     """
     refuse_unmovable(spec)
     plane = len(spec.axes) == 2
     first = weights.weights[0]
     angle, enlarge = (torch.as_tensor(v).to(first).expand(len(first)) for v in (degrees, zoom))
     if not plane and bool((angle != 0).any()):
-        raise ValueError(f"networks of {spec.inp} coordinates cannot be turned, only those of two")
+        raise ValueError(
+            f"networks of {spec.inp} coordinates cannot be turned by degrees, only those of two; "
+            "those of three take turn"
+        )
+    if turn is not None and spec.inp != 3:
+        raise ValueError(f"turn is for networks of space, these take {spec.inp} coordinates")
     offset = torch.as_tensor(shift).to(first).expand(len(first), spec.inp)
     if plane:
         angle = torch.deg2rad(angle)
@@ -359,6 +367,9 @@ def move_picture(
             angle, offset = -angle, offset.flip(1)
         cos, sin = angle.cos(), angle.sin()
         matrix = torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
+    elif turn is not None:
+        # The shape turned is the old one at points turned back.
+        matrix = turn.to(first).transpose(1, 2)
     else:
         matrix = torch.eye(spec.inp).to(first).expand(len(first), -1, -1)
     matrix = matrix / enlarge[:, None, None]
@@ -381,11 +392,42 @@ def refuse_unmovable(spec: NetworkSpec) -> None:
         raise ValueError(f"only networks of coordinates can be moved, these take {spec.inp} inputs")
 
 
+def random_turns(
+    count: int, degrees: float = 180.0, generator: torch.Generator | None = None
+) -> Float[Tensor, "net 3 3"]:
+    """Rotations of space, uniform among those by at most so many degrees.
+
+    The axis is uniform on the sphere; the angle t has the density 1 - cos t of Haar's measure,
+    so that 180 degrees give all orientations alike. By Rodrigues' formula, float64, on the CPU
+    or where the generator lives.
+    """
+    device = generator.device if generator is not None else torch.device("cpu")
+    kind: dict[str, Any] = {"generator": generator, "device": device, "dtype": torch.float64}
+    axis = torch.nn.functional.normalize(torch.randn(count, 3, **kind), dim=1)
+    most = torch.tensor(degrees, dtype=torch.float64).deg2rad()
+    wanted = torch.rand(count, **kind) * (most - most.sin())
+    low, high = torch.zeros_like(wanted), torch.full_like(wanted, float(most))
+    for _ in range(48):  # t - sin t rises: halve until it is exact
+        middle = (low + high) / 2
+        above = middle - middle.sin() > wanted
+        low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+    angle = ((low + high) / 2)[:, None, None]
+    x, y, z = axis.unbind(1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=1).reshape(-1, 3, 3)
+    outer = cross @ cross
+    return (
+        torch.eye(3, device=device, dtype=torch.float64)
+        + angle.sin() * cross
+        + (1 - angle.cos()) * outer
+    )
+
+
 class MovePicture(nn.Module):
-    """Random turn, shift and zoom of every network's picture, by `move_picture`.
+    """Random turn, shift and zoom of every network's picture or shape, by `move_picture`.
 
     Args:
-        degrees: turns are uniform in +-degrees; of pictures only.
+        degrees: turns are uniform in +-degrees; of shapes see `random_turns`.
         shift: shifts are uniform in +-shift, in coordinates, in every direction.
         zoom: zooms are uniform in 1 +- zoom.
 
@@ -397,17 +439,18 @@ class MovePicture(nn.Module):
         self, spec: NetworkSpec, degrees: float = 45.0, shift: float = 0.25, zoom: float = 0.2
     ):
         super().__init__()
-        self.spec, self.shift, self.zoom = spec, shift, zoom
-        self.degrees = degrees if spec.inp == 2 else 0.0
+        self.spec, self.shift, self.zoom, self.degrees = spec, shift, zoom, degrees
 
     def forward(self, x: Weights, generator: torch.Generator | None = None) -> Weights:
         if not self.training:
             return x
-        nets = len(x)
-        degrees = self.degrees * _uniform(x, (nets,), generator)
-        shift = self.shift * _uniform(x, (nets, self.spec.inp), generator)
+        nets, inp = len(x), self.spec.inp
+        # Drawn in every case, so that waves are moved as they always were.
+        degrees = (self.degrees if inp == 2 else 0.0) * _uniform(x, (nets,), generator)
+        shift = self.shift * _uniform(x, (nets, inp), generator)
         zoom = 1 + self.zoom * _uniform(x, (nets,), generator)
-        return move_picture(self.spec, x, degrees, shift, zoom)
+        turn = random_turns(nets, self.degrees, generator) if inp == 3 and self.degrees else None
+        return move_picture(self.spec, x, degrees, shift, zoom, turn)
 
 
 class GaussianNoise(nn.Module):

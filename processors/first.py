@@ -112,6 +112,7 @@ def settled(
 _LATER: dict[str, dict[str, Any]] = {
     **{f"nfn-{kind}": {"layers": True} for kind in ("np", "hnp", "pt")},
     "monomial": {"layers": True},
+    "probe": {"lattice": 0},
 }
 
 

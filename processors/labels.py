@@ -24,7 +24,7 @@ _MODELS = {
 _FUNCTION = ("ProbeGen", "probe")
 _SOURCES = {
     "mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "digits": "digits",
-    "sine": "sine wave",
+    "sine": "sine wave", "shapes": "solid", "adrenalmnist3d_64.npz": "AdrenalMNIST3D",
 }  # fmt: skip
 _TASKS = {
     "classify": "the class of {source} networks",

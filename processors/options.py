@@ -94,14 +94,17 @@ class Options:
         0.01, "of --augment dropout, probability that an entry becomes 0", least=0, below=1
     )
     degrees: float = described(
-        45.0, "of --augment move, pictures are turned by so many at most", least=0, most=180
+        45.0,
+        "of --augment move, pictures or shapes are turned by so many at most",
+        least=0,
+        most=180,
     )
     shift: float = described(
-        0.25, "of --augment move, pictures are shifted by so much at most, in coordinates",
+        0.25, "of --augment move, they are shifted by so much at most, in coordinates",
         least=0, most=1e3,
     )  # fmt: skip
     zoom: float = described(
-        0.2, "of --augment move, pictures are scaled by 1 +- so much at most", least=0, below=1
+        0.2, "of --augment move, they are scaled by 1 +- so much at most", least=0, below=1
     )
 
     def __post_init__(self) -> None:

@@ -9,6 +9,10 @@ With `hidden=True` each hidden neuron's activations on the probes are a token. T
 encoded by one even function (sin, tanh: a sign of the neuron changes nothing) and averaged
 over the layer; ReLU networks are brought into canonical form first, which takes scales out.
 
+With `lattice=16` the inputs stand on a lattice instead, and convolutions read the answers: where
+what is shown lies anywhere and in any direction, as solids do, neighbours tell more than an order
+that is learned. Answers that are logits are read as what they stand for, numbers from 0 to 1.
+
 Source: Kahana et al. 2025, ProbeGen (factored probes, sizes, settings); Herrmann et al.
 2024 and Kofinas et al. 2024 for probes before it.
 """
@@ -24,6 +28,10 @@ from zoo.symmetry import kept_by_activation
 
 # Probes are linear in codes of this length.
 _CODE = 32
+# On a lattice: channels of the first convolution by the inputs of the networks, and values of the
+# widest layer that are in memory at a time.
+_WIDTHS = {2: 32, 3: 16}
+_ANSWERED = 1 << 23
 # Conv networks are asked small pictures: 2 ** 5 pixels a side.
 _DOUBLINGS = 5
 
@@ -54,6 +62,30 @@ class PictureProbes(nn.Module):
         return torch.tanh(self.layers(self.codes))
 
 
+def _lattice(spec: NetworkSpec, side: int) -> Float[Tensor, "item inp"]:
+    """The middles of so many equal cells along each coordinate, the last the fastest."""
+    low, high = spec.coord_range
+    along = low + (high - low) * (torch.arange(side) + 0.5) / side
+    grids = torch.meshgrid(*[along] * len(spec.axes), indexing="ij")
+    return torch.stack(grids, dim=-1).reshape(-1, len(spec.axes))
+
+
+def _convolutions(chan: int, inp: int) -> nn.Sequential:
+    """Answers on a lattice to features: three convolutions, the last two of stride 2."""
+    make, norm, pool = (
+        (nn.Conv2d, nn.BatchNorm2d, nn.AdaptiveMaxPool2d)
+        if inp == 2
+        else (nn.Conv3d, nn.BatchNorm3d, nn.AdaptiveMaxPool3d)
+    )
+    layers: list[nn.Module] = []
+    for number in range(3):
+        wide = _WIDTHS[inp] << number
+        layers += [make(chan, wide, 3, stride=1 + (number > 0), padding=1, bias=False)]
+        layers += [norm(wide), nn.ReLU()]
+        chan = wide
+    return nn.Sequential(*layers, pool(2), nn.Flatten())
+
+
 class Probe(nn.Module):
     """Reads plain weights by evaluating the networks, invariant to all that keeps them.
 
@@ -64,6 +96,8 @@ class Probe(nn.Module):
         width: of the head, and of the encoder of hidden neurons half of it.
         layers: of the head, linear ones, the last included.
         dropout: in the head.
+        lattice: points along each coordinate of a lattice in the place of learned inputs; 0 for
+            none. Of networks of two or three coordinates.
         stats: taken as every model takes it, and not needed: weights are read raw.
     """
 
@@ -76,6 +110,7 @@ class Probe(nn.Module):
         width: int = 256,
         layers: int = 6,
         dropout: float = 0.0,
+        lattice: int = 0,
         stats: Mapping[str, Tensor] | None = None,
     ):
         super().__init__()
@@ -83,10 +118,13 @@ class Probe(nn.Module):
             raise ValueError(
                 f"probes, width and layers are at least 1, got {probes}, {width}, {layers}"
             )
-        self.spec, self.hidden = spec, hidden
-        make = PictureProbes if spec.layers[0].kind == "conv" else PointProbes
-        self.probes = make(probes, spec.inputs)
-        seen = probes * spec.out
+        self.spec, self.hidden, self.lattice = spec, hidden, lattice
+        if lattice:
+            seen = self._stand(lattice)
+        else:
+            make = PictureProbes if spec.layers[0].kind == "conv" else PointProbes
+            self.probes = make(probes, spec.inputs)
+            seen = probes * spec.out
         if hidden:
             code = max(1, width // 2)
             count = len(spec.layers) - 1
@@ -99,7 +137,40 @@ class Probe(nn.Module):
             parts += [nn.Dropout(dropout)] if dropout else []
         self.head = nn.Sequential(*parts, nn.Linear(width if parts else seen, out))
 
+    def _stand(self, side: int) -> int:
+        """Take the lattice for inputs; gives how many features are read of it."""
+        spec = self.spec
+        if len(spec.axes) not in _WIDTHS:
+            raise ValueError(
+                f"lattice is for networks of two or three coordinates, these take {spec.inp} inputs"
+            )
+        if side < 4 or self.hidden:
+            raise ValueError(
+                f"lattice is at least 4, and not with hidden, got lattice={side}, "
+                f"hidden={self.hidden}"
+            )
+        self.points: Tensor
+        self.register_buffer("points", _lattice(spec, side), persistent=False)
+        self.see = _convolutions(spec.out, len(spec.axes))
+        return (4 * _WIDTHS[len(spec.axes)]) << len(spec.axes)
+
+    def _seen(self, weights: Weights) -> Float[Tensor, "net feat"]:
+        """What is read of the answers on the lattice, evaluated a part after the other."""
+        spec = self.spec
+        step = max(1, _ANSWERED // (len(weights) * max(spec.widths[1:])))
+        points = self.points.to(weights.weights[0])
+        with torch.autocast(weights.device.type, enabled=False):
+            parts = [forward(spec, weights, part) for part in points.split(step)]
+        answers = self._read(torch.cat(parts, dim=1)).transpose(1, 2)
+        found: Tensor = self.see(answers.unflatten(2, (self.lattice,) * len(spec.axes)))
+        return found
+
+    def _read(self, answers: Tensor) -> Tensor:
+        return answers.sigmoid() if self.spec.logits else answers
+
     def forward(self, weights: Weights) -> Float[Tensor, "net out"]:
+        if self.lattice:
+            return self.head(self._seen(weights))
         # Under autocast too networks are evaluated exactly: phases reach hundreds of radians.
         with torch.autocast(weights.device.type, enabled=False):
             inputs = self.probes()
@@ -107,6 +178,7 @@ class Probe(nn.Module):
                 *inner, answers = activations(self.spec, canonical(self.spec, weights), inputs)
             else:
                 inner, answers = [], forward(self.spec, weights, inputs)
+        answers = self._read(answers)
         if not self.hidden:
             return self.head(answers.flatten(1))
         codes = [

@@ -19,6 +19,7 @@ from processors import tasks
 from processors.campaign import RUNS, Step
 from processors.config import Request
 from processors.evaluation import find_device
+from processors.presets import plain_source
 
 SCALES = ("paper", "cpu", "quick")
 # By validation, on the first seed (Navon et al. 2023, App. J).
@@ -144,6 +145,7 @@ _EDITORS = (
     *_models("mlp"),
 )  # fmt: skip
 _STEPS = {"steps": 100, "batch": 32, "warmup": 0}
+_SHAPES = _models("nfn-np", "nfn-hnp", "dws", *READERS, "mlp", "statnn")
 # About the scale of docs/results.md, where the parts of a layer are told apart.
 _PARTS: dict[str, Any] = {
     "limit": 5000,
@@ -249,6 +251,17 @@ EXPERIMENTS: dict[str, Experiment] = {
             ("cifar", "cifar10", "CIFAR-10"),
         )
     },
+    "solids": Experiment(
+        "N3", "The family of a solid (in the place of ShapeNet-10 of NFN, App. D.3).",
+        "fit-inrs", "shapes", "udf", "classify", _SHAPES, recipe_changes={"views": 2}, rates=(),
+        limit=300, quick={"epochs": 20, "batch": 32},
+    ),
+    "adrenal": Experiment(
+        "N3", "Adrenal glands, normal or hyperplastic (AdrenalMNIST3D at 64^3 in the place of "
+        "ScanNet-10 of NFN, App. D.3).",
+        "fit-inrs", "voxels:adrenalmnist3d_64.npz", "udf", "classify", _SHAPES, rates=(),
+        limit=300, quick={"epochs": 20, "batch": 32},
+    ),
     **{
         f"{name}-nfn": Experiment(
             "N2", f"The class of an INR of {title}, of NFN's recipe (NFN, Table 3).",
@@ -392,7 +405,8 @@ def _fit(experiment: Experiment, scale: str, folder: Path, changes: Changes) -> 
     experiment.made_by(scale)
     count = changes.limit if changes.limit is not None else experiment.count(scale)
     # Experiments on the same networks share them.
-    name = [experiment.source, experiment.recipe, *(f"{k}={v}" for k, v in recipe.items())]
+    source = plain_source(experiment.source)
+    name = [source, experiment.recipe, *(f"{k}={v}" for k, v in recipe.items())]
     made = folder / "-".join([*name, *([str(count)] if count is not None else [])])
     words = [experiment.command, experiment.source, "--recipe", experiment.recipe]
     for field_name, value in recipe.items():

@@ -98,6 +98,7 @@ _SIZES: dict[str, Size] = {
     "scale": Size(float, About(least=-1e6, most=1e6)),
     "statistics": Size(str, About(choices=STATISTICS)),
     "probe.hidden": Size(bool, About()),
+    "lattice": Size(int, About(least=0, most=64)),
     "probes": Size(int, About(least=1, most=1 << 16)),
     "variant": Size(str, About(choices=VARIANTS)),
     "width": Size(int, _WIDTH, optional=True),

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 import zoo
 from cli.main import wszoo
-from processors import encode
+from processors import encode, fit_model
 from zoo import kinds, nets, pools, solids, surfaces, voxels
 from zoo.compare import draw
 from zoo.engines import load
@@ -221,6 +221,44 @@ def test_rows_render_and_cards_say_how_to_read_them(made, tmp_path, monkeypatch)
         row.render(4, 4)
 
 
+TINY = {
+    "nfn-np": {"channels": [4], "fourier": 4, "head": 8, "head_norm": False},
+    "nfn-hnp": {"channels": [4], "fourier": 4, "head": 8, "head_norm": False},
+    "dws": {"chan": 4, "layers": 2, "variant": "deepsets"},
+    "graded": {"chan": 4, "width": 8},
+    "probe": {"lattice": 4, "layers": 1},
+    "mlp": {"width": 8},
+    "statnn": {"width": 8},
+}
+
+
+@pytest.mark.parametrize(
+    ("model", "preset"),
+    [*((model, "small") for model in TINY), ("graded", "paper"), ("probe", "paper")],
+)
+def test_every_reader_of_n3_reads_shapes(made, tmp_path, model, preset):
+    settings = {"steps": 2, "epochs": None, "batch": 8, "warmup": 0}
+    summary = fit_model("classify", model, made, tmp_path / "run", settings=settings,
+                        sizes=TINY[model], preset=preset, device="cpu")  # fmt: skip
+    assert set(summary["test"]) == {"accuracy", "loss"}
+
+
+@pytest.mark.parametrize("task", ["regress", "ssl"])
+def test_what_is_measured_of_solids_is_learned(made, task, tmp_path):
+    """A target is one of size_1, size_2, size_3 and volume; the probe of ssl takes all."""
+    options = {"target": "volume"} if task == "regress" else {"dimension": 4}
+    if task == "regress":
+        with pytest.raises(ValueError, match="size_1 and size_2 and size_3 and volume: choose one"):
+            fit_model(task, "statnn", made, tmp_path / "none", device="cpu")
+    found = fit_model(task, "probe", made, tmp_path / "run", options=options, device="cpu",
+                      settings={"steps": 40, "epochs": None, "batch": 8},
+                      sizes={"lattice": 6, "layers": 1})  # fmt: skip
+    if task == "regress":
+        assert found["test"]["mse"] < found["constant"]["score"]
+    else:
+        assert {f"mse_{name}" for name in SOLID_TARGETS} <= set(found["test"])
+
+
 @pytest.mark.parametrize("signal", ["udf", "occupancy", "sdf"])
 def test_originals_are_what_networks_should_render(signal, balls, tmp_path):
     """Of solids and of volumes, on the points of `render`, in the zoo's own terms."""
@@ -262,10 +300,56 @@ def test_shapes_move_in_space(made):
     points = torch.rand(50, 3) - 0.5
     expected = nets.field(row.spec, row.weights, (points - shift) / 2)
     torch.testing.assert_close(nets.field(row.spec, moved, points), expected, atol=1e-4, rtol=1e-3)
-    with pytest.raises(ValueError, match="networks of 3 coordinates cannot be turned"):
+    with pytest.raises(ValueError, match="networks of 3 coordinates cannot be turned by degrees"):
         encode.move_picture(row.spec, row.weights, degrees=10.0)
     step = encode.MovePicture(row.spec).train()
     assert not torch.equal(step(row.weights).flatten(), row.weights.flatten())
+    # A quarter about z brings x to y: the shape at (0, 1, 0) is what it was at (1, 0, 0).
+    quarter = torch.tensor([[[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]])
+    turned = encode.move_picture(row.spec, row.weights, turn=quarter)
+    x, y, z = points.unbind(1)
+    torch.testing.assert_close(
+        nets.field(row.spec, turned, torch.stack([-y, x, z], 1)),
+        nets.field(row.spec, row.weights, points), atol=1e-4, rtol=1e-3,
+    )  # fmt: skip
+
+
+def test_any_turn_shift_and_zoom_of_shapes_is_exact(made):
+    """The field of the moved network at moved points is that of the network at the points."""
+    weights, _ = zoo.open_zoo(made).batch(range(6))
+    spec, draw = zoo.open_zoo(made).spec, torch.Generator().manual_seed(1)
+    weights = weights.map(torch.Tensor.double)
+    turn = encode.random_turns(6, generator=draw)
+    shift = torch.rand(6, 3, generator=draw, dtype=torch.float64) - 0.5
+    zoom = torch.rand(6, generator=draw, dtype=torch.float64) + 0.5
+    moved = encode.move_picture(spec, weights, shift=shift, zoom=zoom, turn=turn)
+    points = torch.rand(6, 40, 3, generator=draw, dtype=torch.float64) - 0.5
+    there = zoom[:, None, None] * points @ turn.transpose(1, 2) + shift[:, None]
+    torch.testing.assert_close(nets.field(spec, moved, there), nets.field(spec, weights, points))
+    # As it is drawn in training, too: some rotation of it fits, no reflection.
+    step = encode.MovePicture(spec, 60.0, shift=0.0, zoom=0.0).train()
+    drawn = step(weights, torch.Generator().manual_seed(2))
+    torch.testing.assert_close(
+        drawn.weights[0].norm(dim=2), weights.weights[0].norm(dim=2), atol=1e-6, rtol=1e-6
+    )
+    assert torch.equal(drawn.biases[0], weights.biases[0])
+    again = encode.MovePicture(spec, 0.0, shift=0.0, zoom=0.0).train()(weights)
+    torch.testing.assert_close(again.flatten(), weights.flatten())
+
+
+def test_random_turns_are_rotations_and_uniform():
+    turns = encode.random_turns(20_000, generator=torch.Generator().manual_seed(0))
+    unit = torch.eye(3, dtype=torch.float64)
+    torch.testing.assert_close(turns @ turns.transpose(1, 2), unit.expand_as(turns))
+    torch.testing.assert_close(turns.det(), torch.ones(len(turns), dtype=torch.float64))
+    # Of a uniform one every entry has mean 0 and variance 1/3, and so has each power's mean.
+    assert turns.mean(0).abs().max() < 0.02
+    assert (turns.square().mean(0) - 1 / 3).abs().max() < 0.01
+    small = encode.random_turns(5_000, 30.0, torch.Generator().manual_seed(0))
+    angles = torch.acos((small.diagonal(dim1=1, dim2=2).sum(1) - 1) / 2).rad2deg()
+    assert angles.max() <= 30 + 1e-6
+    # Haar's measure: half of those within 30 degrees are further than 23.8.
+    assert (angles > 23.8).double().mean().item() == pytest.approx(0.5, abs=0.02)
 
 
 @pytest.mark.parametrize("signal", ["udf", "occupancy"])

@@ -96,6 +96,22 @@ def test_moves_are_for_pictures():
     assert taken("classify", "dws", picture=False).options["augment"] == "noise,dropout"
 
 
+def test_solids_are_moved_in_space_where_it_was_measured():
+    shapes = {"recipe": "udf", "source": "shapes", "picture": False, "space": True, "inputs": 3}
+    for preset in ("paper", "small"):
+        found = taken("classify", "graded", preset, **shapes).options
+        assert (found["augment"], found["degrees"]) == ("move,noise", 180.0)
+        probe = taken("classify", "probe", preset, **shapes)
+        assert (probe.options["augment"], probe.sizes["lattice"]) == ("move", 12)
+    assert taken("classify", "dws", **shapes).options["augment"] == "noise,dropout"
+    nfn = taken("classify", "nfn-np", **shapes)
+    assert (nfn.sizes["channels"], nfn.sizes["head"]) == ([512] * 3, 1000)
+    assert (nfn.settings.steps, nfn.settings.batch, nfn.settings.lr) == (200_000, 32, 1e-4)
+    assert nfn.options["augment"] == "none"
+    # Pictures are asked as they were.
+    assert "lattice" not in taken("classify", "probe", recipe="dws").sizes
+
+
 def test_a_preset_is_taken_by_the_number_of_networks():
     for model, least in (("dws", 20_000), ("own.module:Class", 20_000), ("graded", 8_000)):
         found = [presets.default_preset(n, model) for n in (least - 1, least)]

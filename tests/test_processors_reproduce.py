@@ -3,7 +3,9 @@
 import itertools
 import json
 import re
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from helpers import line_of, run
 
@@ -49,8 +51,8 @@ def test_an_experiment_can_be_asked_for_at_every_scale(name, scale, tmp_path):
 
 def test_every_experiment_that_a_zoo_can_feed_is_known():
     found = {each.identity for each in EXPERIMENTS.values()}
-    papers = {"D1", "D2", "D3", "D4", "D5", "D6", "D7", "D8", "N1", "N2", "N4", "N5", "N6", "N7"}
-    assert papers | {"M2", "M3", "M5"} <= found  # N3 needs shapes; M1 is N1's, M4 N5's
+    papers = {*(f"D{number}" for number in range(1, 9)), *(f"N{number}" for number in range(1, 8))}
+    assert papers | {"M2", "M3", "M5"} <= found  # M1 is N1's, M4 N5's
     sources = {each.source for each in EXPERIMENTS.values() if each.identity == "M3"}
     assert sources == {"mnist", "fashion-mnist", "cifar10"}
 
@@ -84,6 +86,32 @@ def test_a_reproduction_goes_from_zoo_to_report_and_on_from_what_is_there(tmp_pa
     config = json.loads((found / "config.json").read_text())
     assert config["command"].startswith("wszoo train regress ")
     assert "--target frequency" in config["command"]
+
+
+def test_shapes_of_a_file_are_looked_for_among_the_data_sets(tmp_path, monkeypatch):
+    """Without it one line says where it comes from; with it the zoo is fitted."""
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / "data"
+    root.mkdir()
+    words = ("fit-inrs", "voxels:adrenalmnist3d_64.npz", "--out", tmp_path / "z", "--limit", 4,
+             "--steps", 2, "--pool-points", 200, "--hidden", 4, "--no-parquet")  # fmt: skip
+    refused = run(*words, "--data-root", root)
+    line = line_of(refused, 2)
+    assert str(root / "adrenalmnist3d_64.npz") in line
+    assert "Zenodo record 10519652" in line
+    ball = (np.indices((8, 8, 8)) - 3.5).__pow__(2).sum(0) < 9
+    arrays = {f"{part}_images": ball[None].astype(np.uint8) for part in ("train", "val", "test")}
+    labels = {f"{part}_labels": np.zeros((1, 1), np.uint8) for part in ("train", "val", "test")}
+    np.savez(root / "adrenalmnist3d_64.npz", **arrays, **labels)
+    made = run(*words, "--data-root", root)
+    assert made.exit_code == 0, made.output
+    row = zoo.open_zoo(tmp_path / "z")[0]
+    assert row.source["name"] == "voxels:adrenalmnist3d_64.npz"
+    # What is pulled knows no folder, and is looked for in the same way.
+    plain = {name: value for name, value in row.source.items() if name != "address"}
+    assert zoo.original(replace(row, source=plain), root).shape == (32, 32, 32)
+    step = plan("adrenal", "quick", tmp_path / "out", Changes(data_root=root))[0]
+    assert step.out == str(tmp_path / "out" / "zoos" / "adrenalmnist3d_64.npz-udf-300")
 
 
 def test_minutes_are_what_each_row_takes_times_how_often(tmp_path, monkeypatch):

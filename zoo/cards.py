@@ -209,7 +209,7 @@ def render_card(
         _section("Beside the published zoo", _beside(index, statistics)),
         _section("Load it", _loading(index)),
         _section("What a row is", _row(index)),
-        _section("Conventions", _conventions(index.spec) + _inputs(index)),
+        _section("Conventions", _conventions(index) + _inputs(index)),
         _section("Splits", _splits(index)),
         _section("What was read", _reading(index)),
         _section("Quality", _quality(index, others)),
@@ -529,8 +529,8 @@ def _zoo_example(index: Index, split: str) -> str:
     lines = ["import zoo", "", f'rows = zoo.open_zoo({_quoted(index.name)}, split="{split}")']
     if len(index.spec.axes) == 2:
         lines.append("image = rows[0].render()  # row, column, channel; black 0, white 1")
-    elif index.spec.signal:
-        lines.append(f"{index.spec.signal} = rows[0].render(32)  # x, y, z")
+    elif reading := look_of(index).reading(index.spec):
+        lines.append(reading.render)
     elif index.spec.axes:
         lines.append("wave = rows[0].render()  # point, 1")
     else:
@@ -544,7 +544,7 @@ def _zoo_example(index: Index, split: str) -> str:
 
 def _tensor_example(index: Index) -> str:
     """Code that evaluates the first network of the zoo with torch alone."""
-    spec = index.spec
+    spec, reading = index.spec, look_of(index).reading(index.spec)
     shape = [int(side) for side in index.source.get("shape") or (32, 32)]
     first, last = (float(end) for end in spec.coord_range)
     lines = [
@@ -563,12 +563,8 @@ def _tensor_example(index: Index) -> str:
             f"h = torch.stack([{', '.join(spec.axes)}], dim=-1)  "
             f"# the first input is the {spec.axes[0]}",
         ]
-    elif spec.signal:
-        lines += [
-            f"along = torch.linspace({first}, {last}, 32)",
-            'h = torch.stack(torch.meshgrid(along, along, along, indexing="ij"), dim=-1)  '
-            "# x, y, z",
-        ]
+    elif reading:
+        lines += reading.begin
     elif spec.axes:
         points = int(index.source.get("points") or index.recipe.get("points") or 1_000)
         lines.append(f"h = torch.linspace({first}, {last}, {points})[:, None]")
@@ -585,10 +581,8 @@ def _tensor_example(index: Index) -> str:
         scaled = "out" if (black, white) == (0, 1) else f"((out - {black}) / {white - black})"
         lines.append(f"out = h{offset}")
         lines.append(f"image = {scaled}.clip(0, 1)  # row, column, channel; black 0, white 1")
-    elif spec.signal:
-        value = f"torch.sigmoid(h{offset})" if spec.logits else f"(h{offset})"
-        lines.append(f"v = {value}[..., 0]")
-        lines.append(f"{spec.signal} = {_OF_SHAPES[spec.signal].format(clip=spec.clip)}")
+    elif reading:
+        lines += reading.end
     else:
         lines.append(f"out = h{offset}")
     return "\n".join(lines)
@@ -689,11 +683,8 @@ def _axes(count: int) -> str:
     return "[out, inp, kernel row, kernel column]" if count == 4 else "[out, inp]"
 
 
-# What follows from v, see `NetworkSpec`.
-_OF_SHAPES = {"udf": "{clip} * (1 - v)", "sdf": "{clip} * (1 - 2 * v)", "occupancy": "v"}
-
-
-def _conventions(spec: NetworkSpec) -> str:
+def _conventions(index: Index) -> str:
+    spec = index.spec
     *hidden, last = spec.layers
     first, end = (_number(value) for value in spec.coord_range)
     points = []
@@ -742,16 +733,8 @@ def _conventions(spec: NetworkSpec) -> str:
         points.append(f"An output of {black} is black, {white} is white.")
         if spec.out == 3:
             points.append("The three outputs are red, green, blue.")
-    elif spec.signal:
-        points.append(f"The inputs are x, y, z of a point. All three run from {first} to {end}.")
-        number = "the sigmoid of the output" if spec.logits else "the output"
-        meaning = {
-            "udf": "the distance to the surface, cut off there",
-            "sdf": "the distance to the surface, negative inside, cut off there",
-            "occupancy": "the chance that the point is inside",
-        }[spec.signal]
-        value = _OF_SHAPES[spec.signal].format(clip=_number(spec.clip))
-        points.append(f"With v for {number}, {value} is {meaning}.")
+    elif reading := look_of(index).reading(spec):
+        points += reading.sentences
     elif spec.axes:
         points.append(f"The one input is x. It runs from {first} to {end}, ends included.")
     return (

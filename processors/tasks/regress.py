@@ -29,7 +29,10 @@ class Regress(Task):
     def __init__(self, data: Mapping[str, Rows], options: RegressOptions) -> None:
         super().__init__(data, options)
         rows = next(iter(data.values()))
-        needs = "a column of real numbers to predict, as zoos of waves have (`frequency`)"
+        needs = (
+            "a column of real numbers to predict, as zoos of waves (`frequency`) and of solids "
+            "(`volume`) have"
+        )
         self.target = target_column(rows, self.name, "target", "real", options.target, needs)
 
     def _auto(self) -> tuple[str, ...]:

@@ -75,7 +75,8 @@ class Ssl(Task):
         if unknown or not real:
             raise ValueError(
                 f"ssl needs real targets for its probe, as zoos of waves have (amplitude, "
-                f"frequency); {self.zoo.folder.name} has {', '.join(real) or 'none'}"
+                f"frequency) and of solids (sizes and volume); {self.zoo.folder.name} has "
+                f"{', '.join(real) or 'none'}"
             )
         self.out = options.dimension
 

@@ -167,6 +167,7 @@ class Task(abc.ABC):
             self.name, model, str(index.recipe.get("name", "")), index.source["name"],
             conv=any(layer.kind == "conv" for layer in self.spec.layers), inputs=self.spec.inp,
             picture=len(self.spec.axes) == 2 and not self.spec.frequencies,
+            space=len(self.spec.axes) == 3 and not self.spec.frequencies,
         )  # fmt: skip
 
     def chosen(self, model: str, preset: str = "paper") -> Chosen:

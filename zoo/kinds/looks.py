@@ -5,6 +5,7 @@ made, have one too.
 """
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +15,23 @@ from zoo.errors import ZooError
 from zoo.reader import Row
 from zoo.shards import Column
 from zoo.spec import NetworkSpec
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What inputs and outputs of networks mean, as cards say it.
+
+    Attributes:
+        sentences: one each.
+        begin: lines of Python that make `h`, the inputs, before the layers.
+        end: lines that make something of `h` after them.
+        render: the line that does all of it for the first of `rows`.
+    """
+
+    sentences: tuple[str, ...]
+    begin: tuple[str, ...]
+    end: tuple[str, ...]
+    render: str
 
 
 class Look:
@@ -53,6 +71,10 @@ class Look:
     def inputs(self, spec: NetworkSpec) -> str:
         """How an item of the source enters a network, where coordinates do not say it."""
         return ""
+
+    def reading(self, spec: NetworkSpec) -> Reading | None:
+        """What inputs and outputs mean; None where the conventions that all share say it."""
+        return None
 
     def figure(
         self,

@@ -20,6 +20,7 @@ from zoo.engines import Engine, Fit
 from zoo.errors import ZooError
 from zoo.figures import Samples
 from zoo.kinds.checks import Arrays, Check, Made, weights_of
+from zoo.kinds.looks import Reading
 from zoo.kinds.objectives import Objective
 from zoo.kinds.regression import Inrs
 from zoo.making.fitting import Fitted, Rows
@@ -43,6 +44,12 @@ _CHUNK, _POOL_BYTES = 64, 1 << 28
 # Across engines and machines the same start ends a little apart.
 IOU_TOLERANCE, DISTANCE_TOLERANCE = 1e-3, 1e-5
 REFIT_TOLERANCE = 0.1
+# What follows from v, see `NetworkSpec`, and what that is.
+_MEANT = {
+    "udf": ("{clip} * (1 - v)", "the distance to the surface, cut off there"),
+    "sdf": ("{clip} * (1 - 2 * v)", "the distance to the surface, negative inside, cut off there"),
+    "occupancy": ("v", "the chance that the point is inside"),
+}
 Points: TypeAlias = NDArray[np.float32]
 
 
@@ -256,13 +263,34 @@ class Shapes(Inrs):
     def resembles(self, columns: Collection[str], spec: NetworkSpec) -> bool:
         return spec.signal is not None
 
+    def reading(self, spec: NetworkSpec) -> Reading:
+        first, last = (float(end) for end in spec.coord_range)
+        number = "the sigmoid of the output" if spec.logits else "the output"
+        formula, meaning = _MEANT[str(spec.signal)]
+        value = formula.format(clip=f"{spec.clip:g}")
+        offset = f" + {spec.output_offset}" if spec.output_offset else ""
+        v = f"torch.sigmoid(h{offset})" if spec.logits else f"(h{offset})"
+        return Reading(
+            (
+                f"The inputs are x, y, z of a point. All three run from {first:g} to {last:g}.",
+                f"With v for {number}, {value} is {meaning}.",
+            ),
+            (
+                f"along = torch.linspace({first}, {last}, {_GRID})",
+                'h = torch.stack(torch.meshgrid(along, along, along, indexing="ij"), dim=-1)  '
+                "# x, y, z",
+            ),
+            (f"v = {v}[..., 0]", f"{spec.signal} = {formula.format(clip=spec.clip)}"),
+            f"{spec.signal} = rows[0].render({_GRID})  # x, y, z",
+        )
+
     def original(self, row: Row, data_root: Path | None, source: str | None) -> NDArray[Any]:
         about = row.source
         if not about.get("sha256"):
             return super().original(row, data_root, source)
         name = source or about.get("address") or about["name"]
         try:
-            found = self.reopened(row, name)
+            found = self.reopened(row, name, data_root)
         except ValueError as error:
             raise ZooError(f"the source of this row cannot be opened: {error}") from None
         if found.sha256 != about["sha256"]:
@@ -274,7 +302,7 @@ class Shapes(Inrs):
         return _told(row.spec, shape.distance(0, points)).reshape(_GRID, _GRID, _GRID)
 
     @abstractmethod
-    def reopened(self, row: Row, name: str) -> Source:
+    def reopened(self, row: Row, name: str, data_root: Path | None) -> Source:
         """The source that a row was fitted to, kept open."""
 
     @abstractmethod
@@ -354,7 +382,7 @@ class SolidShapes(Shapes):
     def resembles(self, columns: Collection[str], spec: NetworkSpec) -> bool:
         return super().resembles(columns, spec) and set(SOLID_TARGETS) <= set(columns)
 
-    def reopened(self, row: Row, name: str) -> Source:
+    def reopened(self, row: Row, name: str, data_root: Path | None) -> Source:
         return _drawn(row.source["items"], row.seed or 0)
 
     def forms(self, raw: NDArray[Any]) -> Forms:
@@ -378,8 +406,8 @@ _drawn = lru_cache(maxsize=2)(sources.load_solids)
 class VoxelShapes(Shapes):
     """INRs of what is filled in volumes of voxels."""
 
-    def reopened(self, row: Row, name: str) -> Source:
-        return _opened(name)
+    def reopened(self, row: Row, name: str, data_root: Path | None) -> Source:
+        return _opened(name, data_root)
 
     def forms(self, raw: NDArray[Any]) -> Forms:
         if wrong := voxels.flaw(raw[0]):
@@ -389,7 +417,7 @@ class VoxelShapes(Shapes):
     def open_source(
         self, recipe: Any, name: str, seed: int, data_root: Path | None, expect: str | None
     ) -> Source:
-        return sources.load_voxels(sources.resolve(name))
+        return sources.load_voxels(sources.resolve(name), data_root)
 
     def rule(self, split: str, source: str) -> str:
         return "dws"

@@ -7,14 +7,21 @@ file of shapes. `split_items` cuts the fixed order of a
 source into train, validation and test.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zoo.errors import ZooError, unknown
 from zoo.sources.arrays import of_arrays
-from zoo.sources.base import FITS, Frame, ImageSource, Request, Source, sha256_of
+from zoo.sources.base import (
+    FITS,
+    Frame,
+    ImageSource,
+    Request,
+    Source,
+    data_folder,
+    sha256_of,
+)
 from zoo.sources.digits import open_digits
 from zoo.sources.folders import open_folder
 from zoo.sources.published import open_cifar10, open_mnist
@@ -150,9 +157,7 @@ def load_images(
     entry = SOURCES[f"{kind}:PATH" if colon else kind]
     if entry.open is None:
         raise ValueError(f"source {name!r} has no images; it holds {entry.about}")
-    if data_root is None:
-        data_root = Path(os.environ.get("WSZOO_DATA") or "~/.cache/wszoo")
-    request = Request(name, address, Path(data_root).expanduser(), frame, download)
+    request = Request(name, address, data_folder(data_root), frame, download)
     source = entry.open(request)
     if expect in (None, source.sha256) or not entry.grew:
         return source

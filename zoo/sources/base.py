@@ -6,6 +6,7 @@ a source says whether two machines hold the same values.
 """
 
 import hashlib
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -283,6 +284,12 @@ def sha256_of(*arrays: Shaped[np.ndarray, "..."]) -> str:
         digest.update(f"{little.dtype.str}{little.shape}\n".encode())
         digest.update(little.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
+
+
+def data_folder(data_root: str | Path | None) -> Path:
+    """Where published sets lie: what is given, else $WSZOO_DATA, else ~/.cache/wszoo."""
+    root = data_root or os.environ.get("WSZOO_DATA") or "~/.cache/wszoo"
+    return Path(root).expanduser()
 
 
 def one_line(error: BaseException) -> str:

@@ -12,6 +12,8 @@ from jaxtyping import Int64, UInt8
 from numpy.typing import NDArray
 
 from zoo import voxels
+from zoo.errors import safe_line
+from zoo.sources.base import data_folder
 
 # Files that are known by the sha256 of what lies on disk.
 _MEDMNIST = {
@@ -26,6 +28,8 @@ KNOWN = {
         **_MEDMNIST,
     }
 }
+# By the names under which they are published.
+PUBLISHED = ("adrenalmnist3d_64.npz",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,14 +78,18 @@ class VoxelSource:
         return {"label": self.labels[chosen]}
 
 
-def load_voxels(name: str) -> VoxelSource:
+def load_voxels(name: str, data_root: Path | None = None) -> VoxelSource:
     """The volumes of `voxels:FILE.npz`.
+
+    Args:
+        data_root: where the file is looked for if it is not at FILE.npz; by default see
+            `data_folder`.
 
     Raises:
         ValueError: if there is no such file.
         ZooError: if it is damaged or of another layout.
     """
-    path = Path(name.partition(":")[2]).expanduser()
+    path = _found(name.partition(":")[2], data_folder(data_root))
     found = _read(str(path.resolve()))
     facts: Mapping[str, str] = KNOWN.get(_file_sha256(path), {})
     return VoxelSource(
@@ -98,6 +106,20 @@ def load_voxels(name: str) -> VoxelSource:
         validation_items=len(found.splits["validation"]),
         sha256=found.sha256,
     )
+
+
+def _found(address: str, root: Path) -> Path:
+    """The file as it is named, else in the folder of published sets."""
+    path = Path(address).expanduser()
+    if path.is_file() or path.is_absolute() or not (root / path).is_file():
+        if path.name in PUBLISHED and not path.is_file():
+            raise ValueError(
+                f"there is no file {safe_line(path)}, nor {safe_line(root / path.name)}: put "
+                f"MedMNIST's file of that name there, from {_MEDMNIST['url']} (Zenodo record "
+                "10519652), or say where it lies by voxels:FILE.npz"
+            )
+        return path
+    return root / path
 
 
 @lru_cache(maxsize=1)
