@@ -56,11 +56,11 @@ def info(path: str, revision: str | None) -> None:
 
 
 def _describe(index: "Index") -> None:
-    from zoo.recipes import TOLD
+    from zoo.recipes import TOLD, told_fields
 
     widths = "-".join(str(width) for width in index.spec.widths)
     encoded = f" {index.spec.encoding_words}".rstrip()
-    recipe = dict(index.recipe)
+    recipe = told_fields(index.recipe)
     rows: list[tuple[str, str]] = [
         ("source", f"{index.source.get('title', 'unknown')} ({index.source['name']})"),
         ("network", f"{widths}{encoded}, {index.spec.param_count:,} parameters"),

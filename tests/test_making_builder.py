@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from helpers import assert_same_rows, rows_of, write_pets
+from helpers import assert_same_rows, rows_of, run, write_pets
 
 import zoo
 from zoo import shards, sources
@@ -74,6 +74,15 @@ def test_encoded_zoos_are_whole_and_read_without_wszoo(digits, tmp_path):
     )  # fmt: skip
     assert [*zoo.verify(tmp_path / "a", samples=14, refit=2)][-1].detail.endswith("to the byte")
     assert all(check.passed for check in zoo.verify(tmp_path / "b"))
+
+    # The card says all of the encoding, defaults too, and no omega where there are no sines.
+    card, page = (tmp_path / "a" / "README.md").read_text(), run("info", tmp_path / "a").output
+    for words in ("| `scale` | 1.5 |", "| `init` | torch |", "p = 2 pi B input", "tancik2020"):
+        assert words in card
+    assert "16-6-6-1 on 8 Fourier features of 2 inputs" in card
+    assert "16-6-6-1 on 8 Fourier features of 2 inputs" in page
+    assert "omega" not in card + page
+    assert "sitzmann" not in card
 
     plain = json.loads((tmp_path / "a" / "zoo.json").read_text())["spec"]["conventions"]
     turns = 2 * np.pi * np.array(plain["frequencies"])

@@ -24,7 +24,7 @@ from zoo.fields import about
 from zoo.figures import Samples, quality_histogram, sample_grid, wave_grid
 from zoo.kinds import look_of, split_rule
 from zoo.reached import SEEN, Reached, draw, told
-from zoo.recipes import MEANINGS, MEASURES, REMARKS, recipe_class
+from zoo.recipes import MEANINGS, MEASURES, REMARKS, recipe_class, told_fields
 from zoo.shards import INDEX_FILE, SPLITS, STATS_FILE, Index, replacing
 from zoo.sources import SPLIT_RULES, split_items
 from zoo.spec import ACTIVATIONS, Layer, NetworkSpec
@@ -921,7 +921,8 @@ def _making(index: Index) -> str:
     meanings = {"kind": "what is fitted", "name": "name of the recipe"}
     meanings |= {name: each.words for name, each in about(kind).items()} if kind else {}
     recipe = [
-        [f"`{name}`", _value(value), meanings.get(name, "")] for name, value in index.recipe.items()
+        [f"`{name}`", _value(value), meanings.get(name, "")]
+        for name, value in told_fields(index.recipe).items()
     ]
     parts += ["The recipe:", _table(["field", "value", "meaning"], recipe)]
     facts = {key: index.source.get(key) for key in ("name", "items", "shape", "points", "sha256")}

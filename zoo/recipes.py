@@ -1191,6 +1191,27 @@ def recipe_class(plain: Mapping[str, Any]) -> type[AnyRecipe] | None:
     return RECIPE_KINDS.get(str(plain.get("kind")))
 
 
+def told_fields(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored recipe as people are to read it: all of an encoding, and no omega without sines.
+
+    >>> plain = recipe("dws", "mnist", activation="relu", encoding="fourier").to_json()
+    >>> told = told_fields(plain)
+    >>> "omega" in told, told["frequencies"], told["scale"], "frequencies" in plain
+    (False, 64, 10.0, False)
+    """
+    kind = recipe_class(plain)
+    if kind is None or not issubclass(kind, InrRecipe):
+        return dict(plain)
+    whole = dict(plain)
+    if plain.get("activation", "sin") != "sin":
+        whole.pop("omega", None)
+    if plain.get("encoding", "none") != "none":
+        whole = {"frequencies": kind.frequencies, "scale": kind.scale, **whole}
+        order = ["kind", *about(kind)]
+        whole = {name: whole[name] for name in order if name in whole}
+    return whole
+
+
 def recipe_format(plain: Mapping[str, Any]) -> int:
     """The first format of zoos that has every field of a stored recipe."""
     kind = recipe_class(plain)
