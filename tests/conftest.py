@@ -27,6 +27,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 for _name in ("HF_DATASETS_CACHE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
     os.environ.pop(_name, None)
 
+# Processes that tests start have threads for all cores, and so have those of other workers
+# beside them: what waits must not spin.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 # The same tests run the CUDA engine's kernel on a GPU or, where there is none, in Triton's
 # interpreter, which Triton reads when it is imported.
 if not torch.cuda.is_available():

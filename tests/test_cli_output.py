@@ -13,7 +13,7 @@ from cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 WSZOO = f"{sys.executable} -c 'from cli.main import main; main()'"
-FIT = "fit-inrs digits --limit 4 --steps 2 --out z"
+FIT = "fit-inrs digits --limit 4 --steps 2 --no-parquet --out z"
 
 
 def shell(words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -68,7 +68,7 @@ def test_a_closed_or_full_stream_stops_nothing(tmp_path, odd, redirection):
     for words in (f"info {odd}", "--help", f"push {odd} user/x --dry-run"):
         ran = shell(f"{words} {redirection}", tmp_path, HF_TOKEN="")
         assert ran.returncode == 0, (words, ran.stderr)
-    ran = shell(f"info nowhere {redirection}", tmp_path)
+    ran = shell(f"push nowhere user/x {redirection}", tmp_path)
     assert ran.returncode == 1
     ran = shell(f"fit-inrs nowhere {redirection}", tmp_path)
     assert ran.returncode == 2
@@ -84,7 +84,12 @@ def test_a_closed_or_full_stream_stops_nothing(tmp_path, odd, redirection):
      "PYTHONCOERCECLOCALE": "0"}],
 )  # fmt: skip
 def test_terminals_that_know_only_ascii(tmp_path, odd, environment):
-    for words in (f"info {odd}", f"verify {odd} --samples 0", "info nöwhere", "fit-inrs nöne"):
+    for words in (
+        f"info {odd}",
+        f"verify {odd} --samples 0",
+        "push nöwhere user/x",
+        "fit-inrs nöne",
+    ):
         ran = shell(words, tmp_path, **environment)
         assert "Traceback" not in ran.stderr, ran.stderr
         assert ran.returncode in ((0,) if str(odd) in words else (1, 2)), ran.stderr

@@ -44,7 +44,7 @@ def accuracy_of(shown: list[str]) -> tuple[float, float]:
 
 def test_the_quickstart_runs_from_top_to_bottom(tmp_path):
     # Figures are drawn into the page, whatever this machine draws them on.
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     environment.pop("MPLBACKEND", None)
     ran = subprocess.run(
         [sys.executable, "-c", RUN, NOTEBOOK, tmp_path, tmp_path / "ran.ipynb"],
