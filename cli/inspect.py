@@ -34,9 +34,12 @@ def info(path: str, revision: str | None) -> None:
     """
     from zoo.errors import ZooError
     from zoo.hub import find
-    from zoo.making.site import unfinished
 
-    state = unfinished(Path(path)) if Path(path).is_dir() and revision is None else None
+    state = None
+    if Path(path).is_dir() and revision is None:
+        from zoo.making.site import unfinished  # loads torch, which a wrong path need not wait for
+
+        state = unfinished(Path(path))
     if state is not None and not state.replaces:
         index = state.index
         say(f"{path}: unfinished, {state.done:,} of {state.total:,} networks are on disk")
