@@ -142,7 +142,8 @@ class Probe(nn.Module):
         spec = self.spec
         if len(spec.axes) not in _WIDTHS:
             raise ValueError(
-                f"lattice is for networks of two or three coordinates, these take {spec.inp} inputs"
+                "lattice is for networks of two or three coordinates, these take "
+                f"{spec.inputs} inputs"
             )
         if side < 4 or self.hidden:
             raise ValueError(

@@ -86,6 +86,26 @@ def test_building_of_arrays_says_where_other_signals_go(shape, tmp_path):
     assert not (tmp_path / "zoo").exists()
 
 
+def test_signals_of_ones_own_on_fourier_features(tmp_path):
+    """Frequencies from the seed, one column for x; kept and opened again by what the spec says."""
+    x = torch.linspace(0, 5, 50)[:, None]
+    fields = {"encoding": "fourier", "frequencies": 4, "scale": 0.3, "steps": 9, "hidden": 6}
+    chosen = zoo.recipe("sine-ssl", "sine", activation="tanh", **fields)
+    made = zoo.fit(x, torch.stack([x.sin(), x.cos()]), chosen, seed=4, engine="reference")
+    assert made.spec.frequencies == chosen.spec(1, 1, 4).frequencies
+    made.save(tmp_path / "z", shares=(0.0, 0.0), parquet=False)
+    rows = zoo.open_zoo(tmp_path / "z")
+    assert (rows.index.format, rows.spec, rows.spec.coord_range) == (2, made.spec, (0.0, 5.0))
+    phase = 2 * torch.pi * x @ torch.tensor(rows.spec.frequencies).T
+    for row, wanted in zip(rows, (x.sin(), x.cos()), strict=True):
+        h = torch.cat([phase.sin(), phase.cos()], dim=1)
+        for weight, bias in zip(row.weights.weights[:2], row.weights.biases[:2], strict=True):
+            h = torch.tanh(h @ weight[0].T + bias[0])
+        output = h @ row.weights.weights[2][0].T + row.weights.biases[2][0] + 0.5
+        torch.testing.assert_close(row.render(50), output, atol=1e-5, rtol=1e-5)
+        assert (output - wanted).square().mean().item() == pytest.approx(row.mse, rel=1e-4)
+
+
 def test_classifiers_are_fitted_to_no_target():
     x, chosen = np.zeros((3, 1), np.float32), zoo.recipe("binary", "mnist")
     with pytest.raises(ValueError, match="made by `wszoo fit-classifiers`, not fit-inrs"):

@@ -42,6 +42,15 @@ FIT: dict[str, Any] = {
 }
 
 
+SCALE: dict[str, Any] = {
+    "help": "standard deviation of its entries, which are Gaussian",
+    "unit": "turns per unit of x",
+    "above": 0,
+    "most": 1e6,
+    "since": 2,
+}
+
+
 def _settle_size(recipe: Any) -> None:
     """One form of each size: a number for a square, else WxH; and no way to fit without one."""
     if recipe.size is None:
@@ -194,14 +203,7 @@ class InrRecipe(ABC):
     frequencies: int = described(
         64, "rows of the matrix B of fourier", least=1, most=MOST_FREQUENCIES, since=2
     )
-    scale: float = described(
-        10.0,
-        "standard deviation of its entries, which are Gaussian",
-        unit="turns per unit of x",
-        above=0,
-        most=1e6,
-        since=2,
-    )
+    scale: float = described(10.0, **SCALE)
     output_offset: float = described(0.5, "added to the output")
     init: str = described("dws", "scheme of the initial weights", choices=INIT_SCHEMES)
     shared_init: bool = described(False, "one initialisation for all networks")
@@ -420,6 +422,8 @@ class ShapeRecipe(InrRecipe):
     drawn from a pool of queries, distributed as `zoo.pools` says.
     """
 
+    # Points of a pool lie far apart: what waves between them is anything there.
+    scale: float = described(0.5, **SCALE)
     signal: str = described(
         "udf",
         "what a network says of a point: udf its distance to the surface, sdf the same, negative "
