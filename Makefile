@@ -45,6 +45,7 @@ kills: $(VENV)/ready
 
 bench: $(VENV)/ready
 	$(BIN)/python benchmarks/fitting.py
+	$(BIN)/python benchmarks/shapes.py
 	$(BIN)/python benchmarks/recipes.py
 	$(BIN)/python benchmarks/classifiers.py
 	$(BIN)/python benchmarks/storage.py

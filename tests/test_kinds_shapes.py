@@ -164,6 +164,27 @@ def test_voxels_that_hold_no_shape_are_left_out_and_told(balls, tmp_path):
     assert all(check.passed for check in verify(out, refit=3)), list(verify(out, refit=3))
 
 
+def test_volumes_that_are_no_shapes_are_told_where_they_stand_together(balls):
+    """A chunk of nothing but them is none of an engine's business."""
+    chosen = recipe("sdf", f"voxels:{balls}", **SMALL)
+    source = kinds.open_source(chosen, f"voxels:{balls}", 0)
+    goal, rows = kinds.objective(chosen, source), Rows(np.array([3, 5]), np.array([0, 0]))
+    fitted = goal.fit(load("cpu"), 0, rows, source.items(rows.index), source.columns(rows.index))
+    assert fitted.excluded == [(3, 0, "the volume is empty"), (5, 0, "the volume is full")]
+    assert fitted.arrays.keys() == {"index", "view", *goal.columns, *goal.spec.tensors}
+    assert {len(values) for values in fitted.arrays.values()} == {0}
+
+
+def test_labels_of_cross_entropy_are_numbers_from_0_to_1():
+    points, chosen = np.zeros((2, 5, 3)), recipe("sdf", "tensors", hidden=4, steps=1)
+    labels = np.full((2, 5, 1), 0.5)
+    labels[1, 2] = -0.2
+    with pytest.raises(
+        ValueError, match=r"from 0 to 1, got -0.2 to 0.5 for network 1 \(1 in all\)"
+    ):
+        zoo.fit(points, labels, chosen)
+
+
 def test_networks_of_low_iou_are_left_out(balls, tmp_path):
     chosen = recipe("occupancy", f"voxels:{balls}", min_iou=1.0, **{**SMALL, "steps": 1})
     with pytest.raises(zoo.ZooError, match="IoU"):

@@ -183,6 +183,14 @@ def fit(
         named_recipe(recipe, stand_in(recipe), "fit-inrs") if isinstance(recipe, str) else recipe
     )
     goal = kind_of(chosen).values_goal(chosen, x, y.shape[2], seed)
+    outside = np.flatnonzero(((y < 0) | (y > 1)).any(axis=(1, 2)))
+    if goal.adam.loss == "bce" and len(outside):
+        wrong = y[outside[0]]
+        raise ValueError(
+            f"recipe {chosen.name!r} is fitted by cross-entropy: targets are numbers from 0 to 1, "
+            f"got {wrong.min():g} to {wrong.max():g} for network {outside[0]} ({len(outside)} in "
+            "all); what they stand for says NetworkSpec.signal, or take loss='squared'"
+        )
     if len(goal.spec.axes) == 1:
         # A signal on a line may lie anywhere on it.
         ends = float(x.min()), float(x.max())

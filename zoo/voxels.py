@@ -75,7 +75,8 @@ def read(path: str | Path) -> Voxels:
             arrays = _arrays(archive, name)
     except zipfile.BadZipFile:
         raise ZooError(
-            f"{name}: expected a .npz of MedMNIST's layout{instead(path, 'a zip archive')}"
+            f"{name}: expected a .npz of MedMNIST's layout"
+            f"{instead(path, 'a zip archive') or '; it is no whole zip archive: download it again'}"
         ) from None
     except (OSError, EOFError, zlib.error, RuntimeError) as error:
         raise ZooError(f"{name} is damaged: {safe_line(error)}; download it again") from None
@@ -196,8 +197,8 @@ def _binary(volumes: list[NDArray[Any]], name: str) -> UInt8[np.ndarray, "item z
     if 2 * wrong > len(masks):
         raise ZooError(
             f"{name}: expected volumes that are empty (0) or filled (one other value), but "
-            f"{wrong:,} of {len(masks):,} have more values than two; choose a threshold and "
-            "save them as 0 and 1"
+            f"{wrong:,} of {len(masks):,} have other values, or NaN; choose a threshold and save "
+            "them as 0 and 1"
         )
     return masks
 

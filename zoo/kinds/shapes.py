@@ -23,7 +23,7 @@ from zoo.kinds.checks import Arrays, Check, Made, weights_of
 from zoo.kinds.looks import Reading
 from zoo.kinds.objectives import Objective
 from zoo.kinds.regression import Inrs
-from zoo.making.fitting import Fitted, Rows
+from zoo.making.fitting import Fitted, Rows, split_params
 from zoo.reader import Row
 from zoo.recipes import SOLID_TARGETS, ShapeRecipe
 from zoo.shards import Index
@@ -146,13 +146,25 @@ class ShapeObjective(Objective):
         flaws = [voxels.flaw(item) if item.ndim == 3 else None for item in raw]
         good = np.array([flaw is None for flaw in flaws], bool)
         kept = {name: values[good] for name, values in others.items()}
-        fitted = super().fit(engine, seed, rows[good], raw[good], kept)
+        fitted = (
+            super().fit(engine, seed, rows[good], raw[good], kept)
+            if good.any()
+            else self._none(rows[good], kept)
+        )
         bad = [
             (int(index), int(view), f"the volume is {flaw}")
             for (index, view), flaw in zip(rows.pairs(), flaws, strict=True)
             if flaw is not None
         ]
         return Fitted(fitted.arrays, sorted([*fitted.excluded, *bad]))
+
+    def _none(self, rows: Rows, others: Mapping[str, NDArray[Any]]) -> Fitted:
+        """No row, with all that rows have."""
+        arrays: Arrays = {"index": rows.index, "view": rows.view, **others}
+        left = {name: each for name, each in self.columns.items() if name not in arrays}
+        arrays |= {name: np.empty(0, column.dtype) for name, column in left.items()}
+        empty = np.empty((0, self.spec.param_count), np.float32)
+        return Fitted(arrays | split_params(empty, self.spec.tensors), [])
 
     def prepared(self, raw: NDArray[Any]) -> Forms:
         return self.forms(raw)
