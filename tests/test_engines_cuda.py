@@ -20,6 +20,7 @@ from test_engines import (
 
 from zoo import engines, kinds, nets, verification
 from zoo.engines import CAP, TARGET
+from zoo.machine import Notice
 from zoo.recipes import recipe
 from zoo.spec import NetworkSpec
 
@@ -194,7 +195,8 @@ def test_auto_takes_it_on_cuda_where_it_can():
         NetworkSpec.mlp([2, 8, 8, 8, 8, 1]),
         NetworkSpec.cnn([1, 4], 2),
     ):
-        assert engines.choose("auto", "cuda", other) == "reference"
+        with pytest.warns(Notice, match="fitted by 'reference', batched torch"):
+            assert engines.choose("auto", "cuda", other) == "reference"
         with pytest.raises(ValueError, match="at most 128 neurons only; use --engine reference"):
             engines.choose("cuda", "cuda", other)
     with pytest.raises(ValueError, match="does not run on device 'cpu'; give --device cuda"):

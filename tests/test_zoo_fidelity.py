@@ -8,7 +8,7 @@ import pytest
 import zoo
 from zoo import cards, fidelity, shards
 from zoo.fidelity import FACTS, ORIGINALS, beside_the_published, of_weights
-from zoo.recipes import RECIPES, recipe_from_json
+from zoo.recipes import RECIPES, TrainedRecipe, recipe_from_json
 from zoo.shards import Index
 
 # Published by nobody, or to be compared with nothing.
@@ -23,7 +23,7 @@ OTHERWISE = {
 def index_of(name: str, source: str, **fields) -> Index:
     """An index of the whole zoo of a recipe, without its files."""
     recipe = zoo.recipe(name, source, **fields)
-    if hasattr(recipe, "network"):
+    if isinstance(recipe, TrainedRecipe):
         spec = recipe.spec((32, 32, 3) if name == "binary" else (28, 28, 1), 10)
     else:
         spec = recipe.spec({"sine": 1, "udf": 3}.get(name.partition("-")[0], 2), 1)
