@@ -2,9 +2,10 @@
 
 A small convolutional network is trained twice on the same splits: on the pictures or shapes that
 the networks were fitted to ("originals", which access the data), and on what the networks render
-("renders", which access the function). Who reads weights can hardly do better than the
-first, and what lies between the two is what fitting lost. Shapes are seen on a grid of `SIDE`
-points along each axis, by what the zoo's networks are to say there. The results are rows of
+("renders", which access the function). Of pictures hardly any reader of weights does better than
+the first, and what lies between the two is what fitting lost. Shapes are seen on a grid of `SIDE`
+points along each axis, by what the zoo's networks are to say there; readers that turn them do
+better than that. The results are rows of
 reports; they lie in the zoo's folder, beside its files, in `ceiling.json`, which is no part of
 the zoo: no hash covers it and no push sends it. Each is kept the moment it stands, so that after
 a stop the same call goes on with what is lacking.
@@ -34,6 +35,7 @@ from processors.config import SPLITS, Request, RunConfig
 from processors.evaluation import find_device
 from processors.files import write_records
 from processors.options import ClassifyOptions
+from processors.probe import WIDTHS, convolutions
 from processors.records import CEILING, check_config, check_summary
 from processors.rows import Rows
 from processors.runs import zoo_sha256
@@ -53,8 +55,6 @@ _BATCH, _UPDATES = 64, 1000
 _RENDERED = 512  # networks at a time
 # Points of shapes along each axis; networks and points that are rendered at a time.
 SIDE, _FEW, _POINTS = 32, 32, 4096
-# Channels of the first convolution, by the coordinates that networks take.
-WIDTHS = {2: 32, 3: 16}
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ def network(chan: int, out: int, axes: int = 2) -> nn.Sequential:
     """
     widths = [chan, *(times * WIDTHS[axes] for times in (1, 2, 4))]
     if axes == 3:
-        return _in_space(widths, out)
+        seen = convolutions(chan, axes, first=2)
+        return nn.Sequential(*seen, nn.Dropout(0.3), nn.Linear(8 * widths[-1], out))
     layers: list[nn.Module] = []
     for number, (inp, n) in enumerate(itertools.pairwise(widths)):
         layers += [nn.Conv2d(inp, n, 3, padding=1, bias=False), nn.BatchNorm2d(n), nn.ReLU()]
@@ -81,17 +82,6 @@ def network(chan: int, out: int, axes: int = 2) -> nn.Sequential:
     return nn.Sequential(
         *layers, nn.AdaptiveMaxPool2d(2), nn.Flatten(), nn.Dropout(0.3),
         nn.Linear(4 * widths[-1], out),
-    )  # fmt: skip
-
-
-def _in_space(widths: Sequence[int], out: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for inp, n in itertools.pairwise(widths):
-        layers += [nn.Conv3d(inp, n, 3, stride=2, padding=1, bias=False), nn.BatchNorm3d(n),
-                   nn.ReLU()]  # fmt: skip
-    return nn.Sequential(
-        *layers, nn.AdaptiveMaxPool3d(2), nn.Flatten(), nn.Dropout(0.3),
-        nn.Linear(8 * widths[-1], out),
     )  # fmt: skip
 
 

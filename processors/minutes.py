@@ -88,10 +88,8 @@ def expected(
         zoo = Path(folder) / "zoo"
         part, networks = _of_zoo(experiment, scale, zoo, changes)
         tell(part)
-        seeds = tuple(changes.seeds) or (experiment.seeds if scale == "paper" else (0,))
-        for number, variant in enumerate(experiment.variants):
-            if changes.models and variant.model not in changes.models:
-                continue
+        seeds = changes.seeds_of(experiment, scale)
+        for number, variant in enumerate(changes.variants_of(experiment)):
             request = asked(experiment, variant, scale, seeds[0], zoo, changes.settings)
             run = Path(folder) / f"run-{number}"
             tell(_of_row(variant, request, networks, len(seeds), run, changes))
@@ -103,7 +101,7 @@ def _of_zoo(
 ) -> tuple[Expected, dict[str, int]]:
     """What the zoo takes, and how many networks its splits will have; leaves a small one."""
     recipe = experiment.made_by(scale)
-    count = changes.limit if changes.limit is not None else experiment.count(scale)
+    count = changes.count_of(experiment, scale)
     device = changes.device if changes.device.startswith("cuda") else "cpu"
     root = changes.data_root
     whole = plan_zoo(

@@ -30,7 +30,7 @@ from zoo.symmetry import kept_by_activation
 _CODE = 32
 # On a lattice: channels of the first convolution by the inputs of the networks, and values of the
 # widest layer that are in memory at a time.
-_WIDTHS = {2: 32, 3: 16}
+WIDTHS = {2: 32, 3: 16}
 _ANSWERED = 1 << 23
 # Conv networks are asked small pictures: 2 ** 5 pixels a side.
 _DOUBLINGS = 5
@@ -70,8 +70,8 @@ def _lattice(spec: NetworkSpec, side: int) -> Float[Tensor, "item inp"]:
     return torch.stack(grids, dim=-1).reshape(-1, len(spec.axes))
 
 
-def _convolutions(chan: int, inp: int) -> nn.Sequential:
-    """Answers on a lattice to features: three convolutions, the last two of stride 2."""
+def convolutions(chan: int, inp: int, first: int = 1) -> nn.Sequential:
+    """`net chan *place` to features: three convolutions of strides `first`, 2 and 2."""
     make, norm, pool = (
         (nn.Conv2d, nn.BatchNorm2d, nn.AdaptiveMaxPool2d)
         if inp == 2
@@ -79,8 +79,8 @@ def _convolutions(chan: int, inp: int) -> nn.Sequential:
     )
     layers: list[nn.Module] = []
     for number in range(3):
-        wide = _WIDTHS[inp] << number
-        layers += [make(chan, wide, 3, stride=1 + (number > 0), padding=1, bias=False)]
+        wide = WIDTHS[inp] << number
+        layers += [make(chan, wide, 3, stride=2 if number else first, padding=1, bias=False)]
         layers += [norm(wide), nn.ReLU()]
         chan = wide
     return nn.Sequential(*layers, pool(2), nn.Flatten())
@@ -140,7 +140,7 @@ class Probe(nn.Module):
     def _stand(self, side: int) -> int:
         """Take the lattice for inputs; gives how many features are read of it."""
         spec = self.spec
-        if len(spec.axes) not in _WIDTHS:
+        if len(spec.axes) not in WIDTHS:
             raise ValueError(
                 "lattice is for networks of two or three coordinates, these take "
                 f"{spec.inputs} inputs"
@@ -152,8 +152,8 @@ class Probe(nn.Module):
             )
         self.points: Tensor
         self.register_buffer("points", _lattice(spec, side), persistent=False)
-        self.see = _convolutions(spec.out, len(spec.axes))
-        return (4 * _WIDTHS[len(spec.axes)]) << len(spec.axes)
+        self.see = convolutions(spec.out, len(spec.axes))
+        return (4 * WIDTHS[len(spec.axes)]) << len(spec.axes)
 
     def _seen(self, weights: Weights) -> Float[Tensor, "net feat"]:
         """What is read of the answers on the lattice, evaluated a part after the other."""

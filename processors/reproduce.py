@@ -342,6 +342,18 @@ class Changes:
     device: str = "auto"
     data_root: str | Path | None = None
 
+    def seeds_of(self, experiment: Experiment, scale: str) -> tuple[int, ...]:
+        """The seeds of each row."""
+        return tuple(self.seeds) or (experiment.seeds if scale == "paper" else (0,))
+
+    def count_of(self, experiment: Experiment, scale: str) -> int | None:
+        """Networks, or runs, of the zoo; None for all."""
+        return self.limit if self.limit is not None else experiment.count(scale)
+
+    def variants_of(self, experiment: Experiment) -> list[Variant]:
+        """The rows that are made."""
+        return [v for v in experiment.variants if not self.models or v.model in self.models]
+
     @property
     def words(self) -> tuple[str, ...]:
         """The options of a training that say where it finds what it needs."""
@@ -378,11 +390,9 @@ def plan(
     find_device(changes.device)
     folder = Path(out)
     fit, made = _fit(experiment, scale, folder / "zoos", changes)
-    seeds = tuple(changes.seeds) or (experiment.seeds if scale == "paper" else (0,))
+    seeds = changes.seeds_of(experiment, scale)
     steps = [fit]
-    for variant in experiment.variants:
-        if changes.models and variant.model not in changes.models:
-            continue
+    for variant in changes.variants_of(experiment):
         home = folder / "runs" / f"{name}-{scale}"
         first = home / f"{variant.name}-{seeds[0]}"
         for seed in seeds:
@@ -403,7 +413,7 @@ def _fit(experiment: Experiment, scale: str, folder: Path, changes: Changes) -> 
     """
     recipe = experiment.recipe_at(scale)
     experiment.made_by(scale)
-    count = changes.limit if changes.limit is not None else experiment.count(scale)
+    count = changes.count_of(experiment, scale)
     # Experiments on the same networks share them.
     source = plain_source(experiment.source)
     name = [source, experiment.recipe, *(f"{k}={v}" for k, v in recipe.items())]

@@ -78,7 +78,8 @@ def test_every_page_stands_once_in_the_navigation():
 
 def test_settings_name_no_machine():
     text = (ROOT / "mkdocs.yml").read_text("utf-8") + (ROOT / "docs" / "site.css").read_text()
-    assert not re.search(r"(?<![\w.])/(home|root|var|work|tmp|usr)/|index-url|https?://", text)
+    assert "://" not in text  # no address, of a package index or anything else
+    assert not re.search(r"(?<![\w./])/\w", text)  # no absolute path
     assert f"/{settings()['site_dir']}/" in (ROOT / ".gitignore").read_text().splitlines()
     assert all((ROOT / hook).is_file() for hook in settings()["hooks"])
 

@@ -183,14 +183,8 @@ def fit(
         named_recipe(recipe, stand_in(recipe), "fit-inrs") if isinstance(recipe, str) else recipe
     )
     goal = kind_of(chosen).values_goal(chosen, x, y.shape[2], seed)
-    outside = np.flatnonzero(((y < 0) | (y > 1)).any(axis=(1, 2)))
-    if goal.adam.loss == "bce" and len(outside):
-        wrong = y[outside[0]]
-        raise ValueError(
-            f"recipe {chosen.name!r} is fitted by cross-entropy: targets are numbers from 0 to 1, "
-            f"got {wrong.min():g} to {wrong.max():g} for network {outside[0]} ({len(outside)} in "
-            "all); what they stand for says NetworkSpec.signal, or take loss='squared'"
-        )
+    if goal.adam.loss == "bce":
+        _refuse_no_labels(chosen.name, y)
     if len(goal.spec.axes) == 1:
         # A signal on a line may lie anywhere on it.
         ends = float(x.min()), float(x.max())
@@ -209,3 +203,15 @@ def fit(
         fitted.excluded,
         {name: column for name, column in goal.columns.items() if name in fitted.arrays},
     )
+
+
+def _refuse_no_labels(recipe: str, y: NDArray[np.float32]) -> None:
+    """ValueError for targets `net point out` that cross-entropy cannot take."""
+    outside = np.flatnonzero(((y < 0) | (y > 1)).any(axis=(1, 2)))
+    if len(outside):
+        wrong = y[outside[0]]
+        raise ValueError(
+            f"recipe {recipe!r} is fitted by cross-entropy: targets are numbers from 0 to 1, "
+            f"got {wrong.min():g} to {wrong.max():g} for network {outside[0]} ({len(outside)} in "
+            "all); what they stand for says NetworkSpec.signal, or take loss='squared'"
+        )
