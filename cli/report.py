@@ -130,6 +130,11 @@ def reproduce(
     """
     from processors import reproduce as papers
 
+    if minutes and dry_run:
+        raise click.UsageError("--minutes and --dry-run are answers of their own; ask for one")
+    if experiment is None and (minutes or dry_run):
+        asked_for = "--minutes" if minutes else "--dry-run"
+        raise click.UsageError(f"{asked_for} needs an EXPERIMENT; `wszoo reproduce` lists them")
     if experiment is None:
         for name, each in papers.EXPERIMENTS.items():
             say(f"{name:<24} {each.identity:<3} {each.text}")

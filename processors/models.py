@@ -221,8 +221,8 @@ class Processor(nn.Module, Saved, library_name="wszoo", tags=["weight-space"]):
         out: length of the output; None for an editor, `Weights` to `Weights`.
         sizes: other arguments of the model, plain data.
         narrow: of an equivariant model, the inputs that `Narrow` leaves it; 0 for all.
-        canonical: whether a model that reads gets networks whose neurons' signs and scales are
-            settled, see `encode.canonical`.
+        canonical: whether the model gets networks whose neurons' signs and scales are settled,
+            see `encode.canonical`; an editor changes these, which are of the same functions.
         stats: of the zoo, see `processors.Normalise`; not in config.json, since the
             normalisation is among the weights.
         readout: "mean" and "std", lists of `out` numbers: outputs are in deviations of a
@@ -255,8 +255,6 @@ class Processor(nn.Module, Saved, library_name="wszoo", tags=["weight-space"]):
             raise ValueError(f"model {name!r} cannot edit networks; known: {', '.join(EDITORS)}")
         self.name, self.out, self.narrow, self.readout = name, out, narrow, readout
         check_given(name, {**given, "narrow": narrow, "canonical": canonical})
-        if canonical and out is None:
-            raise ValueError("canonical is for models that read; an editor changes what is there")
         self.canonical = canonical
         self.spec = NetworkSpec.from_json(spec)
         # A baseline edits by a vector as long as the network, times a learned scale.
@@ -302,6 +300,8 @@ class Processor(nn.Module, Saved, library_name="wszoo", tags=["weight-space"]):
 
     def forward(self, weights: Weights) -> Float[Tensor, "net out"] | Weights:
         """`net out`, or edited networks, of plain weights."""
+        if self.canonical:
+            weights = canonical(self.spec, weights)
         if self.step is not None:
             if isinstance(self.model, MLP):
                 weights = self.model.order(weights)
@@ -310,8 +310,7 @@ class Processor(nn.Module, Saved, library_name="wszoo", tags=["weight-space"]):
                 vectors = self.model(weights)
             edited: Weights = self.step(weights, Weights.unflatten(vectors, self.spec))
             return edited
-        seen = canonical(self.spec, weights) if self.canonical else weights
-        found: Tensor | Weights = self.model(seen)
+        found: Tensor | Weights = self.model(weights)
         if self._plain or isinstance(found, Weights):
             return found
         return found.float() * self.std + self.mean

@@ -4,7 +4,7 @@ import pytest
 import torch
 from equivariance import assert_breaks, assert_equivariant
 
-from processors import base, encode
+from processors import base, build, encode
 from processors.linear import EquivariantLinear
 from zoo import NetworkSpec, Weights, forward, render, symmetry
 from zoo.stats import Moments, normalisation
@@ -45,6 +45,25 @@ def test_a_canonical_network_is_the_same_for_all_signs_and_scales(spec):
     if all(layer.kind == "linear" for layer in spec.layers):
         x = torch.randn(7, spec.inp, dtype=torch.float64)
         torch.testing.assert_close(forward(spec, found, x), forward(spec, weights, x))
+
+
+@pytest.mark.parametrize("model", ["dws", "nfn-hnp", "mlp", "mlp-align"])
+def test_an_editor_of_canonical_networks_makes_the_same_functions_whatever_their_signs(model):
+    weights = random_networks(SIREN)
+    moved = symmetry.apply(symmetry.sample(SIREN, 5, ("sign",)), weights)
+    x = torch.rand(9, 2)
+
+    def edited(canonical):
+        torch.manual_seed(0)
+        editor = build(model, SIREN, None, statistics(SIREN, weights), canonical=canonical)
+        return [forward(SIREN, editor(each), x) for each in (weights, moved)]
+
+    first, second = edited(canonical=True)
+    error = (first - second).abs().max()
+    assert error < 1e-5
+    assert (first - forward(SIREN, weights, x)).abs().max() > 20 * error
+    first, second = edited(canonical=False)
+    assert (first - second).abs().max() > 20 * error
 
 
 def test_inputs_and_outputs_are_told_apart_in_front_of_a_layer():

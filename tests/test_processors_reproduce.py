@@ -128,6 +128,15 @@ def test_minutes_are_what_each_row_takes_times_how_often(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_minutes_and_dry_runs_are_of_one_experiment_and_not_of_each_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for flag in ("--minutes", "--dry-run"):
+        assert f"{flag} needs an EXPERIMENT" in line_of(run("reproduce", flag), 2)
+    both = run("reproduce", "sine-ssl", "--minutes", "--dry-run")
+    assert "--minutes and --dry-run" in line_of(both, 2)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_one_update_takes_is_multiplied(monkeypatch):
     """By a clock that goes on by a second whenever it is looked at."""
     ticks = itertools.count()
