@@ -89,6 +89,19 @@ def test_every_task_from_end_to_end(trained, task, metrics, figure):
     assert found == pytest.approx(summary["test"], rel=1e-4)
 
 
+def test_a_representation_of_one_number_of_few_networks(waves_zoo, tmp_path):
+    """No plane is drawn of one network, and a linear probe is not fitted to one."""
+    words = ("train", "ssl", waves_zoo, *QUICK, "--model", "mlp", "--dimension", 1)
+    words += ("--out", tmp_path / "run")
+    made = run(*words, "--split-limit", "test=1")
+    assert made.exit_code == 0, made.output
+    assert [path.stem for path in (tmp_path / "run/figures").iterdir()] == ["curves"]
+    assert "tsne" not in (tmp_path / "run/README.md").read_text()
+    four = run(*words, "--split-limit", "test=4", "--overwrite")
+    assert four.exit_code == 0, four.output
+    assert (tmp_path / "run/figures/tsne.png").is_file()
+
+
 def test_accuracy_is_told_from_statistics(trained):
     """Weights grow as a classifier learns, which is easily seen."""
     out, zoo = trained["generalize"]

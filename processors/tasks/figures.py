@@ -11,6 +11,10 @@ from processors import metrics
 from zoo import drawing
 
 
+# Networks that neighbours in a plane can be told of.
+FEWEST = 4
+
+
 def _axes(height: float, columns: int = 1) -> Any:
     figure = drawing.figure(drawing.WIDE, height)
     return figure, figure.subplots(1, columns, squeeze=False)[0]
@@ -67,11 +71,16 @@ def predicted(
 def tsne(
     features: NDArray[np.floating[Any]], values: Mapping[str, NDArray[Any]], path: Path
 ) -> None:
-    """The features in the plane by t-SNE, a panel for each value that colours them."""
+    """The features in the plane by t-SNE, a panel for each value that colours them.
+
+    Args:
+        features: `net feat`, of at least `FEWEST` networks.
+    """
     from sklearn.manifold import TSNE
 
     perplexity = min(30, max(2, (len(features) - 1) // 3))
-    plane = TSNE(random_state=0, perplexity=perplexity, init="pca").fit_transform(features)
+    init = "pca" if features.shape[1] > 1 else "random"
+    plane = TSNE(random_state=0, perplexity=perplexity, init=init).fit_transform(features)
     figure, panels = _axes(4, len(values))
     for axes, (name, colours) in zip(panels, values.items(), strict=True):
         dots = axes.scatter(plane[:, 0], plane[:, 1], c=colours, s=6, cmap="viridis")

@@ -164,8 +164,14 @@ class Ssl(Task):
             seen = self.embed(module, train).double().numpy()
             probe = LinearRegression().fit(seen, self._wanted(train).numpy())
             found = probe.predict(features)
+        elif len(rows) < 2:
+            raise ValueError(
+                f"the {split} split has a single network, and a linear probe is fitted to some to "
+                "be measured on others: give a zoo with a training split, or more networks"
+            )
         else:
-            found = cross_val_predict(LinearRegression(), features, wanted, cv=5)
+            parts = min(5, len(rows))
+            found = cross_val_predict(LinearRegression(), features, wanted, cv=parts)
         errors = ((found - wanted) ** 2).mean(axis=0)
         metrics = {"mse": float(errors.mean())}
         for name, error in zip(self.targets, errors, strict=True):
@@ -182,8 +188,13 @@ class Ssl(Task):
         return constant_error(self._wanted(self.data[split]), self._wanted(self.data["train"]))
 
     def figures(self, module: Any, split: str, folder: Path) -> None:
-        """`tsne.png`: the representations in the plane, coloured by each target."""
+        """`tsne.png`: the representations in the plane, coloured by each target.
+
+        Of so few networks that none has neighbours there is no figure.
+        """
         rows = self.data[split]
+        if len(rows) < figures.FEWEST:
+            return
         found = self.embed(module, rows).numpy()
         wanted = dict(zip(self.targets, self._wanted(rows).T.numpy(), strict=True))
         figures.tsne(found, wanted, folder / "tsne.png")
