@@ -378,6 +378,8 @@ TABLE: tuple[Entry, ...] = (
 )  # fmt: skip
 
 
+_WAVES_SMALL = "wszoo, on the 4,000 waves of `wszoo fit-inrs sine`"
+_EDIT_SMALL = "wszoo, on 11,000 MNIST INRs"
 _TUNED = "wszoo, tuned on the 1,457 digits of `make demo`"
 # Over what papers do. What tells few networks apart: neurons whose signs are settled, means
 # instead of maxima, and pooled features that are normalised, as they hardly differ.
@@ -432,10 +434,28 @@ SMALL: tuple[Entry, ...] = (
         options={"augment": "move,noise", "noise": 0.03, **_MOVED}, note=_MOVED_NOTE,
     ),
     Entry(
+        "ssl", "", _WAVES_SMALL, but=READERS, preset="small",
+        settings={"epochs": 40, "batch": 128, "lr": 1e-3, "warmup": 50, "schedule": "cosine"},
+    ),
+    Entry(
+        "ssl", "", _WAVES_SMALL, ("dws", *NFN, "monomial"), preset="small", settings={"lr": 3e-3},
+    ),
+    Entry(
+        "ssl", "", _WAVES_SMALL, ("dws",), preset="small",
+        sizes={"variant": "deepsets", "pool": "mean", "canonical": True},
+        note="1.01 after 40 epochs; with attention, max pools and random signs 1.90",
+    ),
+    Entry("ssl", "", _WAVES_SMALL, NFN, preset="small", sizes={"canonical": True}),
+    Entry(
         "edit", "", "wszoo", preset="small",
         settings={"steps": 3_000, "warmup": 100, "schedule": "cosine"},
     ),
-    Entry("edit", "", "wszoo", NFN, preset="small", sizes={"channels": [32] * 3, "fourier": 64}),
+    Entry(
+        "edit", "", _EDIT_SMALL, NFN, preset="small", settings={"batch": 16, "lr": 2e-3},
+        sizes={"channels": [64] * 3, "fourier": 64, "canonical": True},
+        note="after 1,500 updates the digits' error is .150 with random signs, .134 with settled "
+        "ones, .131 with 64 channels instead of 32",
+    ),
     Entry("edit", "", "wszoo", ("monomial",), preset="small", sizes={"base_channels": [32] * 3}),
     Entry(
         "edit", "", "wszoo", ("dws",), preset="small", sizes={"variant": "deepsets", "chan": 16},
