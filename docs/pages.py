@@ -1,8 +1,9 @@
 """Pages of the site that do not lie in docs/, made for MkDocs (`make docs`) from what does.
 
-README.md is the home, CHANGELOG.md and CONTRIBUTING.md are pages, so is every data card with its
-figures, and the notebook with the outputs that it was committed with. A link to a file that is
-none of these leads to a page that shows it. Nothing is written beside the site itself.
+README.md is the home, CHANGELOG.md and CONTRIBUTING.md are pages, so is every card of a zoo or of
+a reader with its figures, and the notebook with the outputs that it was committed with. A link to
+a file that is none of these leads to a page that shows it. Nothing is written beside the site
+itself.
 """
 
 import json
@@ -22,7 +23,12 @@ HOMES = {
     "LICENSE": "source/LICENSE.md",
     "docs/quickstart.ipynb": "quickstart.md",
 }
-CARDS = sorted(path.parent.name for path in (ROOT / "data_cards").glob("*/README.md"))
+# Folders of cards, with the section of the site and the folder that they stand in there.
+SECTIONS = {"data_cards": ("Zoos", "zoos"), "model_cards": ("Trained already", "readers")}
+CARDS = {
+    folder: sorted(path.parent.name for path in (ROOT / folder).glob("*/README.md"))
+    for folder in SECTIONS
+}
 _LINK = re.compile(r"\[((?:[^\[\]]|!\[[^\]]*\]\([^)]*\))*)\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"^(```+).*?^\1$", re.MULTILINE | re.DOTALL)
 _SOURCE = {".py": "python", ".toml": "toml", ".json": "json", ".sh": "bash"}
@@ -41,10 +47,10 @@ def home_of(path: str) -> str:
     first, _, rest = path.partition("/")
     if first == "docs":
         return rest
-    if first == "data_cards":
-        return (
-            f"zoos/{rest.removesuffix('/README.md')}.md" if rest.endswith(".md") else f"zoos/{rest}"
-        )
+    if first in SECTIONS:
+        _, there = SECTIONS[first]
+        named = f"{rest.removesuffix('/README.md')}.md" if rest.endswith(".md") else rest
+        return f"{there}/{named}"
     return f"source/{path}.md"
 
 
@@ -79,7 +85,7 @@ def relinked(text: str, path: str, meet: Callable[[str], object] = lambda target
 
 
 def without_header(text: str) -> str:
-    """A data card without the Hub's metadata."""
+    """A card without the Hub's metadata."""
     return re.sub(r"\A---\n.*?\n---\n", "", text, count=1, flags=re.DOTALL)
 
 
@@ -118,10 +124,18 @@ def opened_details(text: str) -> str:
 
 
 def on_config(config: Any) -> Any:
-    """Put the data cards into the navigation."""
-    for section in config.nav:
-        if "Zoos" in section:
-            section["Zoos"] = [{name: f"zoos/{name}.md"} for name in CARDS]
+    """Put the cards into the navigation, wherever it has a section for them."""
+
+    def fill(sections: list[Any]) -> None:
+        for section in sections:
+            for title, pages in list(section.items()) if isinstance(section, dict) else []:
+                for folder, (of, there) in SECTIONS.items():
+                    if title == of:
+                        section[title] = [{name: f"{there}/{name}.md"} for name in CARDS[folder]]
+                if pages and isinstance(pages, list):
+                    fill(pages)
+
+    fill(config.nav)
     return config
 
 
@@ -132,10 +146,11 @@ def on_files(files: Any, config: Any) -> Any:
     linked: set[str] = set()
     pages = {path: (ROOT / path).read_text("utf-8") for path in HOMES if path.endswith(".md")}
     pages |= {
-        f"data_cards/{name}/README.md": without_header(
-            (ROOT / "data_cards" / name / "README.md").read_text("utf-8")
+        f"{folder}/{name}/README.md": without_header(
+            (ROOT / folder / name / "README.md").read_text("utf-8")
         )
-        for name in CARDS
+        for folder, names in CARDS.items()
+        for name in names
     }
     notebook = "docs/quickstart.ipynb"
     pages[notebook] = notebook_page(json.loads((ROOT / notebook).read_text("utf-8")))

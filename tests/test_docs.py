@@ -19,7 +19,8 @@ from processors import campaign
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
-ALL_PAGES = [*PAGES, ROOT / "CHANGELOG.md", *sorted((ROOT / "data_cards").glob("*/README.md"))]
+CARDS = [path for of in ("data_cards", "model_cards") for path in (ROOT / of).glob("*/README.md")]
+ALL_PAGES = [*PAGES, ROOT / "CHANGELOG.md", *sorted(CARDS)]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LONGEST_README, LONGEST_EXAMPLE = 150, 40
 

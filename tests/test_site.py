@@ -41,9 +41,10 @@ def tree() -> dict[str, str]:
     for path in pages().HOMES:
         if path.endswith(".md"):
             found[path] = (ROOT / path).read_text("utf-8")
-    for name in pages().CARDS:
-        path = f"data_cards/{name}/README.md"
-        found[path] = pages().without_header((ROOT / path).read_text("utf-8"))
+    for folder, names in pages().CARDS.items():
+        for name in names:
+            path = f"{folder}/{name}/README.md"
+            found[path] = pages().without_header((ROOT / path).read_text("utf-8"))
     return found
 
 
@@ -126,6 +127,8 @@ def test_links_of_the_tree_become_those_of_the_site():
     )
     shown = "![x](data_cards/adrenal/figures/iou.png)"
     assert relinked(shown, "README.md") == "![x](zoos/adrenal/figures/iou.png)"
+    reader = "[a](../model_cards/mnist-inrs-probe/README.md)"
+    assert relinked(reader, "docs/learnt.md") == "[a](readers/mnist-inrs-probe.md)"
     inside = "```\n[a](docs/format.md)\n```\n"
     assert relinked(inside, "README.md") == inside
     assert relinked("[a](gone.md)", "README.md") == "[a](gone.md)"

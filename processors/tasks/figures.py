@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from processors import metrics
 from zoo import drawing
 
-
 # Networks that neighbours in a plane can be told of.
 FEWEST = 4
 

@@ -1,0 +1,63 @@
+"""The readers that come with the repository: whole, small, and as their cards say."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+
+import processors
+from processors import saving
+from zoo import NetworkSpec, Weights, symmetry
+from zoo.nets import initialise
+
+ROOT = Path(__file__).parents[1] / "model_cards"
+FOLDERS = sorted(path.parent for path in ROOT.glob("*/README.md"))
+MOST, MOST_TOGETHER = 2_000_000, 5_000_000
+
+
+def test_they_are_small():
+    sizes = [path.stat().st_size for path in ROOT.rglob("*") if path.is_file()]
+    assert FOLDERS
+    assert max(sizes) < MOST
+    assert sum(sizes) < MOST_TOGETHER
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_a_reader_is_what_its_run_and_its_card_say(folder):
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    saving.check_hashes(folder)
+    model = processors.load(folder)
+    assert sum(p.numel() for p in model.parameters()) == summary["parameters"]
+    card = ModelCard.load(folder / "README.md")
+    (found,) = card.data.eval_results[:1]
+    assert (found.metric_type, found.metric_value) == ("accuracy", summary["test"]["accuracy"])
+    assert f'processors.load("model_cards/{folder.name}")' in card.text
+
+
+def model_name(folder: Path) -> str:
+    return json.loads((folder / "config.json").read_text(encoding="utf-8"))["name"]
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_a_reader_takes_no_notice_of_the_order_of_neurons(folder):
+    """With the weights that training gave it; what is no symmetry it does notice.
+
+    DWSNets, which normalise entry by entry as in the paper, take some notice.
+    """
+    most = 3e-2 if model_name(folder) == "dws" else 1e-3
+    model = processors.load(folder).eval()
+    spec: NetworkSpec = model.spec
+    index = torch.arange(8).numpy()
+    fresh = torch.from_numpy(initialise(spec, "dws", 0, index, 0 * index))
+    plain = Weights.unflatten(fresh, spec)
+    moved = symmetry.apply(symmetry.sample(spec, 8, ("permutation",)), plain)
+    assert not torch.equal(moved.flatten(), plain.flatten())
+    other = plain.map(lambda tensor: tensor.roll(1, dims=1) if tensor.ndim == 2 else tensor)
+    with torch.no_grad():
+        found, after, noticed = model(plain), model(moved), model(other)
+    assert found.shape == (8, 10)
+    size = found.abs().max()
+    assert (after - found).abs().max() < most * size
+    assert (noticed - found).abs().max() > 0.1 * size
