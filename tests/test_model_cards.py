@@ -54,7 +54,7 @@ def test_a_reader_takes_no_notice_of_the_order_of_neurons(folder):
     plain = Weights.unflatten(fresh, spec)
     moved = symmetry.apply(symmetry.sample(spec, 8, ("permutation",)), plain)
     assert not torch.equal(moved.flatten(), plain.flatten())
-    other = plain.map(lambda tensor: tensor.roll(1, dims=1) if tensor.ndim == 2 else tensor)
+    other = plain.map(lambda tensor: tensor.roll(1, dims=-1))
     with torch.no_grad():
         found, after, noticed = model(plain), model(moved), model(other)
     assert found.shape == (8, 10)
