@@ -328,6 +328,11 @@ TABLE: tuple[Entry, ...] = (
         "command has an L2 norm with gamma and beta, and head 200",
     ),
     *_readers("generalize"),
+    Entry(
+        "generalize", "", _OURS, ("graded",), settings=_ADAM,
+        note="amsgrad never forgets the first gradients, which are large where weights differ by "
+        "orders of magnitude: by it tau stays at .83 on 4,160 tanh CNNs, by Adam it is .89",
+    ),
     # ---- adapt: classifiers of another domain
     Entry(
         "adapt", "D4", f"{_DWS}, Sec. 7.2 and App. J",
