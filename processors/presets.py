@@ -290,7 +290,7 @@ TABLE: tuple[Entry, ...] = (
             "statistics": "tensor",
         },
     ),
-    *_readers("ssl", epochs=100, batch=512, options={"augment": "noise"}),
+    *_readers("ssl", epochs=30, batch=512, options={"augment": "noise"}),
     # ---- generalize: the accuracy of a classifier
     Entry(
         "generalize", "D6", f"{_DWS}, App. K.1 and J", conv=False,
