@@ -194,6 +194,8 @@ def _differing(facts: Sequence[Mapping[str, Any]]) -> list[str]:
     return [n for n in names if any(each.get(n) != facts[0].get(n) for each in facts)]
 
 
+# What is asked for in an evaluation, whatever other rows there are.
+_ALWAYS = ("views",)
 # What rows of one model may differ by beside what was asked for, in the order in which it is
 # looked at: told only where rows would have one name else.
 _MORE: tuple[Callable[[Row], Mapping[str, Any]], ...] = (
@@ -221,7 +223,11 @@ def names(rows: Sequence[Row], tables: Sequence[Table] = ()) -> list[str]:
         told = [{**a, **m} for a, m in zip(asked, made, strict=True)]
         shown = {*_differing(told), *(name for each in made for name in each)}
         for n, each in zip(numbers, told, strict=True):
-            words[n] = [_phrase(name, value) for name, value in each.items() if name in shown]
+            words[n] = [
+                _phrase(name, value)
+                for name, value in each.items()
+                if name in shown or (name in _ALWAYS and value)
+            ]
         for more in _MORE:
             same = _twice(numbers, words)
             for group in same:
