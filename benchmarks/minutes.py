@@ -39,10 +39,12 @@ def read(path: Path) -> Known:
 
 
 def table(known: Known, scales: Sequence[str]) -> list[str]:
-    """In Markdown: of each scale what the zoo takes, and its rows together."""
-    heads = [f"{scale}: zoo | rows" for scale in scales]
+    """In Markdown: of each scale what the zoo takes, and its rows together, where it is known."""
+    heads = [f"{scale}: the zoo | its rows" for scale in scales]
     lines = [f"| experiment | {' | '.join(heads)} |", "|---" * (1 + 2 * len(scales)) + "|"]
     for name, experiment in EXPERIMENTS.items():
+        if not any((name, scale) in known for scale in scales):
+            continue
         cells = []
         for scale in scales:
             entry = known.get((name, scale))
@@ -50,7 +52,7 @@ def table(known: Known, scales: Sequence[str]) -> list[str]:
             zoo, rows = parts[:1], parts[1:]
             cells += [
                 f"{duration(zoo[0][2])}, {zoo[0][1]}" if zoo else "",
-                f"{duration(sum(row[2] for row in rows))}, {len(rows)} models" if rows else "",
+                f"{duration(sum(row[2] for row in rows))}, {len(rows)} in all" if rows else "",
             ]
         lines.append(f"| `{name}`, {experiment.identity} | {' | '.join(cells)} |")
     return lines
