@@ -17,18 +17,11 @@ from typing import Any
 
 import torch
 
+from cli.progress import duration
 from processors.minutes import expected
 from processors.reproduce import EXPERIMENTS, SCALES, Changes
 
 Known = dict[tuple[str, str], Mapping[str, Any]]
-
-
-def duration(seconds: float) -> str:
-    """In minutes or hours, as a table has it."""
-    minutes = seconds / 60
-    return f"{minutes:.1f} min" if minutes < 10 else (
-        f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:,.1f} h"
-    )  # fmt: skip
 
 
 def read(path: Path) -> Known:

@@ -125,14 +125,17 @@ def opened_details(text: str) -> str:
 
 def on_config(config: Any) -> Any:
     """Put the cards into the navigation, wherever it has a section for them."""
+    cards = {
+        title: [{name: f"{there}/{name}.md"} for name in CARDS[folder]]
+        for folder, (title, there) in SECTIONS.items()
+    }
 
-    def fill(sections: list[Any]) -> None:
+    def fill(sections: list[dict[str, Any]]) -> None:
         for section in sections:
-            for title, pages in list(section.items()) if isinstance(section, dict) else []:
-                for folder, (of, there) in SECTIONS.items():
-                    if title == of:
-                        section[title] = [{name: f"{there}/{name}.md"} for name in CARDS[folder]]
-                if pages and isinstance(pages, list):
+            for title, pages in section.items():
+                if title in cards:
+                    section[title] = cards[title]
+                elif isinstance(pages, list):
                     fill(pages)
 
     fill(config.nav)

@@ -194,7 +194,7 @@ def _differing(facts: Sequence[Mapping[str, Any]]) -> list[str]:
     return [n for n in names if any(each.get(n) != facts[0].get(n) for each in facts)]
 
 
-# What is asked for in an evaluation, whatever other rows there are.
+# Told of every row that has it, whatever other rows there are.
 _ALWAYS = ("views",)
 # What rows of one model may differ by beside what was asked for, in the order in which it is
 # looked at: told only where rows would have one name else.

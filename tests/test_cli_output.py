@@ -60,7 +60,7 @@ def test_info_shows_foreign_words_safely(odd):
         assert rf"{word}\x1b[2J" in result.stdout, word
 
 
-@pytest.mark.parametrize("redirection", ["2>&-", ">&-", "<&- >&- 2>&-", "2>/dev/full"])
+@pytest.mark.parametrize("redirection", ["2>&-", ">&-", "<&-", "<&- >&- 2>&-", "2>/dev/full"])
 def test_a_closed_or_full_stream_stops_nothing(tmp_path, odd, redirection):
     ran = shell(f"{FIT} {redirection}", tmp_path)
     assert ran.returncode == 0, ran.stderr

@@ -136,7 +136,7 @@ for name, sizes in {sizes!r}.items():
 
 def test_models_compile():
     """Traced and differentiated; what inductor makes of it is timed in the benchmark."""
-    sizes = {name: SMALL[name] for name in ("dws", "nfn-np")}
+    sizes = {name: SMALL[name] for name in ("dws", "nfn-np", "mlp-align")}
     root = Path(__file__).parents[1]
     ran = subprocess.run(
         [sys.executable, "-c", _COMPILED.format(sizes=sizes)],
