@@ -10,6 +10,7 @@ run beside other work. What is known already in --out is not measured again.
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +18,12 @@ from typing import Any
 
 import torch
 
-from cli.progress import duration
-from processors.minutes import expected
-from processors.reproduce import EXPERIMENTS, SCALES, Changes
+# Beside this file lies one with the name of the package.
+sys.path[0] = str(Path(__file__).parents[1])
+
+from cli.progress import duration  # noqa: E402
+from processors.minutes import expected  # noqa: E402
+from processors.reproduce import EXPERIMENTS, SCALES, Changes  # noqa: E402
 
 Known = dict[tuple[str, str], Mapping[str, Any]]
 

@@ -21,11 +21,13 @@ IN_TIME_S = 10.0
 FIT = "fit-inrs digits --limit 60 --steps 40 --hidden 6 --shard-rows 10 --threads 1 --out"
 
 
-def _start(words: str, cache: Path) -> subprocess.Popen:
+def _start(words: str, cache: Path | None = None) -> subprocess.Popen:
+    """With what other tests have compiled, or with what an empty cache takes."""
+    caches = {"NUMBA_CACHE_DIR": str(cache)} if cache else {}
     return subprocess.Popen(
         [sys.executable, "-m", "cli.main", *words.split()],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(cache)},
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | caches,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -75,26 +77,20 @@ def _content(folder: Path) -> dict[str, bytes]:
     }
 
 
-def _finish(words: str, cache: Path) -> None:
-    child = _start(words, cache)
+def _finish(words: str) -> None:
+    child = _start(words)
     _, errors = child.communicate(timeout=300)
     assert child.returncode == 0, errors
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory) -> Path:
-    """Where code is kept that was compiled."""
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, cache) -> Path:
+def undisturbed(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("undisturbed") / "zoo"
-    _finish(f"{FIT} {out}", cache)
+    _finish(f"{FIT} {out}")
     return out
 
 
-def test_a_fit_that_is_stopped_at_random_moments_ends_the_same(tmp_path, cache, undisturbed):
+def test_a_fit_that_is_stopped_at_random_moments_ends_the_same(tmp_path, undisturbed):
     moments = random.Random(14)
     out = tmp_path / "zoo"
     words = f"{FIT} {out}"
@@ -105,7 +101,7 @@ def test_a_fit_that_is_stopped_at_random_moments_ends_the_same(tmp_path, cache, 
         _stopped(child, KINDS[number % 2])
     for number in range(3):  # fitting and writing
         made = len(list(out.rglob("*.safetensors")))
-        child = _start(words, cache)
+        child = _start(words)
         due = _after(moments.uniform(0.0, 0.3))
 
         def moved(made: int = made, due: Callable[[], bool] = due) -> bool:
@@ -114,7 +110,7 @@ def test_a_fit_that_is_stopped_at_random_moments_ends_the_same(tmp_path, cache, 
         _wait(child, moved)
         if not _stopped(child, KINDS[number % 2]):
             break
-    _finish(words, cache)
+    _finish(words)
     assert _content(out) == _content(undisturbed)
 
 
@@ -131,17 +127,17 @@ def test_a_fit_that_is_stopped_at_random_moments_ends_the_same(tmp_path, cache, 
     ],
     ids=["verify", "fit-classifiers", "train"],
 )
-def test_other_commands_stop_too(tmp_path, cache, undisturbed, words, folder):
+def test_other_commands_stop_too(tmp_path, undisturbed, words, folder):
     moments = random.Random(words)
     command = words.format(zoo=undisturbed, out=tmp_path / "out")
     for number in range(2):
-        child = _start(command, cache if number else tmp_path / "empty")
+        child = _start(command, None if number else tmp_path / "empty")
         _wait(child, _after(moments.uniform(0.8, 9.0)))
         if not _stopped(child, KINDS[number % 2]):
             break
-    _finish(command, cache)
+    _finish(command)
     if folder is not None and not words.startswith("train"):
-        _finish(words.format(zoo=undisturbed, out=tmp_path / "whole"), cache)
+        _finish(words.format(zoo=undisturbed, out=tmp_path / "whole"))
         named = [_content(tmp_path / name) for name in (folder, "whole")]
         weights = [{k: v for k, v in each.items() if "safetensors" in k} for each in named]
         assert weights[0] == weights[1]

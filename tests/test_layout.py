@@ -594,3 +594,18 @@ def test_the_package_tells_its_version_and_has_types():
     assert zoo.__version__ == version("wszoo")
     for package in USES:
         assert (ROOT / package / "py.typed").is_file()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda p: p.stem)
+def test_benchmarks_import_the_packages_and_not_each_other(path):
+    """Python looks in a script's own folder first, and one script has the name of a package."""
+    lines = path.read_text("utf-8").splitlines()
+    own = [
+        number
+        for number, line in enumerate(lines)
+        if re.match(r"(from|import) (zoo|processors|cli)\b", line)
+    ]
+    left = [number for number, line in enumerate(lines) if line.startswith("sys.path[0] = ")]
+    if any(re.match(r"(from|import) (processors|cli)\b", lines[number]) for number in own):
+        assert left, f"{path.name} finds benchmarks/processors.py in the place of processors"
+    assert not left or left[0] < own[0]

@@ -29,6 +29,8 @@ class FakeEngine:
 
     name = "fake"
     batch = 4
+    pads = False
+    ahead = 1
 
     def __init__(
         self,

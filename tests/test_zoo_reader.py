@@ -312,6 +312,7 @@ def test_a_zoo_pickles_by_path(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on one core
 def test_data_loader(workers: int, folder: Path) -> None:
     networks = open_zoo(folder)
     loader = DataLoader(

@@ -153,10 +153,14 @@ class Engine(Protocol):
     Attributes:
         name: as recorded in the index.
         batch: how many networks to hand over at once for full speed.
+        pads: whether fewer than `batch` take as long as `batch` do.
+        ahead: batches that may be under way at once, so that one is drawn while another is fitted.
     """
 
     name: str
     batch: int
+    pads: bool
+    ahead: int
 
     def fit(
         self,

@@ -279,6 +279,8 @@ class CpuEngine:
 
     name = "cpu"
     batch = 256
+    pads = False
+    ahead = 1
 
     def __init__(self, threads: int):
         self.threads = threads

@@ -419,6 +419,8 @@ class CudaEngine:
 
     name = "cuda"
     batch = 16_384
+    pads = False
+    ahead = 2
 
     def __init__(self, device: str = "cuda", plan: Plan | None = None):
         try:

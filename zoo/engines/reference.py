@@ -50,6 +50,8 @@ class ReferenceEngine:
 
     name = "reference"
     batch = 64
+    pads = True
+    ahead = 1
 
     def __init__(self, device: str = "cpu", threads: int = 1, dtype: torch.dtype = torch.float32):
         try:

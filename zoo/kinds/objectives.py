@@ -133,8 +133,7 @@ class Objective(Goal):
         return engines.load(engine, device, threads)
 
     def chunk(self, engine: Engine) -> tuple[int, int]:
-        # While a GPU fits one thread's chunk, another thread draws the next one's networks.
-        return engine.batch, 2 if engine.name == "cuda" else 1
+        return engine.batch, engine.ahead
 
     def fit(self, engine: Engine, seed: int, rows: Rows, *given: Any) -> Fitted:
         raw, others = given

@@ -28,8 +28,6 @@ LONGER, SHORTER = (2, 4), (2, 4, 8)
 MISSES = 40
 # Networks that are fitted at once; what reaches nothing is given up after so many.
 PIECE = 8
-# Pads what it is given to whole batches, so that fewer at once take as long.
-PADDING = "reference"
 # Items that are tried, and the points of all of them together that are about enough.
 FEWEST, MOST, POINTS = 20, 64, 2**18
 
@@ -127,8 +125,8 @@ class _Bench:
         few = max(FEWEST, min(MOST, POINTS // planned.goal.points))
         chosen = first[np.linspace(0, len(first) - 1, min(few, len(first))).round().astype(int)]
         # Each piece lies over the whole of the source.
-        self.padded = planned.index.plan["engine"] == PADDING
-        pieces = 1 if self.padded else -(-len(chosen) // PIECE)
+        pads = planned.goal.load(planned.index.plan["engine"], means.device).pads
+        pieces = 1 if pads else -(-len(chosen) // PIECE)
         self.pieces = [chosen[number::pieces] for number in range(pieces)]
         self.items = len(chosen)
 
@@ -151,7 +149,7 @@ class _Bench:
             if misses is not None and networks - reached > misses:
                 break
         seconds = time.monotonic() - begun
-        if self.padded:
+        if engine.pads:
             seconds *= networks / (-(-networks // engine.batch) * engine.batch)
         found = np.concatenate(values).astype(np.float64)
         return Tried(recipe.hidden, recipe.steps, networks, reached, found, measure, seconds)
