@@ -1,6 +1,6 @@
 """How fast processors are: the equivariant layer beside plain blocks, and whole models.
 
-    python benchmarks/processors.py [--quick] [--models] [--cpu]
+    python benchmarks/processors.py [--quick] [--models] [--every] [--cpu]
 
 Run it on an idle machine; on one that others use too, `--cpu` takes the CPU time of one thread
 instead of the clock. Timings are forward and backward, in milliseconds per network;
@@ -15,6 +15,10 @@ Whole models, encoder and head included, are timed at the MNIST spec, 2-32-32-1.
 with Fourier features as torch computes them, at once and kept for backward, and each layer by
 itself, which is how we had it and the released code has it; outputs and gradients of both are
 compared first. GFLOP/s are those of a 2048^3 float32 product, taken in turn with the models.
+
+`--every` prints one table of all models by preset "paper", which is M6 of the Monomial-NFN paper in
+kind: small CNNs, 1-16-16-16 and ten classes, in batches of 8, as papers train on them, and MNIST
+INRs in batches of 128; parameters, milliseconds a network, and the peak of a step.
 """
 
 import argparse
@@ -25,6 +29,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 # This file has the name of the package that it measures.
@@ -34,7 +39,7 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 import processors  # noqa: E402
-from processors import EquivariantLinear, base, fourier  # noqa: E402
+from processors import EquivariantLinear, base, fourier, presets  # noqa: E402
 from processors.graded import Graded  # noqa: E402
 from processors.linear import Term  # noqa: E402
 from processors.probe import Probe  # noqa: E402
@@ -280,11 +285,41 @@ def models(quick: bool, compiled: bool, clock: Callable[[], float]) -> None:
         )
 
 
+EVERY = {
+    "small CNNs": (
+        presets.Situation("generalize", "", "small-cnn", conv=True, picture=False),
+        1,
+        8,
+    ),
+    "MNIST INRs": (presets.Situation("classify", "", "dws", "mnist"), 10, 128),
+}
+SPECS = {"small CNNs": NetworkSpec.cnn([1, 16, 16, 16], 10), "MNIST INRs": MNIST}
+
+
+def every(clock: Callable[[], float], quick: bool) -> None:
+    """Print parameters, time and peak of every model by preset "paper", as Markdown."""
+    heads = [f"{name}: parameters | ms | MB" for name in EVERY]
+    print(f"| model | {' | '.join(heads)} |", "|---" * (1 + 3 * len(EVERY)) + "|", sep="\n")
+    for model in processors.MODELS:
+        cells = []
+        for name, (of, out, batch) in EVERY.items():
+            sizes = presets.chosen(replace(of, model=model), "paper").sizes
+            torch.manual_seed(0)
+            module = processors.build(model, SPECS[name], out, **sizes)
+            flat = 0.1 * torch.randn(batch, SPECS[name].param_count)
+            run = step(module, Weights.unflatten(flat, SPECS[name]))
+            taken = rounds({model: run}, 0.5 if quick else 3.0, clock)[model]
+            count = sum(parameter.numel() for parameter in module.parameters())
+            cells += [f"{count / 1e6:.2f}M", f"{taken / batch * 1e3:.2f}", f"{peak_mb(run):.0f}"]
+        print(f"| {model} | {' | '.join(cells)} |", flush=True)
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer sizes, not compiled")
     parser.add_argument("--models", action="store_true", help="whole models alone")
+    parser.add_argument("--every", action="store_true", help="one table of all models, alone")
     parser.add_argument("--cpu", action="store_true", help="CPU time of one thread")
     asked = parser.parse_args()
     quick, clock = asked.quick, time.perf_counter
@@ -292,6 +327,9 @@ def main() -> None:
         torch.set_num_threads(1)
         clock = time.process_time
     print(f"{cpu_kind()}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
+    if asked.every:
+        every(clock, quick)
+        return
     if not asked.models:
         compare(quick, clock)
     models(quick, compiled=not quick and not asked.cpu, clock=clock)
