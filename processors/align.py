@@ -16,7 +16,6 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from zoo import NetworkSpec, Weights, symmetry
@@ -126,6 +125,8 @@ class _Scores:
 
 
 def _assign(score: Float[Tensor, "net neuron neuron"]) -> Int[Tensor, "net neuron"]:
+    from scipy.optimize import linear_sum_assignment  # takes .3 s to load, for one model's sake
+
     return torch.from_numpy(
         np.stack([linear_sum_assignment(one, maximize=True)[1] for one in score.numpy()])
     )

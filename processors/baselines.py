@@ -173,14 +173,18 @@ class AlignedMLP(MLP):
         found = align.align(self.spec, weights, sample=sample, generator=generator)
         self.reference.copy_(found.reference.flatten())
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _align(self, weights: Weights) -> Weights:
         reference = Weights.unflatten(self.reference, self.spec)
         return symmetry.apply(align.match(self.spec, weights, reference), weights)
 
     def order(self, weights: Weights) -> Weights:
         """That of the reference."""
-        return weights if self.aligned else self._align(weights)
+        if self.aligned:
+            return weights
+        # As a decorator it would load the compiler, which takes seconds, with this module.
+        compiling = torch.compiler.is_compiling()
+        match = torch.compiler.disable(self._align) if compiling else self._align
+        return match(weights)
 
 
 def weight_rows(spec: NetworkSpec, weights: Weights) -> Float[Tensor, "net row feat"]:

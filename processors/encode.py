@@ -66,9 +66,9 @@ class Normalise(nn.Module):
             if stats is not None:
                 mean = _statistic(stats, f"{kind}.mean.{name}", size)
                 std = _statistic(stats, f"{kind}.std.{name}", size)
+                std = torch.where(std < _LEAST_STD, 1.0, std)
             if group.startswith("mono"):
                 mean = torch.zeros_like(mean)
-            std = torch.where(std < _LEAST_STD, 1.0, std)
             # Conv weights [out, inp, kh, kw] are merged as in `Weights`, [out, inp, taps].
             self.register_buffer(f"mean_{name}", mean.flatten(2) if mean.ndim > 2 else mean)
             self.register_buffer(f"std_{name}", std.flatten(2) if std.ndim > 2 else std)

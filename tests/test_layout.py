@@ -569,6 +569,17 @@ def test_importing_loads_nothing_heavy(package):
     assert loaded & heavy == set()
 
 
+def test_models_load_neither_the_compiler_nor_what_one_of_them_needs():
+    """Both take seconds, which every command that reads networks would wait for."""
+    script = "import sys, processors.models, processors.train; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    loaded = set(done.stdout.split())
+    assert "processors.baselines" in loaded
+    assert loaded & {"torch._dynamo", "torch._inductor", "scipy.optimize", "sklearn"} == set()
+
+
 @pytest.mark.parametrize("package", ["zoo", "processors"])
 def test_names_are_completed_before_they_are_loaded(package):
     script = f"import {package} as p; print(*set(p.__all__) - set(dir(p)))"
