@@ -43,7 +43,7 @@ from processors.settings import Settings, steps_per_epoch
 from processors.tasks.classify import told
 from processors.tasks.task import target_column
 from processors.train import device_name
-from zoo import NetworkSpec, Zoo, ZooError, machine, schema, stopping
+from zoo import Zoo, ZooError, machine, nets, schema, stopping
 
 FILE = CEILING
 # What the network sees, and what that takes of a row.
@@ -225,23 +225,16 @@ def _originals(rows: Rows, data_root: str | Path | None) -> Tensor:
 
 
 def _fields(rows: Rows, items: NDArray[np.int64], data_root: str | Path | None) -> Tensor:
-    """The shapes of these items, each once: its views share it."""
+    """The shapes of these items, each once: its views share it.
+
+    By shares, so that what surrounds the grid, which convolutions take for 0, is far away.
+    """
     zoo, kept = rows.zoo, np.unique(items, return_index=True)[1]
     each = np.empty((len(kept), 1, SIDE, SIDE, SIDE), np.float16)
     for place, row in enumerate(kept):
         stopping.check()
-        each[place, 0] = _near(zoo.spec, zoos.original(zoo[int(row)], data_root))
+        each[place, 0] = nets.share(zoo.spec, zoos.original(zoo[int(row)], data_root))
     return torch.from_numpy(each[np.searchsorted(items[kept], items)])
-
-
-def _near(spec: NetworkSpec, field: Any) -> Any:
-    """From what is said of points a number from 0, far away, to 1, on or inside of the shape.
-
-    What surrounds the grid, which convolutions take for 0, is then far away.
-    """
-    if spec.signal == "occupancy":
-        return field
-    return 1 - field / spec.clip if spec.signal == "udf" else (1 - field / spec.clip) / 2
 
 
 def _renders(rows: Rows, data_root: str | Path | None) -> Tensor:
@@ -254,7 +247,7 @@ def _renders(rows: Rows, data_root: str | Path | None) -> Tensor:
                 torch.cat([zoos.field(spec, weights, part) for part in points], 1).half()
                 for weights, _ in rows.batches(_FEW)
             ]
-        return _near(spec, torch.cat(fields).reshape(-1, 1, SIDE, SIDE, SIDE))
+        return nets.share(spec, torch.cat(fields).reshape(-1, 1, SIDE, SIDE, SIDE))
     height, width = _shape(rows.zoo)
     parts = [
         zoos.render(spec, weights, height, width).clamp(0, 1).movedim(-1, 1)

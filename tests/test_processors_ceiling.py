@@ -176,7 +176,7 @@ def test_every_signal_of_shapes_is_seen_alike():
     for signal, outside, inside, deep in (("udf", 0.1, 0.0, 1), ("sdf", 0.1, -0.1, 1),
                                           ("occupancy", 0.0, 1.0, 1)):  # fmt: skip
         spec = zoo.NetworkSpec.mlp([3, 4, 1], coord_order="xyz", signal=signal, clip=0.1)
-        assert ceiling._near(spec, torch.tensor([outside, inside])).tolist() == [0, deep]
+        assert zoo.nets.share(spec, torch.tensor([outside, inside])).tolist() == [0, deep]
 
 
 def test_shapes_are_moved_in_space():

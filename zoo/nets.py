@@ -6,6 +6,7 @@ same bytes; evaluation is plain torch, differentiable and on any device.
 
 from collections.abc import Callable, Iterator, Sequence
 from math import pi, sqrt
+from typing import Any
 
 import numpy as np
 import torch
@@ -277,6 +278,17 @@ def field(
     if spec.signal == "occupancy":
         return value
     return spec.clip * (1 - value) if spec.signal == "udf" else spec.clip * (1 - 2 * value)
+
+
+def share(spec: NetworkSpec, told: Any) -> Any:
+    """The v by which a network says this of points, from 0, far away, to 1, on or inside.
+
+    Args:
+        told: a tensor or an array of what `field` gives, which is the inverse.
+    """
+    if spec.signal == "occupancy":
+        return told
+    return 1 - told / spec.clip if spec.signal == "udf" else (1 - told / spec.clip) / 2
 
 
 def depth(

@@ -97,11 +97,8 @@ class Volumes:
 
 def _labels(spec: NetworkSpec, signed: NDArray[np.float32]) -> NDArray[np.float32]:
     """What the networks' v shall be, see `NetworkSpec`, for signed distances."""
-    told = _told(spec, signed)
-    if spec.signal == "occupancy":
-        return told
-    share = 1 - told / spec.clip if spec.signal == "udf" else 0.5 - told / (2 * spec.clip)
-    return share.astype(np.float32)
+    share: NDArray[np.float32] = nets.share(spec, _told(spec, signed)).astype(np.float32)
+    return share
 
 
 def _told(spec: NetworkSpec, signed: NDArray[np.float32]) -> NDArray[np.float32]:
