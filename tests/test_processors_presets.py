@@ -92,6 +92,14 @@ def test_what_the_released_codes_have_is_taken(task, model, more, expected):
     assert {name: both[name] for name in expected} == expected
 
 
+def test_few_cnns_are_read_by_monomial_nfn_in_the_units_of_their_tensors():
+    """What raw weights cost there is in docs/learnt.md; the paper's preset is the paper's."""
+    for conv, preset, statistics in ((True, "small", "tensor"), (True, "paper", "none"),
+                                     (False, "small", "none")):  # fmt: skip
+        sizes = taken("generalize", "monomial", preset, conv=conv).sizes
+        assert sizes.get("statistics", "none") == statistics
+
+
 def test_moves_are_for_pictures():
     assert taken("classify", "dws", picture=False).options["augment"] == "noise,dropout"
 
