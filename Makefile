@@ -4,8 +4,6 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 # pytest-xdist: one worker a core, two at most, since the tests themselves use the cores.
 JOBS ?= 2
-# Whole files go to a worker, so that what a file's tests share is made once; the last are short.
-SPREAD = --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test lint docs bench fuzz kills
 
@@ -17,7 +15,7 @@ demo: $(VENV)/ready
 	@echo "is in runs/digits-probe; its figures/confusion.png shows what it takes for what."
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -n $(JOBS) $(SPREAD)
+	$(BIN)/python -m pytest -n $(JOBS)
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

@@ -43,7 +43,7 @@ from processors.settings import Settings, steps_per_epoch
 from processors.tasks.classify import told
 from processors.tasks.task import target_column
 from processors.train import device_name
-from zoo import Zoo, ZooError, machine, nets, schema, stopping
+from zoo import Zoo, ZooError, machine, schema, stopping
 
 FILE = CEILING
 # What the network sees, and what that takes of a row.
@@ -233,7 +233,7 @@ def _fields(rows: Rows, items: NDArray[np.int64], data_root: str | Path | None) 
     each = np.empty((len(kept), 1, SIDE, SIDE, SIDE), np.float16)
     for place, row in enumerate(kept):
         stopping.check()
-        each[place, 0] = nets.share(zoo.spec, zoos.original(zoo[int(row)], data_root))
+        each[place, 0] = zoos.from_field(zoo.spec, zoos.original(zoo[int(row)], data_root))
     return torch.from_numpy(each[np.searchsorted(items[kept], items)])
 
 
@@ -247,7 +247,7 @@ def _renders(rows: Rows, data_root: str | Path | None) -> Tensor:
                 torch.cat([zoos.field(spec, weights, part) for part in points], 1).half()
                 for weights, _ in rows.batches(_FEW)
             ]
-        return nets.share(spec, torch.cat(fields).reshape(-1, 1, SIDE, SIDE, SIDE))
+        return zoos.from_field(spec, torch.cat(fields).reshape(-1, 1, SIDE, SIDE, SIDE))
     height, width = _shape(rows.zoo)
     parts = [
         zoos.render(spec, weights, height, width).clamp(0, 1).movedim(-1, 1)

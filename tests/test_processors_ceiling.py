@@ -176,7 +176,9 @@ def test_every_signal_of_shapes_is_seen_alike():
     for signal, outside, inside, deep in (("udf", 0.1, 0.0, 1), ("sdf", 0.1, -0.1, 1),
                                           ("occupancy", 0.0, 1.0, 1)):  # fmt: skip
         spec = zoo.NetworkSpec.mlp([3, 4, 1], coord_order="xyz", signal=signal, clip=0.1)
-        assert zoo.nets.share(spec, torch.tensor([outside, inside])).tolist() == [0, deep]
+        assert zoo.from_field(spec, torch.tensor([outside, inside])).tolist() == [0, deep]
+    with pytest.raises(ValueError, match="do not stand for shapes: their spec names no signal"):
+        zoo.from_field(zoo.NetworkSpec.mlp([3, 4, 1]), torch.zeros(1))
 
 
 def test_shapes_are_moved_in_space():

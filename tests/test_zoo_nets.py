@@ -323,3 +323,15 @@ def test_bytes_of_format_1():
 def test_unknown_schemes_are_listed():
     with pytest.raises(ValueError, match="unknown init 'xavier'; known: dws, nfn, torch"):
         nets.bounds(SIREN, "xavier")
+
+
+@pytest.mark.parametrize("signal", ["udf", "sdf", "occupancy"])
+@pytest.mark.parametrize("logits", [False, True])
+def test_from_field_is_the_inverse_of_field(signal, logits):
+    shape = {"coord_order": "xyz", "signal": signal, "clip": 0.1, "logits": logits}
+    spec = NetworkSpec.mlp([3, 5, 1], **shape)
+    weights = Weights.unflatten(torch.randn(4, spec.param_count, dtype=torch.float64), spec)
+    points = torch.rand(7, 3, dtype=torch.float64)
+    said = nets.forward(spec, weights, points)[..., 0]
+    found = nets.from_field(spec, nets.field(spec, weights, points))
+    torch.testing.assert_close(found, said.sigmoid() if logits else said)

@@ -23,7 +23,16 @@ if TYPE_CHECKING:  # for editors and mypy; at run time __getattr__ does it
     from zoo.making.cluster import Cluster
     from zoo.making.merging import merge
     from zoo.making.progress import Progress
-    from zoo.nets import activations, coordinates, field, forward, render, space, to_module
+    from zoo.nets import (
+        activations,
+        coordinates,
+        field,
+        forward,
+        from_field,
+        render,
+        space,
+        to_module,
+    )
     from zoo.own import Networks, fit
     from zoo.reader import Row, Zoo, collate
     from zoo.recipes import ImageRecipe, SineRecipe, recipe
@@ -64,6 +73,7 @@ _HOMES = {
     "fit": "zoo.own",
     "field": "zoo.nets",
     "forward": "zoo.nets",
+    "from_field": "zoo.nets",
     "import_zoo": "zoo.importers",
     "locate": "zoo.hub",
     "merge": "zoo.making.merging",

@@ -21,6 +21,7 @@ from zoo.weights import Weights
 
 # Values of the widest layer that `pictures` holds at a time.
 _RENDERED = 1 << 22
+_NO_SHAPES = "these networks do not stand for shapes: their spec names no signal"
 
 
 def bounds(spec: NetworkSpec, scheme: str) -> list[tuple[float, float]]:
@@ -272,7 +273,7 @@ def field(
         ValueError: if the networks do not stand for shapes.
     """
     if spec.signal is None:
-        raise ValueError("these networks do not stand for shapes: their spec names no signal")
+        raise ValueError(_NO_SHAPES)
     value = forward(spec, weights, points)[..., 0]
     value = torch.sigmoid(value) if spec.logits else value
     if spec.signal == "occupancy":
@@ -280,12 +281,19 @@ def field(
     return spec.clip * (1 - value) if spec.signal == "udf" else spec.clip * (1 - 2 * value)
 
 
-def share(spec: NetworkSpec, told: Any) -> Any:
-    """The v by which a network says this of points, from 0, far away, to 1, on or inside.
+def from_field(spec: NetworkSpec, told: Any) -> Any:
+    """The number v in [0, 1] by which networks of shapes say this: the inverse of `field`.
+
+    Of distances it is 0 far outside and, by "udf", 1 on the surface, by "sdf" 1 deep inside.
 
     Args:
-        told: a tensor or an array of what `field` gives, which is the inverse.
+        told: a tensor or an array of what `field` gives, of any shape.
+
+    Raises:
+        ValueError: if the networks do not stand for shapes.
     """
+    if spec.signal is None:
+        raise ValueError(_NO_SHAPES)
     if spec.signal == "occupancy":
         return told
     return 1 - told / spec.clip if spec.signal == "udf" else (1 - told / spec.clip) / 2

@@ -97,7 +97,7 @@ class Volumes:
 
 def _labels(spec: NetworkSpec, signed: NDArray[np.float32]) -> NDArray[np.float32]:
     """What the networks' v shall be, see `NetworkSpec`, for signed distances."""
-    share: NDArray[np.float32] = nets.share(spec, _told(spec, signed)).astype(np.float32)
+    share: NDArray[np.float32] = nets.from_field(spec, _told(spec, signed)).astype(np.float32)
     return share
 
 
