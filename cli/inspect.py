@@ -1,5 +1,6 @@
 """Commands that look at zoos: `info`, `verify`, `show`."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,10 +35,11 @@ def info(path: str, revision: str | None) -> None:
     """
     from zoo.errors import ZooError
     from zoo.hub import find
+    from zoo.shards import BUILD_FOLDER
 
     state = None
-    if Path(path).is_dir() and revision is None:
-        from zoo.making.site import unfinished  # loads torch, which a wrong path need not wait for
+    if revision is None and os.path.isdir(os.path.join(path, BUILD_FOLDER)):
+        from zoo.making.site import unfinished  # loads torch, which finished zoos need not wait for
 
         state = unfinished(Path(path))
     if state is not None and not state.replaces:

@@ -23,6 +23,8 @@ from cli.options import recipe_fields
 from zoo import shards
 from zoo.shards import SPLITS
 
+ROOT = Path(__file__).parents[1]
+
 WSZOO = [sys.executable, "-c", "from cli.main import main; main()"]
 
 
@@ -163,6 +165,17 @@ def test_flags_reach_the_recipe(tmp_path):
     assert not (out / "data").exists()
     assert "--shared-init" in index.command
     assert "--target-psnr none" in index.command
+
+
+def test_a_finished_zoo_is_described_without_loading_torch(made):
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "cli.main", "info", str(made)],
+        capture_output=True, text=True, check=True, cwd=ROOT,
+    )  # fmt: skip
+    assert "networks" in done.stdout
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "zoo.hub" in loaded
+    assert loaded & {"torch", "numba", "datasets", "pandas"} == set()
 
 
 def test_info(made):
