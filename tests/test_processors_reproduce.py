@@ -1,8 +1,10 @@
 """Experiments of the papers from one name, at quick scale, without any data set."""
 
+import gc
 import itertools
 import json
 import re
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +13,7 @@ from helpers import line_of, run
 
 import zoo
 from processors import MODELS, minutes
-from processors.models import build
+from processors.models import Processor, build
 from processors.options import OPTIONS
 from processors.reproduce import EXPERIMENTS, SCALES, Changes, plan
 
@@ -148,6 +150,28 @@ def test_what_one_update_takes_is_multiplied(monkeypatch):
     updates, batch = 5 * 5, 64
     assert row.amount == f"{updates} updates of {batch}, 2 seeds"
     assert row.seconds == pytest.approx(2 * updates * batch / 48)
+
+
+def test_minutes_hold_one_model_at_a_time(monkeypatch):
+    """Some take gigabytes: NFN-HNP of wide perceptrons has 450M parameters."""
+    made, alive = [], []
+    building = Processor.__init__
+
+    def watched(self, *words, **more):
+        made.append(weakref.ref(self))
+        building(self, *words, **more)
+
+    monkeypatch.setattr(Processor, "__init__", watched)
+    gc.disable()  # by itself Python looks for cycles when it likes
+    try:
+        minutes.expected(
+            "sine-regression", "quick", Changes(models=("statnn", "mlp"), device="cpu"),
+            told=lambda part: alive.append(sum(model() is not None for model in made)),
+        )  # fmt: skip
+    finally:
+        gc.enable()
+    assert len(made) >= 2
+    assert alive == [0, 0, 0]
 
 
 def test_wrong_names_are_one_line_that_lists_the_known(tmp_path):
