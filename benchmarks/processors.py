@@ -285,15 +285,12 @@ def models(quick: bool, compiled: bool, clock: Callable[[], float]) -> None:
         )
 
 
+_CNNS = presets.Situation("generalize", "", "small-cnn", conv=True, picture=False)
+# Of each kind of networks what is learnt, their spec, outputs and the batch.
 EVERY = {
-    "small CNNs": (
-        presets.Situation("generalize", "", "small-cnn", conv=True, picture=False),
-        1,
-        8,
-    ),
-    "MNIST INRs": (presets.Situation("classify", "", "dws", "mnist"), 10, 128),
+    "small CNNs": (_CNNS, NetworkSpec.cnn([1, 16, 16, 16], 10), 1, 8),
+    "MNIST INRs": (presets.Situation("classify", "", "dws", "mnist"), MNIST, 10, 128),
 }
-SPECS = {"small CNNs": NetworkSpec.cnn([1, 16, 16, 16], 10), "MNIST INRs": MNIST}
 
 
 def every(clock: Callable[[], float], quick: bool) -> None:
@@ -302,12 +299,12 @@ def every(clock: Callable[[], float], quick: bool) -> None:
     print(f"| model | {' | '.join(heads)} |", "|---" * (1 + 3 * len(EVERY)) + "|", sep="\n")
     for model in processors.MODELS:
         cells = []
-        for name, (of, out, batch) in EVERY.items():
+        for of, spec, out, batch in EVERY.values():
             sizes = presets.chosen(replace(of, model=model), "paper").sizes
             torch.manual_seed(0)
-            module = processors.build(model, SPECS[name], out, **sizes)
-            flat = 0.1 * torch.randn(batch, SPECS[name].param_count)
-            run = step(module, Weights.unflatten(flat, SPECS[name]))
+            module = processors.build(model, spec, out, **sizes)
+            flat = 0.1 * torch.randn(batch, spec.param_count)
+            run = step(module, Weights.unflatten(flat, spec))
             taken = rounds({model: run}, 0.5 if quick else 3.0, clock)[model]
             count = sum(parameter.numel() for parameter in module.parameters())
             cells += [f"{count / 1e6:.2f}M", f"{taken / batch * 1e3:.2f}", f"{peak_mb(run):.0f}"]

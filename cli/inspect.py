@@ -38,6 +38,7 @@ def info(path: str, revision: str | None) -> None:
     from zoo.shards import BUILD_FOLDER
 
     state = None
+    # By os.path: what may not be looked into is told by `find`.
     if revision is None and os.path.isdir(os.path.join(path, BUILD_FOLDER)):
         from zoo.making.site import unfinished  # loads torch, which finished zoos need not wait for
 

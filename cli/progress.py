@@ -202,14 +202,14 @@ def _amount(phase: _Phase) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in words.
+    """A time in words, to the nearest minute from one minute on.
 
-    >>> duration(59), duration(150), duration(7300)
-    ('59 s', '2 min', '2 h 1 min')
+    >>> duration(59), duration(130), duration(179), duration(7300)
+    ('59 s', '2 min', '3 min', '2 h 2 min')
     """
     if seconds < 60:
         return f"{seconds:.0f} s"
-    hours, minutes = divmod(int(seconds) // 60, 60)
+    hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 

@@ -8,7 +8,6 @@ take a few hundredths of a run, are left out, and patience may end a run before 
 """
 
 import contextlib
-import gc
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -180,7 +179,6 @@ def _timed(request: Request, run: Path, clock: Clock, changes: Changes) -> tuple
             device=changes.device, data_root=changes.data_root, progress=note,
             preset=request.preset,
         )  # fmt: skip
-    gc.collect()  # the model lies in cycles, and the next one may be of gigabytes as well
     update = (ends[-1] - ends[0]) / (len(ends) - 1)
     has = preparation(request.model) is not None
     return max(0.0, ends[0] - begun - update) if has else 0.0, update

@@ -630,6 +630,12 @@ class _Run:
         Raises:
             Diverged: if the loss or the metric is no longer finite.
         """
+        try:
+            self._updates()
+        finally:  # also of a rate that diverges, before the next one is tried
+            self.accelerator.free_memory()
+
+    def _updates(self) -> None:
         accelerator, settings = self.accelerator, self.settings
         self.module.to(accelerator.device)
         plain = self._optimiser()
@@ -680,7 +686,6 @@ class _Run:
                 began = time.perf_counter()
         stream.close()
         accelerator.wait_for_everyone()
-        accelerator.free_memory()
 
     def _mean_loss(self) -> float:
         """Of the updates since the last call, over all processes."""

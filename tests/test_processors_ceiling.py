@@ -171,16 +171,6 @@ def test_shapes_are_seen_where_the_grid_lies(shapes):
     assert originals[:, 0, 0, 0, 0].max() == 0
 
 
-def test_every_signal_of_shapes_is_seen_alike():
-    """Far outside is 0, deep inside 1 or, of a distance to the surface alone, 0 again."""
-    for signal, outside, inside, deep in (("udf", 0.1, 0.0, 1), ("sdf", 0.1, -0.1, 1),
-                                          ("occupancy", 0.0, 1.0, 1)):  # fmt: skip
-        spec = zoo.NetworkSpec.mlp([3, 4, 1], coord_order="xyz", signal=signal, clip=0.1)
-        assert zoo.from_field(spec, torch.tensor([outside, inside])).tolist() == [0, deep]
-    with pytest.raises(ValueError, match="do not stand for shapes: their spec names no signal"):
-        zoo.from_field(zoo.NetworkSpec.mlp([3, 4, 1]), torch.zeros(1))
-
-
 def test_shapes_are_moved_in_space():
     draw = torch.Generator().manual_seed(0)
     batch = torch.zeros(2, 1, 32, 32, 32)

@@ -1,6 +1,7 @@
 """The training loop: what a run computes follows from its configuration, however it went."""
 
 import contextlib
+import gc
 import json
 import math
 import os
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ import zoo
 from processors import align, checkpoint, matching, report, runs
 from processors import train as training
 from processors.evaluation import evaluate
+from processors.models import Processor
 from processors.settings import Settings
 from zoo import Weights, ZooError
 from zoo.schema import read_json
@@ -358,6 +361,25 @@ def test_compiled(plain, waves_zoo, tmp_path):
 
 
 # ---- rates that are tried
+
+
+def test_a_rate_that_diverges_leaves_no_model_behind(waves_zoo, tmp_path, monkeypatch):
+    made, alive = [], []
+    building = Processor.__init__
+
+    def watched(self, *words, **more):
+        alive.append(sum(model() is not None for model in made))
+        made.append(weakref.ref(self))
+        building(self, *words, **more)
+
+    monkeypatch.setattr(Processor, "__init__", watched)
+    gc.disable()  # by itself Python looks for cycles when it likes
+    try:
+        train(waves_zoo, tmp_path / "run", settings={"epochs": 10}, lr_grid=(1e30, 1e-2))
+    finally:
+        gc.enable()
+    assert len(alive) >= 3
+    assert set(alive) == {0}
 
 
 def test_the_best_rate_is_taken(waves_zoo, tmp_path):

@@ -335,3 +335,12 @@ def test_from_field_is_the_inverse_of_field(signal, logits):
     said = nets.forward(spec, weights, points)[..., 0]
     found = nets.from_field(spec, nets.field(spec, weights, points))
     torch.testing.assert_close(found, said.sigmoid() if logits else said)
+
+
+def test_every_signal_of_shapes_is_one_number_of_points():
+    """Far outside is 0; on the surface or deep inside, whichever is told, 1."""
+    for signal, outside, inside in (("udf", 0.1, 0.0), ("sdf", 0.1, -0.1), ("occupancy", 0.0, 1.0)):
+        spec = NetworkSpec.mlp([3, 4, 1], coord_order="xyz", signal=signal, clip=0.1)
+        assert nets.from_field(spec, torch.tensor([outside, inside])).tolist() == [0, 1]
+    with pytest.raises(ValueError, match="do not stand for shapes: their spec names no signal"):
+        nets.from_field(NetworkSpec.mlp([3, 4, 1]), torch.zeros(1))

@@ -135,7 +135,8 @@ def _in_processes(
             initializer=_start_worker,
             initargs=(os.getpid(), prepare, arguments, queued if own else None),
         )
-    except (ImportError, NotImplementedError, OSError) as error:  # no semaphores, no /dev/shm
+    except (ImportError, NotImplementedError, OSError) as error:
+        # What Python itself raises where there are too few semaphores, or no /dev/shm.
         raise ZooError(
             f"worker processes cannot be started here ({error}); fit with one, --workers 1"
         ) from error
