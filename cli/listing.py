@@ -7,7 +7,6 @@ need its class.
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
-from typing import Any
 
 import click
 
@@ -137,22 +136,13 @@ def models(name: str | None) -> None:
 
 
 def _arguments(name: str) -> Iterator[tuple[str, str]]:
-    """The arguments of a model's class with their defaults."""
-    from inspect import Parameter, signature
+    """What --set takes of a model, with defaults."""
+    from inspect import Parameter
 
-    from processors.models import MODELS as classes
     from processors.models import arguments
 
-    made: Any = classes[name]
-    defaults: dict[str, str] = {}
-    for kind in reversed(getattr(made, "func", made).__mro__):
-        if "__init__" in vars(kind):
-            defaults |= {
-                each.name: "needed" if each.default is Parameter.empty else f"{each.default}"
-                for each in signature(kind.__init__).parameters.values()
-            }
-    for argument in arguments(name):
-        yield argument, defaults.get(argument, "")
+    for argument, default in arguments(name, whole=True).items():
+        yield argument, "needed" if default is Parameter.empty else f"{default}"
 
 
 def _taken(name: str) -> Iterator[tuple[str, str, str]]:

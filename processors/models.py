@@ -164,16 +164,26 @@ def maker(name: str) -> Callable[..., nn.Module]:
     return own.find(name) if own.is_own(name) else MODELS[known_model(name)]
 
 
-def arguments(name: str) -> dict[str, Any]:
+def arguments(name: str, whole: bool = False) -> dict[str, Any]:
     """What a model's class takes beside the spec, its output's length and statistics.
 
     By name, with their defaults; `inspect.Parameter.empty` where there is none.
 
+    Args:
+        whole: also those of `OF_ALL` that the model can do with.
+
     >>> list(arguments("mlp-align"))
-    ['hidden', 'width', 'params', 'dropout', 'statistics']
+    ['hidden', 'width', 'params', 'dropout', 'norm', 'statistics']
+    >>> list(arguments("mlp-align", whole=True))[6:]
+    ['canonical']
     """
     parameters, _ = _parameters(maker(name))
-    return {key: value for key, value in parameters.items() if key not in _OURS}
+    found = {key: value for key, value in parameters.items() if key not in _OURS}
+    if whole:
+        of_all, _ = _parameters(Processor)
+        fit = [key for key in OF_ALL if key != "narrow" or name in EQUIVARIANT]
+        found |= {key: of_all[key] for key in fit}
+    return found
 
 
 _OURS = ("self", "spec", "out", "stats")
@@ -351,11 +361,11 @@ def check_given(name: str, sizes: Mapping[str, Any]) -> None:
         ValueError: for an unknown name or argument, or a value that cannot be.
     """
     takes, more = _parameters(maker(name))
-    wanted = [key for key in takes if key not in _OURS]
+    wanted = arguments(name, whole=True)
     given = {key: value for key, value in sizes.items() if key not in OF_ALL}
     if unknown := [key for key in given if key in _OURS or (key not in takes and not more)]:
         raise ValueError(
-            f"model {name!r} has no argument {unknown[0]!r}; known: {', '.join(wanted) or 'none'}"
+            f"model {name!r} has no argument {unknown[0]!r}; known: {', '.join(wanted)}"
         )
     if not own.is_own(name):
         check_sizes(sizes, name)

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -595,6 +596,12 @@ def test_shapes_are_checked_while_tests_run():
     spec = nets.NetworkSpec.mlp([2, 3, 1])
     with pytest.raises(jaxtyping.TypeCheckError, match="'item inp'"):
         nets.forward(spec, nets.Weights.unflatten(torch.zeros(1, 13), spec), torch.zeros(2))
+
+
+def test_examples_of_all_packages_are_run():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]
+    assert settings["ini_options"]["testpaths"] == ["tests", *USES]
+    assert "--doctest-modules" in settings["ini_options"]["addopts"]
 
 
 def test_the_package_tells_its_version_and_has_types():
