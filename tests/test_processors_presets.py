@@ -246,6 +246,16 @@ def test_a_training_says_what_it_will_do_and_what_it_came_to(tmp_path, digits_zo
     assert "--preset paper" in json.loads((tmp_path / "b" / "config.json").read_text())["command"]
 
 
+def test_who_has_many_networks_is_told_of_what_takes_minutes(tmp_path, digits_zoo, monkeypatch):
+    monkeypatch.setattr(presets, "PAPER_NETWORKS", 10)
+    monkeypatch.setattr(presets, "READERS_NETWORKS", 10)
+    few = ("--device", "cpu", "--epochs", 1, "--split-limit", "train=20")
+    for model, more in (("statnn", "; --preset small learns in minutes"), ("probe", "")):
+        words = ("train", "classify", digits_zoo, "--model", model, *few, "--out", tmp_path / model)
+        first = run(*words).stderr.splitlines()[0]
+        assert first == f"preset paper: 20 training networks, at least 10{more}"
+
+
 def test_what_is_not_asked_for_stays_as_the_run_has_it(tmp_path, digits_zoo, monkeypatch):
     """Whatever a later version takes: a run goes on, or is left, as it was begun."""
     words = ("train", "classify", digits_zoo, "--model", "statnn", "--device", "cpu", "--epochs", 2)
