@@ -6,6 +6,7 @@ import json
 import re
 import weakref
 from dataclasses import replace
+from functools import wraps
 
 import numpy as np
 import pytest
@@ -157,6 +158,7 @@ def test_minutes_hold_one_model_at_a_time(monkeypatch):
     made, alive = [], []
     building = Processor.__init__
 
+    @wraps(building)
     def watched(self, *words, **more):
         made.append(weakref.ref(self))
         building(self, *words, **more)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import weakref
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -367,6 +368,7 @@ def test_a_rate_that_diverges_leaves_no_model_behind(waves_zoo, tmp_path, monkey
     made, alive = [], []
     building = Processor.__init__
 
+    @wraps(building)
     def watched(self, *words, **more):
         alive.append(sum(model() is not None for model in made))
         made.append(weakref.ref(self))
