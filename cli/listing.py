@@ -139,9 +139,9 @@ def _arguments(name: str) -> Iterator[tuple[str, str]]:
     """What --set takes of a model, with defaults."""
     from inspect import Parameter
 
-    from processors.models import arguments
+    from processors.models import sizes_of
 
-    for argument, default in arguments(name, whole=True).items():
+    for argument, default in sizes_of(name).items():
         yield argument, "needed" if default is Parameter.empty else f"{default}"
 
 

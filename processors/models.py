@@ -164,26 +164,27 @@ def maker(name: str) -> Callable[..., nn.Module]:
     return own.find(name) if own.is_own(name) else MODELS[known_model(name)]
 
 
-def arguments(name: str, whole: bool = False) -> dict[str, Any]:
+def arguments(name: str) -> dict[str, Any]:
     """What a model's class takes beside the spec, its output's length and statistics.
 
     By name, with their defaults; `inspect.Parameter.empty` where there is none.
 
-    Args:
-        whole: also those of `OF_ALL` that the model can do with.
-
     >>> list(arguments("mlp-align"))
     ['hidden', 'width', 'params', 'dropout', 'norm', 'statistics']
-    >>> list(arguments("mlp-align", whole=True))[6:]
-    ['canonical']
     """
     parameters, _ = _parameters(maker(name))
-    found = {key: value for key, value in parameters.items() if key not in _OURS}
-    if whole:
-        of_all, _ = _parameters(Processor)
-        fit = [key for key in OF_ALL if key != "narrow" or name in EQUIVARIANT]
-        found |= {key: of_all[key] for key in fit}
-    return found
+    return {key: value for key, value in parameters.items() if key not in _OURS}
+
+
+def sizes_of(name: str) -> dict[str, Any]:
+    """All that a model's sizes may name: `arguments`, and those of `OF_ALL` that fit the model.
+
+    >>> [key for key in sizes_of("dws") if key not in arguments("dws")]
+    ['narrow', 'canonical']
+    """
+    of_all, _ = _parameters(Processor)
+    fit = [key for key in OF_ALL if key != "narrow" or name in EQUIVARIANT]
+    return arguments(name) | {key: of_all[key] for key in fit}
 
 
 _OURS = ("self", "spec", "out", "stats")
@@ -361,11 +362,10 @@ def check_given(name: str, sizes: Mapping[str, Any]) -> None:
         ValueError: for an unknown name or argument, or a value that cannot be.
     """
     takes, more = _parameters(maker(name))
-    wanted = arguments(name, whole=True)
     given = {key: value for key, value in sizes.items() if key not in OF_ALL}
     if unknown := [key for key in given if key in _OURS or (key not in takes and not more)]:
         raise ValueError(
-            f"model {name!r} has no argument {unknown[0]!r}; known: {', '.join(wanted)}"
+            f"model {name!r} has no argument {unknown[0]!r}; known: {', '.join(sizes_of(name))}"
         )
     if not own.is_own(name):
         check_sizes(sizes, name)

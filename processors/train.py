@@ -200,7 +200,9 @@ def _usual(request: Request, task: Task, was: Stored | None) -> tuple[presets.Ch
         return usual, f"preset {usual.preset}, as asked for"
     least = f"{presets.least_networks(request.model):,}"
     if few == "paper":
-        more = "" if request.model in presets.READERS else "; --preset small learns in minutes"
+        small = task.chosen(request.model, "small").settings
+        sooner = request.model not in presets.READERS and small != usual.settings
+        more = "; --preset small learns in minutes" if sooner else ""
         return usual, f"preset paper: {networks:,} training networks, at least {least}{more}"
     return usual, (
         f"preset small: {networks:,} training networks, fewer than {least}; --preset paper does "

@@ -46,9 +46,9 @@ def test_a_model_is_described_with_its_arguments_and_settings(name):
     result = run("models", name)
     assert result.exit_code == 0, result.output
     assert all(len(line) <= 100 for line in result.stdout.splitlines())
-    from processors.models import arguments
+    from processors.models import sizes_of
 
-    for argument in arguments(name, whole=True):
+    for argument in sizes_of(name):
         assert re.search(rf"^ +{argument} +\S", result.stdout, re.M), argument
     for task in ("classify", "regress", "ssl"):
         assert f"  {task} " in result.stdout

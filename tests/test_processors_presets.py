@@ -254,6 +254,9 @@ def test_who_has_many_networks_is_told_of_what_takes_minutes(tmp_path, digits_zo
         words = ("train", "classify", digits_zoo, "--model", model, *few, "--out", tmp_path / model)
         first = run(*words).stderr.splitlines()[0]
         assert first == f"preset paper: 20 training networks, at least 10{more}"
+    monkeypatch.setattr(presets, "SMALL", ())  # as of most tasks, where both do the same
+    first = run(*words[:4], "statnn", *few, "--out", tmp_path / "same").stderr.splitlines()[0]
+    assert first == "preset paper: 20 training networks, at least 10"
 
 
 def test_what_is_not_asked_for_stays_as_the_run_has_it(tmp_path, digits_zoo, monkeypatch):

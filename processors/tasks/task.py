@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from processors import own
 from processors.encode import EntryDropout, GaussianNoise, MovePicture, RandomSymmetry
 from processors.first import unsaid
-from processors.models import OF_ALL, Processor, arguments, check_given, load
+from processors.models import Processor, check_given, load, sizes_of
 from processors.models import build as build_model
 from processors.options import Options, augmentations
 from processors.presets import Chosen, Situation, before, chosen
@@ -241,7 +241,7 @@ class Task(abc.ABC):
 
     def fitting_sizes(self, model: str, sizes: Mapping[str, Any]) -> dict[str, Any]:
         """Those of a preset's sizes that the model's class takes."""
-        takes = {*arguments(model), *OF_ALL}
+        takes = sizes_of(model)
         return {name: value for name, value in sizes.items() if name in takes}
 
     def unsaid(self, model: str) -> dict[str, Any]:
