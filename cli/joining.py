@@ -108,12 +108,12 @@ def card(
 def _reached(zoo: Path, runs: tuple[Path, ...]) -> Any:
     """What runs reached on a zoo."""
     from processors.reached import About, reached
-    from zoo import shards
+    from zoo import identity, shards
 
     index = shards.read_index(zoo)
     about = About(
         folder=zoo,
-        sha256=shards.sha256(zoo / shards.INDEX_FILE),
+        hashes=identity.hashes(zoo),
         recipe=index.recipe,
         source=index.source["name"],
         splits=index.splits,

@@ -12,7 +12,7 @@ from typing import Any
 
 from processors.metrics import CEILINGS, metric
 from processors.models import ACCESS
-from processors.records import CEILING
+from processors.records import CEILING, same_zoo
 from zoo import ZooError, schema
 
 # Stands in a card until it is known where the model will lie.
@@ -61,7 +61,7 @@ def card(
         _results(summary, found),
         "## How it was trained",
         _training(config, summary),
-        f"Made by `{config['command']}`, on the zoo whose `zoo.json` has the sha256 "
+        f"Made by `{config['command']}`, on the zoo whose index has the sha256 "
         f"`{config['zoo_sha256'][:16]}`. `model/` has the best weights on the validation split.",
         *(_picture(name) for name in last[1:]),
         MARK,
@@ -75,8 +75,9 @@ def ceilings_of(config: Mapping[str, Any], summary: Mapping[str, Any]) -> list[t
     with contextlib.suppress(ZooError, OSError, LookupError, TypeError):
         for record in schema.read_json(Path(config["zoo"]) / CEILING):
             about, theirs = record["config"], record["summary"]
-            same = about["zoo_sha256"] == config["zoo_sha256"] and about["task"] == config["task"]
-            if same and summary["metric"] in theirs["test"]:
+            if about["task"] != config["task"] or summary["metric"] not in theirs["test"]:
+                continue
+            if same_zoo(config["zoo"], about["zoo_sha256"], config["zoo_sha256"]):
                 found.append((CEILINGS[about["model"]], theirs["test"][summary["metric"]]))
     return found
 

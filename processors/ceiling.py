@@ -36,14 +36,13 @@ from processors.evaluation import find_device
 from processors.files import write_records
 from processors.options import ClassifyOptions
 from processors.probe import WIDTHS, convolutions
-from processors.records import CEILING, check_config, check_summary
+from processors.records import CEILING, check_config, check_summary, same_zoo
 from processors.rows import Rows
-from processors.runs import zoo_sha256
 from processors.settings import Settings, steps_per_epoch
 from processors.tasks.classify import told
 from processors.tasks.task import target_column
 from processors.train import device_name
-from zoo import Zoo, ZooError, machine, schema, stopping
+from zoo import Zoo, ZooError, identity, machine, schema, stopping
 
 FILE = CEILING
 # What the network sees, and what that takes of a row.
@@ -137,12 +136,12 @@ def measure(
     words = [str(word) for pair in given if pair[1] is not None for word in pair]
     command = shlex.join(["wszoo", "ceiling", str(zoo), *words])
     found: dict[str, dict[str, float]] = {}
-    records = _kept(folder, zoo_sha256(first))
+    records = _kept(folder)
     for seen, signals in (("originals", _originals), ("renders", _renders)):
         config = RunConfig(
             request=replace(asked, model=seen),
             zoo_name=first.index.name,
-            zoo_sha256=zoo_sha256(first),
+            zoo_sha256=identity.hashes(folder)[0],
             recipe=first.index.recipe,
             source=first.index.source["name"],
             networks={split: len(each) for split, each in rows.items()},
@@ -182,13 +181,16 @@ def measure(
     return found
 
 
-def _kept(folder: Path, sha256: str) -> dict[str, Any]:
+def _kept(folder: Path) -> dict[str, Any]:
     """The whole results that lie beside this very zoo, by what the network saw."""
     with contextlib.suppress(ZooError, OSError, LookupError, TypeError):
         records = schema.read_json(folder / FILE)
         for record in records:
             check_summary(record["summary"], check_config(record["config"], FILE), FILE)
-        found = {r["config"]["model"]: r for r in records if r["config"]["zoo_sha256"] == sha256}
+        known = identity.hashes(folder)
+        found = {r["config"]["model"]: r for r in records if r["config"]["zoo_sha256"] in known}
+        for record in found.values():
+            record["config"]["zoo_sha256"] = known[0]
         return {seen: found[seen] for seen in SEEN if seen in found}
     return {}
 
@@ -357,6 +359,7 @@ def beside(configs: Sequence[Mapping[str, Any]]) -> list[Path]:
         path = Path(config["zoo"]) / FILE
         with contextlib.suppress(ZooError, OSError, LookupError, TypeError):
             records = schema.read_json(path)
-            if all(r["config"]["zoo_sha256"] == config["zoo_sha256"] for r in records):
+            theirs = [r["config"]["zoo_sha256"] for r in records]
+            if all(same_zoo(config["zoo"], each, config["zoo_sha256"]) for each in theirs):
                 found[path] = None
     return list(found)

@@ -16,7 +16,7 @@ from processors.files import write_records
 from processors.options import symmetries
 from processors.settings import DEVICES
 from processors.tasks import Task
-from zoo import machine, symmetry
+from zoo import identity, machine, symmetry
 
 # Of the symmetries that networks are disturbed by.
 _SEED = 0
@@ -127,9 +127,9 @@ def evaluate(
     _have_found(found.config, told.trust)
     task = _task(found.config, str(zoo), split, told)
     rows = task.data[split]
-    if keep is not None and runs.zoo_sha256(rows.zoo) != found.config["zoo_sha256"]:
+    if keep is not None and found.config["zoo_sha256"] not in identity.hashes(rows.zoo.folder):
         raise ValueError(
-            f"reports show a run on its own zoo, {found.config['zoo_name']}; not on {zoo}"
+            f"reports show a run on its own zoo, {found.config['zoo_name']}; {zoo} holds others"
         )
     model = task.restore(found.model).to(find_device(told.device)).eval()
     metrics = task.evaluate(model, split)

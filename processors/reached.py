@@ -18,13 +18,13 @@ class About:
 
     Attributes:
         folder: where it lies.
-        sha256: of its index.
+        hashes: of its index, see `zoo.identity.hashes`.
         recipe, source: as in its index; of the source the name.
         splits: networks of each.
     """
 
     folder: Path
-    sha256: str
+    hashes: tuple[str, str]
     recipe: Mapping[str, Any]
     source: str
     splits: Mapping[str, int]
@@ -42,7 +42,7 @@ def reached(
     Raises:
         ZooError: for a folder that is no finished run, or a run on other networks.
     """
-    given = [*folders, *ceiling.beside([{"zoo": str(zoo.folder), "zoo_sha256": zoo.sha256}])]
+    given = [*folders, *ceiling.beside([{"zoo": str(zoo.folder), "zoo_sha256": zoo.hashes[0]}])]
     found = results.collect(given)
     for folder, record in found:
         _check(zoo, str(folder or record["config"]["command"]), record["config"], tell)
@@ -58,7 +58,7 @@ def _check(
     zoo: About, name: str, config: Mapping[str, Any], tell: Callable[[str], object] | None
 ) -> None:
     """Refuse a run on other networks than the zoo's."""
-    if config["zoo_sha256"] == zoo.sha256:
+    if config["zoo_sha256"] in zoo.hashes:
         return
     same = config["recipe"] == zoo.recipe and config["source"] == zoo.source
     more = [split for split, n in config["networks"].items() if n > zoo.splits.get(split, 0)]

@@ -13,7 +13,7 @@ from typing import Any
 from processors.options import LATER, OPTIONS, Options
 from processors.presets import PRESETS
 from processors.settings import SEEDS, Settings
-from zoo import ZooError, schema
+from zoo import ZooError, identity, schema
 from zoo.fields import types_of
 from zoo.schema import (
     SHA256,
@@ -208,6 +208,11 @@ def check_summary(plain: Any, config: Mapping[str, Any], name: str) -> dict[str,
         )
     found: dict[str, Any] = plain
     return found
+
+
+def same_zoo(zoo: str | Path, one: str, other: str) -> bool:
+    """Whether two hashes that were recorded are of one zoo, such as lies in a folder."""
+    return one == other or {one, other} <= {*identity.hashes(Path(zoo))}
 
 
 def check_plain(folder: Path, *names: str) -> None:

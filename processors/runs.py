@@ -9,7 +9,6 @@ checkpoint/      to go on from; gone once the run is finished
 figures/  README.md
 """
 
-import hashlib
 import os
 import re
 import shlex
@@ -27,7 +26,7 @@ from processors.config import RunConfig, Stored, stored
 from processors.files import write_json, write_text
 from processors.models import MODEL, load
 from processors.records import CHECKPOINT, CONFIG, GRID, METRICS, STATE, SUMMARY
-from zoo import Zoo, ZooError, locks, schema
+from zoo import Zoo, ZooError, identity, locks, schema
 from zoo.files import PICTURE_BYTES
 
 CARD, LAST, FIGURES = "README.md", "last", "figures"
@@ -36,9 +35,18 @@ _OLD = ".old"
 _CARD_BYTES = 16 << 20
 
 
-def zoo_sha256(zoo: Zoo) -> str:
-    """The hash of a zoo's index, which has the hash of every file."""
-    return hashlib.sha256((zoo.folder / "zoo.json").read_bytes()).hexdigest()
+def zoo_sha256(zoo: Zoo, folder: Path | None = None) -> str:
+    """The hash of a zoo's index, which has the hash of every file; see `zoo.identity.hashes`.
+
+    Args:
+        folder: of a run; where that is on this zoo, the hash that it has recorded.
+    """
+    known = identity.hashes(zoo.folder)
+    for place in (folder, folder / _OLD) if folder is not None else ():
+        if is_run(place):
+            recorded: str = records.read_config(place)["zoo_sha256"]
+            return recorded if recorded in known else known[0]
+    return known[0]
 
 
 def is_run(folder: Path) -> bool:
@@ -136,7 +144,7 @@ def load_model(folder: Path) -> Any:
     return load(finished(folder).folder)
 
 
-def stored_in(folder: Path, task: str, model: str, zoo_hash: str) -> Stored | None:
+def stored_in(folder: Path, task: str, model: str, zoo: Zoo) -> Stored | None:
     """What a run in a folder, of the same task and model on the same zoo, says of its preset."""
     for place in (folder, folder / _OLD):
         if not is_run(place):
@@ -145,7 +153,8 @@ def stored_in(folder: Path, task: str, model: str, zoo_hash: str) -> Stored | No
             found = records.read_config(place)
         except ZooError:
             return None
-        same = (found["task"], found["model"], found["zoo_sha256"]) == (task, model, zoo_hash)
+        same = (found["task"], found["model"]) == (task, model)
+        same = same and found["zoo_sha256"] in identity.hashes(zoo.folder)
         return stored(found) if same else None
     return None
 

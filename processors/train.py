@@ -158,8 +158,8 @@ def fit_model(
             own.allow(name)
     machine.limit_torch()
     made = open_task(request, where, data_root)
-    zoo_hash = runs.zoo_sha256(made.data["train"].zoo)
-    was = None if overwrite else runs.stored_in(folder, request.task, request.model, zoo_hash)
+    rows = made.data["train"]
+    was = None if overwrite else runs.stored_in(folder, request.task, request.model, rows.zoo)
     usual, why = _usual(request, made, was)
     made.settle(usual, request.options)
     stats = _plain_stats(request.model, made)
@@ -245,7 +245,7 @@ def _settled(
     return RunConfig(
         request,
         zoo_name=index.name,
-        zoo_sha256=runs.zoo_sha256(task.data["train"].zoo),
+        zoo_sha256=runs.zoo_sha256(task.data["train"].zoo, out if was else None),
         recipe=index.recipe,
         source=index.source["name"],
         networks={split: len(rows) for split, rows in task.data.items()},

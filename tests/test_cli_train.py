@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from processors import runs
 from processors.options import OPTIONS
 from processors.settings import Settings
 from processors.tasks import TASKS
+from zoo import identity, shards
 from zoo.fields import about
 from zoo.schema import read_json
 from zoo.spec import NetworkSpec
@@ -172,6 +174,50 @@ def test_a_finished_run_is_reported_again(trained):
     fresh = run(*words, "--overwrite")
     assert fresh.exit_code == 0
     assert (out / "metrics.jsonl").stat().st_mtime_ns != before
+
+
+def test_a_run_stays_on_its_zoo_when_that_gets_a_parquet_view(digits_zoo, tmp_path):
+    """Whether the view is made after the run, anew, or stood in what an older run recorded."""
+    copy, out, kept = tmp_path / digits_zoo.name, tmp_path / "run", tmp_path / "kept.json"
+    shutil.copytree(digits_zoo, copy)
+    words = ["train", "classify", copy, "--model", "mlp", "--set", "width=8", "--device", "cpu"]
+    words += ["--schedule", "constant", "--out", out]
+    index = shards.read_index(copy)
+    bare = tuple(replace(shard, parquet=None) for shard in index.shards)
+    shards.write_index(copy, replace(index, shards=bare, plan=index.plan | {"parquet": False}))
+    shutil.rmtree(copy / "data")
+    assert run("ceiling", copy, "--epochs", 1).exit_code == 0
+    assert run(*words, "--epochs", 2).exit_code == 0
+    before = identity.hashes(copy)
+    assert before[0] == before[1] == read_json(out / "config.json")["zoo_sha256"]
+    for options in ((), ("--no-pictures",)):
+        assert run("view", copy, *options).exit_code == 0
+        after = identity.hashes(copy)
+        assert after[0] == before[0] != after[1]
+        longer = run(*words, "--epochs", 3)
+        assert longer.exit_code == 0, longer.output
+        assert run("eval", out, copy, "--device", "cpu", "--keep", kept).exit_code == 0
+        assert "renders: kept" in run("ceiling", copy, "--epochs", 1).stderr
+        shown = run("card", copy, "--results", out)
+        assert shown.exit_code == 0, shown.output
+        assert "zoo.json" not in shown.stderr
+        assert "sees the originals" in (copy / "README.md").read_text("utf-8")
+        with runs.published(out, "user/x") as staged:
+            assert "sees the originals" in (staged / "README.md").read_text("utf-8")
+    # What was trained when runs still recorded the index with its view.
+    config = read_json(out / "config.json") | {"zoo_sha256": after[1]}
+    (out / "config.json").write_text(json.dumps(config))
+    longer = run(*words, "--epochs", 4)
+    assert longer.exit_code == 0, longer.output
+    assert read_json(out / "config.json")["zoo_sha256"] == after[1]
+    assert run("eval", out, copy, "--device", "cpu", "--keep", kept).exit_code == 0
+    with runs.published(out, "user/x") as staged:
+        assert "sees the originals" in (staged / "README.md").read_text("utf-8")
+    # Other networks are another zoo.
+    config = read_json(out / "config.json") | {"zoo_sha256": "0" * 64}
+    (out / "config.json").write_text(json.dumps(config))
+    assert "holds another run: zoo_sha256 is" in line_of(run(*words, "--epochs", 4), 2)
+    assert "holds others" in line_of(run("eval", out, copy, "--keep", kept), 2)
 
 
 def test_default_folder(digits_zoo, tmp_path, monkeypatch):

@@ -90,7 +90,7 @@ def test_runs_on_other_networks_are_refused(digits, tmp_path):
     found = run("card", digits, "--results", kept(tmp_path / "b.json", larger))
     assert "has more networks in train" in line_of(found, 1)
     assert (digits / "README.md").read_bytes() == card
-    # After `wszoo view`, or before it grew: the same networks, another index.
+    # Before it grew: the same networks, another index.
     same = record(digits, "mlp", 0.3, zoo_sha256="0" * 64)
     found = run("card", digits, "--results", kept(tmp_path / "c.json", same))
     assert found.exit_code == 0

@@ -636,7 +636,12 @@ def write_index(folder: Path, index: Index) -> None:
 def write_json(path: Path, plain: Any) -> None:
     """Write JSON durably: whole under its name, or not at all."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(json_text(plain), encoding="utf-8")
+
+
+def json_text(plain: Any) -> str:
+    """Plain data as it stands in a file."""
+    return json.dumps(plain, indent=1, allow_nan=False) + "\n"
 
 
 @contextlib.contextmanager
