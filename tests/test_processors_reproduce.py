@@ -17,6 +17,8 @@ from processors import MODELS, minutes
 from processors.models import Processor, build
 from processors.options import OPTIONS
 from processors.reproduce import EXPERIMENTS, SCALES, Changes, plan
+from zoo.making.plan import plan_rows
+from zoo.sources.arrays import of_arrays
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -58,6 +60,23 @@ def test_every_experiment_that_a_zoo_can_feed_is_known():
     assert papers | {"M2", "M3", "M5"} <= found  # M1 is N1's, M4 N5's
     sources = {each.source for each in EXPERIMENTS.values() if each.identity == "M3"}
     assert sources == {"mnist", "fashion-mnist", "cifar10"}
+
+
+@pytest.mark.parametrize("scale", ["quick", "cpu"])
+def test_more_views_are_of_the_same_pictures(scale):
+    """Else the zoo with more views has fewer pictures, and no rise can be seen."""
+    pictures = of_arrays(np.zeros((70_000, 2, 2), np.uint8))
+    source = replace(pictures, name="fashion-mnist", train_items=60_000)
+    planned = {}
+    for name in ("views-1", "views-2", "views-4", "views-6", "views-8", "views"):
+        experiment = EXPERIMENTS[name]
+        recipe = experiment.made_by(scale)
+        planned[recipe.views] = plan_rows(recipe, source, experiment.count(scale))
+    for views, rows in planned.items():
+        for split, chosen in rows.items():
+            once = planned[1][split].index.tolist()
+            assert set(chosen.index.tolist()) == set(once)
+            assert len(chosen) == (views if split == "train" else 1) * len(once)
 
 
 def test_a_reproduction_goes_from_zoo_to_report_and_on_from_what_is_there(tmp_path):
