@@ -9,7 +9,7 @@ from typing import Any
 
 from processors.presets import Situation, chosen, plain_source
 from processors.published import Table
-from processors.results import Row, Section
+from processors.results import Row, Section, power
 
 # Of runs of before there were presets.
 BEFORE = "†"
@@ -148,7 +148,7 @@ _PHRASES: dict[str, Callable[[Any], str]] = {
         True: "canonical weights", False: "weights as they are",
     }.get(value, f"canonical {value}"),
     "kind": lambda value: "as published" if value == "editing" else str(value),
-    "rescale": lambda value: f"neurons scaled by up to {10**value:,.4g}",
+    "rescale": lambda value: f"neurons scaled by up to {power(value)}",
     "flip": _flag("flipped", "not flipped"),
     "target": str,
     "edit": str,

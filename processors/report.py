@@ -116,7 +116,8 @@ def _conditions(section: Section, names: Sequence[str]) -> list[str]:
                 _others(row, section.metric),
             ]
         )
-    commands = [f"    {row.configs[0]['command']}" for row in section.rows]
+    each = (one for row in section.rows for one in (row, *row.again))
+    commands = [f"    {row.configs[0]['command']}" for row in each]
     return [
         "<details><summary>Settings, device, minutes, commands</summary>", "", *_lines(cells), "",
         *commands, "", "</details>",

@@ -10,7 +10,7 @@ import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -27,6 +27,9 @@ from zoo import ZooError, schema
 
 Found: TypeAlias = tuple[Path | None, dict[str, Any]]
 
+# Options by which a task measures models once more, beside what it always measures.
+ONCE_MORE = ("rescale", "flip")
+
 
 @dataclass(frozen=True, eq=False)
 class Row:
@@ -35,11 +38,13 @@ class Row:
     Attributes:
         configs, summaries: of each, by seed.
         folders: of each; None where only the summary was kept.
+        again: the same runs, measured by other values of `ONCE_MORE`.
     """
 
     configs: tuple[dict[str, Any], ...]
     summaries: tuple[dict[str, Any], ...]
     folders: tuple[Path | None, ...]
+    again: tuple["Row", ...] = ()
 
     @property
     def model(self) -> str:
@@ -79,17 +84,32 @@ class Row:
 
     def after(self, metric: str) -> dict[str, float]:
         """The metric after something was done to each network, by what it was; means over seeds."""
-        rescale = self.configs[0]["task_options"].get("rescale") or 0.0
-        named = {
-            f"{metric}_rescaled": f"after scaling by up to {10**rescale:,.4g}",
-            f"{metric}_flipped": "after random signs",
-        }
         found = {}
-        for name in self.summaries[0]["test"]:
-            words = named.get(name, name.removeprefix(f"{metric} "))
-            if words.startswith("after ") and all(name in s["test"] for s in self.summaries):
-                found[words] = float(np.mean(self.values(name)))
+        for row in sorted((self, *self.again), key=lambda row: row.rescale):
+            named = {
+                f"{metric}_rescaled": f"after scaling by up to {power(row.rescale)}",
+                f"{metric}_flipped": "after random signs",
+            }
+            for name in row.summaries[0]["test"]:
+                words = named.get(name, name.removeprefix(f"{metric} "))
+                if words.startswith("after ") and all(name in s["test"] for s in row.summaries):
+                    found[words] = float(np.mean(row.values(name)))
         return found
+
+    @property
+    def rescale(self) -> float:
+        """Neurons were scaled by up to ten to the power of this; 0 where they were not."""
+        return self.configs[0]["task_options"].get("rescale") or 0.0
+
+
+def power(exponent: float) -> str:
+    """Ten to the power of it, as a table has it.
+
+    >>> power(0.5), power(4.0)
+    ('3.162', '10,000')
+    """
+    number = 10**exponent
+    return f"{number:,.0f}" if 1000 <= number < 1e7 else f"{number:.4g}"
 
 
 @dataclass(frozen=True)
@@ -285,7 +305,7 @@ def _rows(members: Sequence[Found]) -> list[Row]:
     for folder, record in members:
         scale = _scale(record["config"], record["summary"])
         byscale.setdefault(scale, []).append((folder, record))
-    return [
+    rows = [
         Row(
             tuple(r["config"] for _, r in ordered),
             tuple(r["summary"] for _, r in ordered),
@@ -294,6 +314,22 @@ def _rows(members: Sequence[Found]) -> list[Row]:
         for each in byscale.values()
         for ordered in _each_seed_once(each)
     ]
+    trained: dict[str, list[Row]] = {}
+    for row in rows:
+        trained.setdefault(_trained(row), []).append(row)
+    return [replace(first, again=tuple(again)) for first, *again in trained.values()]
+
+
+def _trained(row: Row) -> str:
+    """What rows share that are of the same trained models, though measured otherwise."""
+    parts = []
+    for config, summary in zip(row.configs, row.summaries, strict=True):
+        plain = {key: value for key, value in config.items() if key not in ("zoo", "command")}
+        for name in ("options", "task_options"):
+            plain[name] = {k: v for k, v in config[name].items() if k not in ONCE_MORE}
+        told = {key: value for key, value in summary.items() if key not in ("zoo", "test", "files")}
+        parts.append([plain, told])
+    return json.dumps(parts, sort_keys=True)
 
 
 def sections(found: Sequence[Found]) -> list[Section]:

@@ -311,6 +311,39 @@ def test_scales_are_never_mixed(tmp_path, changes):
     assert [row.values("mse") for row in rows] == [[1.0], [2.0]]
 
 
+def test_a_model_that_is_measured_more_often_is_one_row(undrawn, tmp_path):
+    """As M1 has it: tau after scaling by more and more; each with its command."""
+    networks = {"train": 400, "validation": 50, "test": 50}
+    records = []
+    for seed in (0, 1):
+        for power, tau in ((2, 0.3), (4, 0.1), (1, 0.6)):
+            told = config(
+                task="generalize", model="statnn", seed=seed, networks=networks,
+                recipe={"name": "small-cnn", "activation": "relu"}, source="fashion-mnist",
+                options={"rescale": float(power)}, task_options={"rescale": float(power)},
+                command=f"wszoo eval run-{seed} --option rescale={power}",
+            )  # fmt: skip
+            measured = summary(
+                0.0, task="generalize", model="statnn", seed=seed, metric="tau", higher=True,
+                networks=400, minutes=2.0 + seed, source="fashion-mnist", recipe="small-cnn",
+                validation={"tau": 0.8}, test={"tau": 0.8, "tau_rescaled": tau + 0.02 * seed},
+            )  # fmt: skip
+            records.append({"config": told, "summary": measured})
+    # One that was trained anew is not that model, though it reached the same.
+    anew = {**measured, "minutes": 9.0, "seed": 0}
+    elsewhere = {**told, "seed": 0, "versions": {"torch": "elsewhere"}}
+    records.append({"config": elsewhere, "summary": anew})
+    (tmp_path / "kept.json").write_text(json.dumps(records))
+    text = report.render(report.collect([tmp_path / "kept.json"]), tmp_path / "report.md")
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    columns = [f"after scaling by up to {n}" for n in ("10", "100", "10,000")]
+    assert rows[0][3:6] == columns
+    ours = [row for row in rows[1:] if row[0].startswith("StatNN") and "seed" in row[-1]]
+    assert [row[3:6] for row in ours] == [["0.61", "0.31", "0.11"], ["0.62", "", ""]]
+    for power in (2, 4, 1):
+        assert f"    wszoo eval run-0 --option rescale={power}" in text
+
+
 def test_a_run_that_recorded_less_is_named(tmp_path):
     old = {k: v for k, v in config().items() if k != "task_options"}
     folder = write_run(tmp_path / "old", old, summary(1.0))
