@@ -29,7 +29,7 @@ CARDS = {
     folder: sorted(path.parent.name for path in (ROOT / folder).glob("*/README.md"))
     for folder in SECTIONS
 }
-_LINK = re.compile(r"\[((?:[^\[\]]|!\[[^\]]*\]\([^)]*\))*)\]\(([^)\s]+)\)")
+_LINK = re.compile(r"\[((?:\\.|[^\[\]\\]|!\[[^\]]*\]\([^)]*\))*)\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"^(```+).*?^\1$", re.MULTILINE | re.DOTALL)
 _SOURCE = {".py": "python", ".toml": "toml", ".json": "json", ".sh": "bash"}
 
