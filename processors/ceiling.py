@@ -136,12 +136,12 @@ def measure(
     words = [str(word) for pair in given if pair[1] is not None for word in pair]
     command = shlex.join(["wszoo", "ceiling", str(zoo), *words])
     found: dict[str, dict[str, float]] = {}
-    records = _kept(folder)
+    records, known = _kept(folder), identity.hashes(folder)[0]
     for seen, signals in (("originals", _originals), ("renders", _renders)):
         config = RunConfig(
             request=replace(asked, model=seen),
             zoo_name=first.index.name,
-            zoo_sha256=identity.hashes(folder)[0],
+            zoo_sha256=known,
             recipe=first.index.recipe,
             source=first.index.source["name"],
             networks={split: len(each) for split, each in rows.items()},

@@ -289,6 +289,7 @@ class Stored:
         preset: of the run; None where there was none yet.
         settings, sizes, options: that were not asked for then.
         asked: names of what was.
+        zoo_sha256: what the run calls its zoo.
     """
 
     preset: str | None
@@ -296,6 +297,7 @@ class Stored:
     sizes: Mapping[str, Any]
     options: Mapping[str, Any]
     asked: frozenset[str]
+    zoo_sha256: str
 
     def laid_over(self, usual: Chosen) -> Chosen:
         """A preset as it was when the run began."""
@@ -323,4 +325,5 @@ def stored(found: Mapping[str, Any]) -> Stored:
         {name: v for name, v in found["model_sizes"].items() if name not in found["sizes"]},
         {name: value for name, value in options.items() if name not in found["options"]},
         asked | set(found["sizes"]) | set(found["options"]),
+        found["zoo_sha256"],
     )

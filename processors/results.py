@@ -324,11 +324,12 @@ def _trained(row: Row) -> str:
     """What rows share that are of the same trained models, though measured otherwise."""
     parts = []
     for config, summary in zip(row.configs, row.summaries, strict=True):
-        plain = {key: value for key, value in config.items() if key not in ("zoo", "command")}
-        for name in ("options", "task_options"):
-            plain[name] = {k: v for k, v in config[name].items() if k not in ONCE_MORE}
+        less = {
+            name: {k: v for k, v in config[name].items() if k not in ONCE_MORE}
+            for name in ("options", "task_options")
+        }
         told = {key: value for key, value in summary.items() if key not in ("zoo", "test", "files")}
-        parts.append([plain, told])
+        parts.append([identity({**config, **less}), told])
     return json.dumps(parts, sort_keys=True)
 
 

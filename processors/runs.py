@@ -35,20 +35,6 @@ _OLD = ".old"
 _CARD_BYTES = 16 << 20
 
 
-def zoo_sha256(zoo: Zoo, folder: Path | None = None) -> str:
-    """The hash of a zoo's index, which has the hash of every file; see `zoo.identity.hashes`.
-
-    Args:
-        folder: of a run; where that is on this zoo, the hash that it has recorded.
-    """
-    known = identity.hashes(zoo.folder)
-    for place in (folder, folder / _OLD) if folder is not None else ():
-        if is_run(place):
-            recorded: str = records.read_config(place)["zoo_sha256"]
-            return recorded if recorded in known else known[0]
-    return known[0]
-
-
 def is_run(folder: Path) -> bool:
     """Whether a folder holds a run, finished or not."""
     try:

@@ -36,7 +36,7 @@ from processors.rows import batch_rows, mixed, orders
 from processors.settings import Settings, steps_per_epoch
 from processors.tasks import Task, figures
 from processors.tasks.task import Constant
-from zoo import Weights, Zoo, ZooError, machine
+from zoo import Weights, Zoo, ZooError, identity, machine
 
 __all__ = ["Diverged", "Progress", "Report", "evaluate", "fit_model", "train"]
 # Between checkpoints; one more is made at every validation.
@@ -241,13 +241,13 @@ def _settled(
     for lr in request.lr_grid:
         _tenth(replace(chosen, lr=lr))
     _try_to_build(task, request.model, stats, {**unsaid, **model_sizes}, request.sizes)
-    index = task.data["train"].zoo.index
+    zoo = task.data["train"].zoo
     return RunConfig(
         request,
-        zoo_name=index.name,
-        zoo_sha256=runs.zoo_sha256(task.data["train"].zoo, out if was else None),
-        recipe=index.recipe,
-        source=index.source["name"],
+        zoo_name=zoo.index.name,
+        zoo_sha256=was.zoo_sha256 if was else identity.hashes(zoo.folder)[0],
+        recipe=zoo.index.recipe,
+        source=zoo.index.source["name"],
         networks={split: len(rows) for split, rows in task.data.items()},
         settings=chosen,
         task_options=task.options,
