@@ -156,7 +156,8 @@ def _taken(name: str) -> Iterator[tuple[str, str, str]]:
             continue
         kind = {None: "", True: "CNNs", False: "MLPs"}[entry.conv]
         wide = "wide inputs" if entry.wide else ""
-        zoos = ", ".join([*entry.recipes, *entry.sources, *filter(None, (kind, wide))])
+        many = f"from {entry.least:,} networks on" if entry.least else ""
+        zoos = ", ".join([*entry.recipes, *entry.sources, *filter(None, (kind, wide, many))])
         words = [
             f"{key.replace('_', '-')} {'none' if value is None else value}"
             for key, value in {**entry.settings, **entry.options}.items()

@@ -97,8 +97,13 @@ def _options(ctx: click.Context, param: click.Parameter, words: tuple[str, ...])
         raise click.BadParameter(str(error), ctx, param) from error
 
 
-def _limit(text: str) -> str:
-    parse_limit(text)
+def _limit(ctx: click.Context, param: click.Parameter, words: tuple[str, ...]) -> str | None:
+    """All that was given as one text, such as one limit for each split."""
+    text = ",".join(words) if words else None
+    try:
+        parse_limit(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
     return text
 
 
@@ -128,8 +133,9 @@ device = click.option(
 )  # fmt: skip
 zoo_argument = click.argument("zoo", type=Parsed(_zoo))
 split_limit = click.option(
-    "--split-limit", type=Parsed(_limit),
-    help="Networks of each split at most, the first: a number, or train=100,test=50.",
+    "--split-limit", multiple=True, metavar="TEXT", callback=_limit,
+    help="Networks of each split at most, the first: a number, or train=100,test=50; "
+    "repeatable.",
 )  # fmt: skip
 _COMMON: list[Callable[..., Any]] = [
     click.option(

@@ -141,7 +141,11 @@ def _of_row(
     assert request.preset is not None
     device = train.find_device(changes.device)
     task = train.open_task(request, device, changes.data_root)
-    settings = request.settled(task.chosen(request.model, request.preset).settings)
+    # As the preset has it for so many networks, not for the few that are tried here.
+    usual = task.chosen(request.model, request.preset, networks["train"])
+    settings = request.settled(usual.settings)
+    sizes = {**task.fitting_sizes(request.model, usual.sizes), **request.sizes}
+    request = replace(request, sizes=sizes)
     few = {split: len(rows) for split, rows in task.data.items()}
     prepared, update = _timed(request, run, clock_of(device.type), changes)
     # As large as batches are of the few networks, and as they will be.

@@ -95,8 +95,10 @@ def test_a_representation_of_one_number_of_few_networks(waves_zoo, tmp_path):
     """No plane is drawn of one network, and a linear probe is not fitted to one."""
     words = ("train", "ssl", waves_zoo, *QUICK, "--model", "mlp", "--dimension", 1)
     words += ("--out", tmp_path / "run")
-    made = run(*words, "--split-limit", "test=1")
+    made = run(*words, "--split-limit", "train=30", "--split-limit", "test=1")
     assert made.exit_code == 0, made.output
+    limits = json.loads((tmp_path / "run/config.json").read_text())["split_limit"]
+    assert limits == {"train": 30, "test": 1}
     assert [path.stem for path in (tmp_path / "run/figures").iterdir()] == ["curves"]
     assert "tsne" not in (tmp_path / "run/README.md").read_text()
     four = run(*words, "--split-limit", "test=4", "--overwrite")
@@ -262,6 +264,8 @@ def test_a_zoo_without_a_split(others, tmp_path):
         ("train classify {digits} --model mlp --batch many", 2, "'--batch': must be a whole"),
         ("train classify {digits} --model mlp --precision int8", 2, "'--precision': must be one"),
         ("train classify {digits} --model mlp --split-limit x", 2, "such as train=100,test=50"),
+        ("train classify {digits} --model mlp --split-limit test=1 --split-limit test=2", 2,
+         "the same split stands twice in 'test=1,test=2'"),
         ("train classify {digits} --model mlp --device gpu", 2, "'--device': 'gpu' is not one of"),
         ("train classify {digits} --model mlp --out {digits}", 2, "something that is not a run"),
         ("train classify {digits} --model mlp --out {unfinished}/config.json/x", 2,

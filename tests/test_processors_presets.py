@@ -120,6 +120,44 @@ def test_solids_are_moved_in_space_where_it_was_measured():
     assert "lattice" not in taken("classify", "probe", recipe="dws").sizes
 
 
+def test_small_does_more_where_networks_are_many():
+    """Frequencies that tell 11,000 networks apart make a model overfit 1,457."""
+    least = presets.MANY_NETWORKS
+    for model, scales in (
+        ("nfn-np", (0.3, 1.0)),
+        ("nfn-hnp", (0.3, 1.0)),
+        ("monomial", (3.0, 10.0)),
+    ):
+        found = [
+            taken("classify", model, "small", recipe="dws", networks=n) for n in (least - 1, least)
+        ]
+        assert tuple(each.sizes["fourier_scale"] for each in found) == scales
+        assert [each.settings.lr for each in found] == [3e-3, 1e-3]
+        assert found[1].sizes["fourier"] == 64
+        paper = [taken("classify", model, networks=n) for n in (least - 1, least)]
+        assert paper[0] == paper[1]
+    nfn = taken("classify", "nfn-np", "small", recipe="nfn", networks=least)
+    assert (nfn.sizes["fourier_scale"], nfn.options["augment"]) == (2.0, "none")
+    few = taken("classify", "nfn-np", "small", recipe="nfn", networks=least - 1)
+    assert (few.sizes["fourier_scale"], few.options["augment"]) == (0.3, "noise")
+
+
+def test_a_training_takes_what_is_for_as_many_networks_as_it_has(digits_zoo, tmp_path, monkeypatch):
+    entry = presets.Entry(
+        "classify", "", "many", ("statnn",), least=20, sizes={"width": 9}, preset="small",
+    )  # fmt: skip
+    monkeypatch.setattr(presets, "SMALL", (*SMALL, entry))
+    widths = []
+    for many in (19, 20):
+        words = ("--device", "cpu", "--epochs", 1, "--split-limit", f"train={many}")
+        out = tmp_path / str(many)
+        made = run("train", "classify", digits_zoo, "--model", "statnn", *words, "--out", out)
+        assert made.exit_code == 0, made.output
+        widths.append(json.loads((out / "config.json").read_text())["model_sizes"].get("width"))
+    assert widths[1] == 9
+    assert widths[0] != 9
+
+
 def test_a_preset_is_taken_by_the_number_of_networks():
     for model, least in (("dws", 20_000), ("own.module:Class", 20_000), ("graded", 8_000)):
         found = [presets.default_preset(n, model) for n in (least - 1, least)]

@@ -168,11 +168,19 @@ class Task(abc.ABC):
             conv=any(layer.kind == "conv" for layer in self.spec.layers), inputs=self.spec.inp,
             picture=len(self.spec.axes) == 2 and not self.spec.frequencies,
             space=len(self.spec.axes) == 3 and not self.spec.frequencies,
+            networks=len(self.data.get("train", ())),
         )  # fmt: skip
 
-    def chosen(self, model: str, preset: str = "paper") -> Chosen:
-        """What a preset does with this model here, with what this task's own methods say."""
-        found = chosen(self.situation(model), preset)
+    def chosen(self, model: str, preset: str = "paper", networks: int | None = None) -> Chosen:
+        """What a preset does with this model here, with what this task's own methods say.
+
+        Args:
+            networks: for training; None for those that there are.
+        """
+        situation = self.situation(model)
+        if networks is not None:
+            situation = replace(situation, networks=networks)
+        found = chosen(situation, preset)
         settings, sizes = self.settings(model), self.sizes(model)
         return replace(found, settings=settings or found.settings, sizes={**found.sizes, **sizes})
 
