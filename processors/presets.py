@@ -437,14 +437,14 @@ SMALL: tuple[Entry, ...] = (
         options={"augment": "noise"},
     ),
     Entry(
-        "classify", "", _MANY_SMALL, NFN, least=MANY_NETWORKS, preset="small",
-        settings={"lr": 1e-3}, sizes={"fourier": 64, "fourier_scale": 1.0},
+        "classify", "", _MANY_SMALL, NFN, recipes=("dws", "nfn"), least=MANY_NETWORKS,
+        preset="small", settings={"lr": 1e-3}, sizes={"fourier": 64, "fourier_scale": 1.0},
         note="3 epochs of 11,000: NFN-NP .62 on validation, NFN-HNP .65, without .56 and .65; on "
         "the 1,457 digits NFN-HNP has .39 instead of .45",
     ),
     Entry(
-        "classify", "", _MANY_SMALL, ("monomial",), least=MANY_NETWORKS, preset="small",
-        settings={"lr": 1e-3}, sizes={"fourier": 64, "fourier_scale": 10.0},
+        "classify", "", _MANY_SMALL, ("monomial",), recipes=("dws", "nfn"), least=MANY_NETWORKS,
+        preset="small", settings={"lr": 1e-3}, sizes={"fourier": 64, "fourier_scale": 10.0},
         note="3 epochs of 11,000: .71 on validation, without .68",
     ),
     Entry(

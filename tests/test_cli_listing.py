@@ -79,5 +79,5 @@ def test_a_table_breaks_its_last_column():
 
 def test_a_model_says_for_how_many_networks_a_preset_is():
     told = run("models", "nfn-hnp").stdout
-    assert re.search(r"small +classify \(from 8,000 networks on\) +lr 0\.001", told)
+    assert re.search(r"small +classify \(dws, nfn, from 8,000 networks on\) +lr 0\.001", told)
     assert re.search(r"small +classify \(nfn, from 8,000 networks on\)", told)

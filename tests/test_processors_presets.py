@@ -136,6 +136,8 @@ def test_small_does_more_where_networks_are_many():
         assert found[1].sizes["fourier"] == 64
         paper = [taken("classify", model, networks=n) for n in (least - 1, least)]
         assert paper[0] == paper[1]
+        other = taken("classify", model, "small", recipe="fast", networks=least)
+        assert other.sizes["fourier_scale"] == scales[0]  # where it was not measured
     nfn = taken("classify", "nfn-np", "small", recipe="nfn", networks=least)
     assert (nfn.sizes["fourier_scale"], nfn.options["augment"]) == (2.0, "none")
     few = taken("classify", "nfn-np", "small", recipe="nfn", networks=least - 1)
