@@ -1,10 +1,13 @@
 """The readers that come with the repository: whole, small, and as their cards say."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from helpers import run
 from huggingface_hub import ModelCard
 
 import processors
@@ -75,3 +78,34 @@ def test_a_reader_takes_no_notice_of_the_order_of_neurons(folder):
     size = found.abs().max()
     assert (after - found).abs().max() < most * size
     assert (noticed - found).abs().max() > 0.1 * size
+
+
+@pytest.mark.parametrize("width", [8, 4_000], ids=["whole", "its card alone"])
+def test_a_run_is_laid_out_whole_if_its_weights_are_small(width, digits_zoo, tmp_path):
+    words = (
+        "--epochs",
+        1,
+        "--device",
+        "cpu",
+        "--set",
+        f"width={width}",
+        "--out",
+        tmp_path / "mine",
+    )
+    made = run("train", "classify", digits_zoo, "--model", "statnn", *words)
+    assert made.exit_code == 0, made.output
+    script = ROOT.parent / "benchmarks" / "readers.py"
+    call = [sys.executable, script, f"a={tmp_path / 'mine'}", "--out", tmp_path / "cards"]
+    subprocess.run(call, check=True, capture_output=True)
+    folder = tmp_path / "cards" / "a"
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    if (folder / "model.safetensors").exists():
+        assert width == 8
+        assert 'processors.load("cards/a")' in text
+        saving.check_hashes(folder)
+        processors.load(folder)
+    else:
+        assert width == 4_000
+        assert not (folder / "config.json").exists()
+        assert 'processors.load("runs/mine/model")' in text
+        assert "MB and are not in this repository" in text
