@@ -20,7 +20,7 @@ CARDS = sorted(path.parent for path in ROOT.glob("*/README.md"))
 # Of the others, whose weights are too large for a repository, the cards alone are there.
 FOLDERS = [folder for folder in CARDS if (folder / "model.safetensors").exists()]
 NOTICE = {"dws": 3e-2, "nfn-hnp": 3e-2, "mlp-align": 0.3}
-MOST, MOST_TOGETHER = 2_000_000, 10_000_000
+MOST, MOST_TOGETHER = 2_000_000, 11_000_000
 
 
 def test_they_are_small():
