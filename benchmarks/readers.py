@@ -9,13 +9,13 @@ the records, and the card says by which command it is trained again.
 import argparse
 import shutil
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 # Beside this file lies one with the name of the package.
 sys.path[0] = str(Path(__file__).parents[1])
 
 from processors import runs, saving  # noqa: E402
+from zoo import ZooError  # noqa: E402
 
 MOST = 2_000_000
 LOAD = "## Load it\n"
@@ -27,6 +27,7 @@ def lay(name: str, run: Path, out: Path) -> bool:
     Raises:
         ZooError: see `runs.published`.
     """
+    runs.finished(run)
     size = (run / runs.MODEL / saving.WEIGHTS).stat().st_size
     kept = size <= MOST
     place = out / name
@@ -51,8 +52,6 @@ def named(word: str) -> tuple[str, Path]:
     name, _, run = word.partition("=")
     if not name or not run:
         raise argparse.ArgumentTypeError(f"expected NAME=RUN, got {word!r}")
-    if not (Path(run) / runs.MODEL / saving.WEIGHTS).exists():
-        raise argparse.ArgumentTypeError(f"{run} is no finished run of `wszoo train`")
     return name, Path(run)
 
 
@@ -62,9 +61,11 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=named, metavar="NAME=RUN")
     parser.add_argument("--out", type=Path, default=Path("model_cards"))
     given = parser.parse_args()
-    found: Mapping[str, Path] = dict(given.runs)
-    for name, run in found.items():
-        kept = lay(name, run, given.out)
+    for name, run in given.runs:
+        try:
+            kept = lay(name, run, given.out)
+        except ZooError as error:
+            sys.exit(f"Error: {error}")
         print(f"{given.out / name}{'' if kept else ': its card alone'}")
 
 

@@ -82,16 +82,8 @@ def test_a_reader_takes_no_notice_of_the_order_of_neurons(folder):
 
 @pytest.mark.parametrize("width", [8, 4_000], ids=["whole", "its card alone"])
 def test_a_run_is_laid_out_whole_if_its_weights_are_small(width, digits_zoo, tmp_path):
-    words = (
-        "--epochs",
-        1,
-        "--device",
-        "cpu",
-        "--set",
-        f"width={width}",
-        "--out",
-        tmp_path / "mine",
-    )
+    words = ("--epochs", 1, "--device", "cpu", "--set", f"width={width}")
+    words += ("--out", tmp_path / "mine")
     made = run("train", "classify", digits_zoo, "--model", "statnn", *words)
     assert made.exit_code == 0, made.output
     script = ROOT.parent / "benchmarks" / "readers.py"
@@ -109,3 +101,14 @@ def test_a_run_is_laid_out_whole_if_its_weights_are_small(width, digits_zoo, tmp
         assert not (folder / "config.json").exists()
         assert 'processors.load("runs/mine/model")' in text
         assert "MB and are not in this repository" in text
+
+
+def test_what_is_no_finished_run_is_one_line(tmp_path):
+    script = ROOT.parent / "benchmarks" / "readers.py"
+    call = [sys.executable, script, f"a={tmp_path / 'none'}", "--out", tmp_path / "cards"]
+    result = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert "none" in line
+    assert not (tmp_path / "cards").exists()
