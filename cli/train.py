@@ -26,7 +26,7 @@ from cli.output import say
 from processors.config import SPLITS, Request, parse_limit
 from processors.options import OPTIONS, symmetries
 from processors.own import is_own
-from processors.presets import PAPER_NETWORKS, PRESETS, READERS, READERS_NETWORKS
+from processors.presets import PAPER_NETWORKS, PRESETS, READERS, READERS_NETWORKS, SMALL_TASKS
 from processors.records import how_to_go_on, stamp
 from processors.settings import DEVICES, SEEDS, Settings
 from processors.sizes import check_sizes
@@ -142,7 +142,8 @@ _COMMON: list[Callable[..., Any]] = [
         "--preset", type=click.Choice(PRESETS),
         help="What is not asked for: as the model's paper, or what learns from few networks in "
         f"minutes.  [default: paper from {PAPER_NETWORKS:,} training networks on, of "
-        f"{' and '.join(READERS)} from {READERS_NETWORKS:,} on, else small]",
+        f"{' and '.join(READERS)} from {READERS_NETWORKS:,} on, else small; of others in "
+        f"{', '.join(SMALL_TASKS)} small]",
     ),
     click.option(
         "--model", required=True, type=Parsed(_model), is_eager=True,

@@ -10,6 +10,7 @@ from typing import Any
 from processors.presets import Situation, chosen, plain_source
 from processors.published import Table
 from processors.results import Row, Section, power
+from zoo import fitted_by
 
 # Of runs of before there were presets.
 BEFORE = "†"
@@ -177,7 +178,7 @@ def _phrase(name: str, value: Any) -> str:
 def _made_of(row: Row) -> dict[str, Any]:
     """What a model is made of, where that is not what its paper does."""
     config = row.configs[0]
-    model, recipe = config["model"], str(config["recipe"].get("name", ""))
+    model, recipe = config["model"], str(fitted_by(config["recipe"]).get("name", ""))
     of = Situation(config["task"], model, recipe, config["source"], recipe == "small-cnn")
     usual = {**_USUAL.get(model, {}), **chosen(of, "paper").sizes}
     sizes = {**config["model_sizes"], **config["sizes"]}

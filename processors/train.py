@@ -191,23 +191,21 @@ def open_task(request: Request, device: torch.device, data_root: str | Path | No
 def _usual(request: Request, task: Task, was: Stored | None) -> tuple[presets.Chosen, str]:
     """What is done where nothing else is asked for, and a line that says whose it is and why."""
     networks = len(task.data["train"])
-    few = presets.default_preset(networks, request.model)
+    few = presets.default_preset(networks, request.task, request.model)
     if request.preset is None and was is not None:
         usual = was.laid_over(task.chosen(request.model, was.preset or "paper"))
         return usual, f"preset {was.preset or 'none'}: that of the run that goes on"
     usual = task.chosen(request.model, request.preset or few)
     if request.preset is not None:
         return usual, f"preset {usual.preset}, as asked for"
-    least = f"{presets.least_networks(request.model):,}"
+    least = presets.least_networks(request.task, request.model)
     if few == "paper":
         small = task.chosen(request.model, "small").settings
         sooner = request.model not in presets.READERS and small != usual.settings
         more = "; --preset small learns in minutes" if sooner else ""
-        return usual, f"preset paper: {networks:,} training networks, at least {least}{more}"
-    return usual, (
-        f"preset small: {networks:,} training networks, fewer than {least}; --preset paper does "
-        "what the model's paper does"
-    )
+        return usual, f"preset paper: {networks:,} training networks, at least {least:,}{more}"
+    why = "" if least is None else f": {networks:,} training networks, fewer than {least:,}"
+    return usual, f"preset small{why}; --preset paper does what the model's paper does"
 
 
 def _plain_stats(model: str, task: Task) -> Mapping[str, Any] | None:

@@ -6,6 +6,7 @@ import torch
 from helpers import line_of, run
 
 import zoo
+from zoo.recipes import fitted_by
 from zoo.shards import read_index
 
 RECIPE = zoo.recipe("dws", "digits", steps=2, hidden=4)
@@ -35,6 +36,27 @@ def test_select_keeps_the_rows_that_are_wanted(digits, tmp_path):
     assert all(check.passed for check in zoo.verify(tmp_path / "threes", samples=4))
     row = zoo.open_zoo(tmp_path / "threes", "train")[0]
     assert zoo.original(row).shape == (8, 8, 1)
+
+
+def test_rows_of_zoos_know_what_fitted_them(digits, tmp_path):
+    """So presets by recipe and citations reach them; mixed ones have none."""
+    made = read_index(digits / "a").recipe
+    index = zoo.select(digits / "a", "index < 20", tmp_path / "low")
+    assert index.recipe["name"] == "select"
+    assert fitted_by(index.recipe) == made
+    assert fitted_by(zoo.select(tmp_path / "low", "index < 9", tmp_path / "few").recipe) == made
+    zoo.select(digits / "a", "index >= 20", tmp_path / "high")
+    both = zoo.concat([tmp_path / "low", tmp_path / "high"], tmp_path / "whole")
+    assert fitted_by(both.recipe) == made
+    card = (tmp_path / "whole" / "README.md").read_text()
+    assert "| `fitted_by.name` | dws | name of the recipe |" in card
+    assert "navon" in card.lower()
+    other = zoo.recipe("dws", "digits", steps=1, hidden=4)
+    zoo.build(other, "digits", tmp_path / "other", limit=20)
+    zoo.select(tmp_path / "other", "index < 20", tmp_path / "others")
+    parts = [tmp_path / "high", tmp_path / "others"]
+    mixed = zoo.concat(parts, tmp_path / "mixed")
+    assert fitted_by(mixed.recipe)["name"] == "concat"
 
 
 def test_concat_says_where_rows_come_from(digits, tmp_path):

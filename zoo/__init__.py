@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # for editors and mypy; at run time __getattr__ does it
     )
     from zoo.own import Networks, fit
     from zoo.reader import Row, Zoo, collate
-    from zoo.recipes import ImageRecipe, SineRecipe, recipe
+    from zoo.recipes import ImageRecipe, SineRecipe, fitted_by, recipe
     from zoo.renewal import renew
     from zoo.shards import Column, replacing
     from zoo.sources import split_items
@@ -71,6 +71,7 @@ _HOMES = {
     "coordinates": "zoo.nets",
     "fetch_model": "zoo.hub",
     "fit": "zoo.own",
+    "fitted_by": "zoo.recipes",
     "field": "zoo.nets",
     "forward": "zoo.nets",
     "from_field": "zoo.nets",

@@ -24,7 +24,7 @@ from zoo.fields import about
 from zoo.figures import Samples, quality_histogram, sample_grid, wave_grid
 from zoo.kinds import look_of, split_rule
 from zoo.reached import SEEN, Reached, draw, told
-from zoo.recipes import MEANINGS, MEASURES, REMARKS, recipe_class, told_fields
+from zoo.recipes import FITTED_BY, MEANINGS, MEASURES, REMARKS, fitted_by, recipe_class, told_fields
 from zoo.shards import INDEX_FILE, SPLITS, STATS_FILE, Index, replacing
 from zoo.sources import SPLIT_RULES, split_items
 from zoo.spec import ACTIVATIONS, Layer, NetworkSpec
@@ -917,11 +917,11 @@ def _making(index: Index) -> str:
         rows.append(["CPU", _plain(cpus), "same engine and CPU give the same bytes"])
     rows += [[_plain(name), _plain(version), "version"] for name, version in index.packages.items()]
     parts += [_table(["made with", "value", "meaning"], rows)]
-    kind = recipe_class(index.recipe)
+    kind = recipe_class(fitted_by(index.recipe))
     meanings = {"kind": "what is fitted", "name": "name of the recipe"}
     meanings |= {name: each.words for name, each in about(kind).items()} if kind else {}
     recipe = [
-        [f"`{name}`", _value(value), meanings.get(name, "")]
+        [f"`{name}`", _value(value), meanings.get(name.removeprefix(f"{FITTED_BY}."), "")]
         for name, value in told_fields(index.recipe).items()
     ]
     parts += ["The recipe:", _table(["field", "value", "meaning"], recipe)]
@@ -963,10 +963,15 @@ def _licence_words(index: Index) -> str:
     return source + "MIT."
 
 
+def _paper(index: Index) -> str | None:
+    """The paper whose recipe fitted the networks, as BibTeX."""
+    return _PAPERS.get(str(fitted_by(index.recipe).get("name")))
+
+
 def _cited(index: Index) -> list[str]:
     """What is to be cited, as BibTeX: wszoo, the paper of the recipe, SIREN."""
     entries = [_WSZOO]
-    paper = _PAPERS.get(str(index.recipe.get("name")))
+    paper = _paper(index)
     if paper:
         entries.append(paper)
     if any(layer.activation == "sin" for layer in index.spec.layers):
@@ -977,7 +982,7 @@ def _cited(index: Index) -> list[str]:
 
 
 def _citation(index: Index) -> str:
-    entries, paper = _cited(index), _PAPERS.get(str(index.recipe.get("name")))
+    entries, paper = _cited(index), _paper(index)
     what = "Please cite wszoo" + (", the paper behind the recipe" if paper else "")
     kinds = {_SITZMANN: "SIREN", _TANCIK: "Fourier features"}
     what += "".join(f" and {kinds[entry]}" for entry in entries if entry in kinds)

@@ -5,7 +5,8 @@
     zoo.select(z[:100], None, "zoos/hundred")             # a view of an opened zoo
 
 Rows keep their keys, values and splits. The results open, verify by their hashes, train and
-push; no recipe made them, so they cannot be fitted again.
+push; no recipe made them as they are, so they cannot be fitted again, but the one that fitted
+their networks stands in the index, for who chooses settings by it.
 """
 
 import shlex
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from zoo import shards, stopping
 from zoo.hub import open_zoo
 from zoo.reader import Zoo
+from zoo.recipes import FITTED_BY, fitted_by, recipe_class
 from zoo.shards import Column, Index
 from zoo.where import Condition
 from zoo.writer import Writer
@@ -64,7 +66,12 @@ def select(
         index.spec,
         _others(index),
         source=index.source,
-        facts={"name": "select", **({"where": where} if where else {}), "of": index.name},
+        facts={
+            "name": "select",
+            **({"where": where} if where else {}),
+            "of": index.name,
+            **_fitted_by([index]),
+        },
         command=_command(path, where, out),
         parquet=parquet,
         pictures=pictures,
@@ -123,7 +130,11 @@ def concat(
         first.spec,
         {**_others(first), ORIGIN: Column("key", "class", names)},
         source=source,
-        facts={"name": "concat", "of": [index.name for index in indices]},
+        facts={
+            "name": "concat",
+            "of": [index.name for index in indices],
+            **_fitted_by(indices),
+        },
         command="" if views else shlex.join(words),
         parquet=parquet,
         pictures=pictures,
@@ -232,6 +243,13 @@ def _refuse_equal(paths: Sequence[str], opened: Sequence[Mapping[str, Zoo]]) -> 
                         f"{paths[seen[key]]} and {paths[number]} both have {words}; to take such "
                         "rows all the same, say equal_keys=True (--equal-keys)"
                     )
+
+
+def _fitted_by(indices: Sequence[Index]) -> dict[str, Any]:
+    """The recipe that all networks were fitted by, if one recipe fitted them all."""
+    first, *more = (dict(fitted_by(index.recipe)) for index in indices)
+    known = recipe_class(first) is not None and all(each == first for each in more)
+    return {FITTED_BY: first} if known else {}
 
 
 def _several(indices: Sequence[Index]) -> dict[str, Any]:

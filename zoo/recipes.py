@@ -73,6 +73,8 @@ ENCODINGS = ("none", "fourier")
 WIDTH, STEPS = "hidden", "steps"
 # The key that counts the networks of a run; zoos that have it are of runs of several rows.
 RUN_KEY = "step"
+# In the recipe of a zoo of other zoos' rows: the one that all of them were fitted by.
+FITTED_BY = "fitted_by"
 # What `labels=` becomes: the class of each item, whatever its kind.
 LABEL = "label"
 
@@ -1195,6 +1197,18 @@ def recipe_class(plain: Mapping[str, Any]) -> type[AnyRecipe] | None:
     return RECIPE_KINDS.get(str(plain.get("kind")))
 
 
+def fitted_by(plain: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The recipe that fitted a zoo's networks: of rows of other zoos, the one that these share.
+
+    >>> fitted_by({"kind": "import", "name": "select", FITTED_BY: {"name": "dws"}})["name"]
+    'dws'
+    >>> fitted_by({"kind": "image", "name": "fast"})["name"]
+    'fast'
+    """
+    shared: Mapping[str, Any] = plain.get(FITTED_BY, plain)
+    return shared
+
+
 def told_fields(plain: Mapping[str, Any]) -> dict[str, Any]:
     """A stored recipe as people are to read it: all of an encoding, and no omega without sines.
 
@@ -1203,6 +1217,10 @@ def told_fields(plain: Mapping[str, Any]) -> dict[str, Any]:
     >>> "omega" in told, told["frequencies"], told["scale"], "frequencies" in plain
     (False, 64, 10.0, False)
     """
+    if FITTED_BY in plain:
+        own = {name: value for name, value in plain.items() if name != FITTED_BY}
+        theirs = told_fields(plain[FITTED_BY])
+        return own | {f"{FITTED_BY}.{name}": value for name, value in theirs.items()}
     kind = recipe_class(plain)
     if kind is None or not issubclass(kind, InrRecipe):
         return dict(plain)

@@ -24,7 +24,7 @@ from processors.options import Options, augmentations
 from processors.presets import Chosen, Situation, before, chosen
 from processors.rows import Rows
 from processors.settings import Settings
-from zoo import NetworkSpec, Weights, Zoo
+from zoo import NetworkSpec, Weights, Zoo, fitted_by
 
 Metrics = dict[str, float]
 
@@ -164,7 +164,7 @@ class Task(abc.ABC):
         """What a training of this model is of."""
         index = self.zoo.index
         return Situation(
-            self.name, model, str(index.recipe.get("name", "")), index.source["name"],
+            self.name, model, str(fitted_by(index.recipe).get("name", "")), index.source["name"],
             conv=any(layer.kind == "conv" for layer in self.spec.layers), inputs=self.spec.inp,
             picture=len(self.spec.axes) == 2 and not self.spec.frequencies,
             space=len(self.spec.axes) == 3 and not self.spec.frequencies,
