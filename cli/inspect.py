@@ -62,16 +62,20 @@ def info(path: str, revision: str | None) -> None:
 
 
 def _describe(index: "Index") -> None:
-    from zoo.recipes import TOLD, told_fields
+    from zoo.recipes import TOLD, told_recipes
 
     widths = "-".join(str(width) for width in index.spec.widths)
     encoded = f" {index.spec.encoding_words}".rstrip()
-    recipe = told_fields(index.recipe)
     rows: list[tuple[str, str]] = [
         ("source", f"{index.source.get('title', 'unknown')} ({index.source['name']})"),
         ("network", f"{widths}{encoded}, {index.spec.param_count:,} parameters"),
-        ("recipe", f"{recipe.pop('name')} ({recipe.pop('kind')})"),
-        ("", ", ".join(f"{key} {_plain(value)}" for key, value in recipe.items())),
+    ]
+    for whose, recipe in told_recipes(index.recipe).items():
+        rows += [
+            (whose, f"{recipe.pop('name')} ({recipe.pop('kind')})"),
+            ("", ", ".join(f"{key} {_plain(value)}" for key, value in recipe.items())),
+        ]
+    rows += [
         ("plan", ", ".join(f"{key} {_plain(value)}" for key, value in index.plan.items())),
         ("made by", index.command),
     ]

@@ -49,7 +49,10 @@ def test_rows_of_zoos_know_what_fitted_them(digits, tmp_path):
     both = zoo.concat([tmp_path / "low", tmp_path / "high"], tmp_path / "whole")
     assert fitted_by(both.recipe) == made
     card = (tmp_path / "whole" / "README.md").read_text()
-    assert "| `fitted_by.name` | dws | name of the recipe |" in card
+    fitted = card.partition("Its networks were fitted by the recipe:")[2]
+    assert "| `name` | dws | name of the recipe |" in fitted
+    assert "| `steps` | 2 |" in fitted
+    assert "fitted by dws (image)" in run("info", tmp_path / "whole").output
     assert "navon" in card.lower()
     other = zoo.recipe("dws", "digits", steps=1, hidden=4)
     zoo.build(other, "digits", tmp_path / "other", limit=20)

@@ -24,7 +24,7 @@ from zoo.fields import about
 from zoo.figures import Samples, quality_histogram, sample_grid, wave_grid
 from zoo.kinds import look_of, split_rule
 from zoo.reached import SEEN, Reached, draw, told
-from zoo.recipes import FITTED_BY, MEANINGS, MEASURES, REMARKS, fitted_by, recipe_class, told_fields
+from zoo.recipes import MEANINGS, MEASURES, REMARKS, fitted_by, recipe_class, told_recipes
 from zoo.shards import INDEX_FILE, SPLITS, STATS_FILE, Index, replacing
 from zoo.sources import SPLIT_RULES, split_items
 from zoo.spec import ACTIVATIONS, Layer, NetworkSpec
@@ -920,11 +920,12 @@ def _making(index: Index) -> str:
     kind = recipe_class(fitted_by(index.recipe))
     meanings = {"kind": "what is fitted", "name": "name of the recipe"}
     meanings |= {name: each.words for name, each in about(kind).items()} if kind else {}
-    recipe = [
-        [f"`{name}`", _value(value), meanings.get(name.removeprefix(f"{FITTED_BY}."), "")]
-        for name, value in told_fields(index.recipe).items()
-    ]
-    parts += ["The recipe:", _table(["field", "value", "meaning"], recipe)]
+    for whose, recipe in told_recipes(index.recipe).items():
+        rows = [
+            [f"`{name}`", _value(value), meanings.get(name, "")] for name, value in recipe.items()
+        ]
+        words = "The recipe:" if whose == "recipe" else "Its networks were fitted by the recipe:"
+        parts += [words, _table(["field", "value", "meaning"], rows)]
     facts = {key: index.source.get(key) for key in ("name", "items", "shape", "points", "sha256")}
     source = [[key, _value(value)] for key, value in facts.items() if value is not None]
     parts += ["The source:", _table(["field", "value"], source)]

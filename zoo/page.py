@@ -27,7 +27,7 @@ from zoo.errors import ZooError, safe_line
 from zoo.hub.arrival import Found, files_of, find
 from zoo.kinds import kind_of, look_of, objective
 from zoo.reader import Row, open_zoo
-from zoo.recipes import MEANINGS, MEASURES, RUN_KEY, recipe_from_json, told_fields
+from zoo.recipes import MEANINGS, MEASURES, RUN_KEY, recipe_from_json, told_recipes
 from zoo.shards import Column, Index, read_stats, replacing
 from zoo.table import read_names, shards_of
 from zoo.weights import Weights
@@ -235,7 +235,7 @@ def _facts(index: Index) -> list[tuple[str, str]]:
         ("network", f"{sizes}, {kinds}; {spec.param_count:,} parameters"),
         *[
             (name, ", ".join(f"{key} {value}" for key, value in part.items()))
-            for name, part in (("recipe", told_fields(index.recipe)), ("plan", index.plan))
+            for name, part in (*told_recipes(index.recipe).items(), ("plan", index.plan))
         ],
         ("made by", index.command or "unknown"),
     ]

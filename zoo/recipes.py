@@ -1212,18 +1212,16 @@ def fitted_by(plain: Mapping[str, Any]) -> Mapping[str, Any]:
 def told_fields(plain: Mapping[str, Any]) -> dict[str, Any]:
     """A stored recipe as people are to read it: all of an encoding, and no omega without sines.
 
+    What fitted rows of other zoos stands apart: `told_recipes`.
+
     >>> plain = recipe("dws", "mnist", activation="relu", encoding="fourier").to_json()
     >>> told = told_fields(plain)
     >>> "omega" in told, told["frequencies"], told["scale"], "frequencies" in plain
     (False, 64, 10.0, False)
     """
-    if FITTED_BY in plain:
-        own = {name: value for name, value in plain.items() if name != FITTED_BY}
-        theirs = told_fields(plain[FITTED_BY])
-        return own | {f"{FITTED_BY}.{name}": value for name, value in theirs.items()}
     kind = recipe_class(plain)
     if kind is None or not issubclass(kind, InrRecipe):
-        return dict(plain)
+        return {name: value for name, value in plain.items() if name != FITTED_BY}
     whole = dict(plain)
     if plain.get("activation", "sin") != "sin":
         whole.pop("omega", None)
@@ -1232,6 +1230,16 @@ def told_fields(plain: Mapping[str, Any]) -> dict[str, Any]:
         order = ["kind", *about(kind)]
         whole = {name: whole[name] for name in order if name in whole}
     return whole
+
+
+def told_recipes(plain: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """`told_fields` of a recipe in an index, and of the one that fitted the rows of other zoos.
+
+    >>> list(told_recipes({"kind": "import", "name": "select", FITTED_BY: {"name": "dws"}}))
+    ['recipe', 'fitted by']
+    """
+    told = {"recipe": told_fields(plain)}
+    return told | ({"fitted by": told_fields(plain[FITTED_BY])} if FITTED_BY in plain else {})
 
 
 def recipe_format(plain: Mapping[str, Any]) -> int:
