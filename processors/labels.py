@@ -96,9 +96,10 @@ def subject(section: Section) -> str:
     if section.part:
         (table,) = section.tables
         text = f"{_PARTS[table.varies[0]]} of {model_words(table.of)}, {text}"
-    kind = recipe.get("activation", "")
-    name = " ".join(word for word in (recipe.get("name", ""), kind) if word)
-    return f"{text}, recipe {name}" if name else text
+    made = fitted_by(recipe)
+    name = " ".join(word for word in (made.get("name", ""), made.get("activation", "")) if word)
+    text = f"{text}, recipe {name}" if name else text
+    return f"{text}, where {recipe['where']}" if recipe.get("where") else text
 
 
 def heading(section: Section) -> str:

@@ -253,7 +253,8 @@ def _slug(section: Section) -> str:
     config = section.config
     parts = [section.identity, config["task"], labels.plain_source(config["source"]),
              str(config["recipe"].get("name", "")), str(config["recipe"].get("activation", "")),
-             str(config["task_options"].get("edit", "")), str(section.networks)]  # fmt: skip
+             str(config["recipe"].get("where", "")), str(config["task_options"].get("edit", "")),
+             str(section.networks)]  # fmt: skip
     text = "-".join(part for part in parts if part).lower()
     return re.sub(r"[^a-z0-9]+", "-", text)
 

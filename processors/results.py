@@ -342,6 +342,8 @@ def sections(found: Sequence[Found]) -> list[Section]:
         key = (
             config["task"], config["recipe"].get("name", ""), plain_source(config["source"]),
             str(config["recipe"].get("activation", "")), ", ".join(aims),
+            # Which rows of another zoo.
+            str(config["recipe"].get("where", "")),
             # What one experiment differs by from another on the same zoo.
             *(str(config["task_options"].get(name)) for name in ("edit", "target")),
             summary["metric"],

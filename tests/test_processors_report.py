@@ -182,6 +182,24 @@ def classify(model: str, accuracy: float, networks: int = 4000, **changes):
     return told, summary(0.0, **values, test={"accuracy": accuracy})
 
 
+def test_rows_that_were_selected_stand_apart_and_say_which_they_are(undrawn, tmp_path):
+    """Two selections of as many rows are of other networks, though of the same recipe."""
+    fitted = {"kind": "image", "name": "dws", "activation": "sin"}
+    folders = []
+    for number, where in enumerate(("view < 2", "psnr_db > 25")):
+        told, summed = classify("dws", 0.5 + number / 10)
+        told["recipe"] = {"name": "select", "where": where, "of": "mnist", "fitted_by": fitted}
+        folders.append(write_run(tmp_path / str(number), told, summed))
+    made = report.sections(report.collect(folders))
+    assert [len(section.rows) for section in made] == [1, 1]
+    heads = sorted(line for line in rendered(folders, tmp_path).splitlines() if line[:3] == "## ")
+    assert heads == [
+        f"## The class of MNIST networks, recipe dws sin, where {where}; 4,000 for training"
+        for where in ("psnr_db > 25", "view < 2")
+    ]
+    assert len({report._slug(section) for section in made}) == 2
+
+
 def test_what_takes_a_model_to_pieces_is_a_table_of_its_own(undrawn, tmp_path):
     changed = [{}, {"sizes": {"blocks": "b2b"}}, {"sizes": {"norm": False}}]
     runs = [classify("dws", 0.5 - n / 8, **changes) for n, changes in enumerate(changed)]
