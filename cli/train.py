@@ -141,9 +141,9 @@ _COMMON: list[Callable[..., Any]] = [
     click.option(
         "--preset", type=click.Choice(PRESETS),
         help="What is not asked for: as the model's paper, or what learns from few networks in "
-        f"minutes.  [default: paper from {PAPER_NETWORKS:,} training networks on, of "
-        f"{' and '.join(READERS)} from {READERS_NETWORKS:,} on, else small; of others in "
-        f"{', '.join(SMALL_TASKS)} small]",
+        f"minutes.  [default: small for {', '.join(SMALL_TASKS)}, else paper from "
+        f"{PAPER_NETWORKS:,} training networks on; for {' and '.join(READERS)} always paper from "
+        f"{READERS_NETWORKS:,} on]",
     ),
     click.option(
         "--model", required=True, type=Parsed(_model), is_eager=True,

@@ -1200,6 +1200,9 @@ def recipe_class(plain: Mapping[str, Any]) -> type[AnyRecipe] | None:
 def fitted_by(plain: Mapping[str, Any]) -> Mapping[str, Any]:
     """The recipe that fitted a zoo's networks: of rows of other zoos, the one that these share.
 
+    Args:
+        plain: `recipe` of an index, such as `z.index.recipe`.
+
     >>> fitted_by({"kind": "import", "name": "select", FITTED_BY: {"name": "dws"}})["name"]
     'dws'
     >>> fitted_by({"kind": "image", "name": "fast"})["name"]
