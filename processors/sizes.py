@@ -50,7 +50,8 @@ class Size:
         if not self.many:
             return self.about.problem(value, self.kind)
         if not isinstance(value, list | tuple) or not 1 <= len(value) <= _MOST_LAYERS:
-            return f"must be a list of 1 to {_MOST_LAYERS} values, got {value!r}"
+            many = f"1 to {_MOST_LAYERS} values in brackets, as [16,16,4]"
+            return f"must be a list of {many}, got {value!r}"
         wrong = [found for item in value if (found := self.about.problem(item, self.kind))]
         return f"{wrong[0]} in {value!r}" if wrong else None
 

@@ -258,6 +258,7 @@ def test_a_zoo_without_a_split(others, tmp_path):
         ("train classify {digits} --model mlp --set wdith=3", 2, "no argument 'wdith'; known: h"),
         ("train classify {digits} --model mlp --set width", 2, "'--set': takes NAME=VALUE"),
         ("train classify {digits} --model mlp --set width=ab", 2, "width must be a number"),
+        ("train classify {digits} --model nfn-np --set channels=16,8", 2, "in brackets, as .16"),
         ("train classify {digits} --model mlp --lr-grid a,b", 2, "'--lr-grid': takes learning r"),
         ("train classify {digits} --model mlp --epochs 3 --steps 3", 2, "either epochs or steps"),
         ("train classify {digits} --model mlp --drop 2", 2, r"'--drop': must be in \[0, 1\)"),
