@@ -18,9 +18,9 @@ from typing import Any
 from processors.settings import Settings
 
 PRESETS = ("paper", "small")
-# From so many training networks on "paper" is taken if nothing is asked for,
+# From so many training networks on "paper" is taken if nothing is asked for.
 PAPER_NETWORKS = 20_000
-# but of these tasks: of 55,000 MNIST INRs DWSNets have 94.5% by "small", 85.7 in their paper.
+# Of these tasks it is not: of 55,000 MNIST INRs DWSNets have 94.5% by "small", 85.7 in their paper.
 SMALL_TASKS = ("classify",)
 
 NFN = ("nfn-np", "nfn-hnp", "nfn-pt")
