@@ -1,19 +1,22 @@
 """What is taken where nothing else is asked for: data with a source, and the parity that it has."""
 
 import json
+import shlex
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 from helpers import line_of, run
 
 import processors
 from processors import presets
+from processors.config import Request
 from processors.linear import EquivariantLinear
 from processors.models import MODELS, OF_ALL, arguments, check_given
 from processors.options import OPTIONS
 from processors.presets import SMALL, TABLE, Situation, chosen, fitted, too_long
 from processors.settings import Settings
-from zoo import NetworkSpec, select
+from zoo import NetworkSpec, fitted_by, select
 
 
 def taken(task, model, preset="paper", **more):
@@ -347,3 +350,71 @@ def test_what_is_not_asked_for_stays_as_the_run_has_it(tmp_path, digits_zoo, mon
     assert run(*words, "--noise", 0.2, "--out", tmp_path / "told").exit_code == 0
     told = json.loads((tmp_path / "told" / "config.json").read_text())
     assert (told["task_options"]["augment"], told["task_options"]["noise"]) == ("noise", 0.2)
+
+
+# What a preset looks at beside names, by the kind of a zoo's recipe.
+FACTS = {
+    "image": {},
+    "sine": {"inputs": 1, "picture": False},
+    "solid": {"inputs": 3, "picture": False, "space": True},
+    "shape": {"inputs": 3, "picture": False, "space": True},
+    "trajectory": {"picture": False},
+    "classifier": {"inputs": 3_072, "picture": False},
+}
+
+
+def difference(config, request):
+    """What a command would do today otherwise than its row did: names, as it was, as it is."""
+    recipe, networks = fitted_by(config["recipe"]), config["networks"]["train"]
+    name = str(recipe.get("name", ""))
+    of = Situation(
+        request.task, request.model, name, config["source"], conv=name == "small-cnn",
+        networks=networks, **FACTS.get(recipe["kind"], {}),
+    )  # fmt: skip
+    preset = request.preset or presets.default_preset(networks, of.task, of.model)
+    found = chosen(of, preset)
+    settings = asdict(request.settled(found.settings))
+    was, sizes = ({"canonical": False, **x} for x in (config["model_sizes"], found.sizes))
+    sizes, asked = {**sizes, **request.sizes}, {**found.options, **request.options}
+    # Those are fitted to the length of a run; what auto stands for is not known here.
+    free = {"warmup", "patience"}
+    asked |= {} if "auto" not in str(asked.get("augment")) else config["task_options"]
+    pairs = {
+        **{name: (config["settings"].get(name), settings[name]) for name in settings.keys() - free},
+        **{n: (was.get(n), sizes.get(n)) for n in was | sizes},
+        **{n: (config["task_options"].get(n), value) for n, value in asked.items()},
+    }
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def test_rows_of_the_results_are_what_their_commands_do_today(monkeypatch):
+    """A preset may change; commands of rows that it made before say by flags what it was."""
+    asked = []
+    monkeypatch.setattr("cli.train._train", lambda request, *rest: asked.append(request))
+    records = json.loads((Path(__file__).parents[1] / "docs" / "results.json").read_text("utf-8"))
+    wrong, seen = {}, 0
+    for config in (record["config"] for record in records):
+        words = shlex.split(config["command"])
+        if "preset" not in config or words[1] != "train":
+            continue
+        seen += 1
+        assert run(*words[1:]).exit_code == 0, config["command"]
+        if found := difference(config, asked[-1]):
+            wrong[config["command"]] = found
+    assert seen > 100
+    assert not wrong, "\n".join(f"{command}: {found}" for command, found in wrong.items())
+
+
+def test_a_row_of_another_preset_is_seen():
+    config = {
+        "recipe": {"kind": "image", "name": "dws"}, "source": "mnist", "networks": {"train": 1_000},
+        "settings": asdict(taken("classify", "mlp", "small").settings), "task_options": {},
+        "model_sizes": {"params": 100_000},
+    }  # fmt: skip
+    ask = Request("classify", "mlp", "zoos/a", options={})
+    assert difference(config, ask).keys() == {"augment"}
+    config["task_options"]["augment"] = "none"
+    assert difference(config, ask) == {}
+    config["settings"]["batch"] = 7
+    assert difference(config, ask) == {"batch": (7, 32)}
+    assert difference(config, replace(ask, settings={"batch": 7})) == {}
