@@ -57,7 +57,7 @@ ACCESS = {name: "function" if name == "probe" else "weights" for name in MODELS}
 # Those that give networks for `out=None`, and baselines whose vector is added to them.
 EQUIVARIANT = ("dws", "nfn-np", "nfn-hnp", "nfn-pt", "monomial")
 # Arguments of `Processor` itself, whatever the model.
-OF_ALL = ("narrow", "canonical")
+OF_ALL = ("narrow", "input_rank", "canonical")
 EDITORS = (*EQUIVARIANT, "mlp", "mlp-aug", "mlp-align", "inr2vec", "transformer")
 
 
@@ -115,6 +115,36 @@ class Narrow(nn.Module):
         change = found.map(torch.sub, small)
         first = self.up(change.weights[0]) + self.skip * seen.weights[0]
         return weights.map(torch.add, Weights((first, *change.weights[1:]), change.biases))
+
+
+class InputMap(nn.Module):
+    """W_1 A B: one linear map of the inputs, of low rank, for all neurons of a first layer.
+
+    Added to what an editor changes. Commutes with permutations and scales of the neurons, so
+    that an equivariant editor stays one; what `Narrow` leaves of wide inputs does not bound it.
+    Nothing at first.
+
+    Args:
+        rank: at most; that of a map of fewer inputs is their number.
+
+    Raises:
+        ValueError: for a first layer that is not linear.
+    """
+
+    def __init__(self, spec: NetworkSpec, rank: int):
+        super().__init__()
+        if spec.layers[0].kind != "linear":
+            raise ValueError("input_rank is for networks whose first layer is linear, not for CNNs")
+        rank = min(rank, spec.inp)
+        self.down = nn.Linear(spec.inp, rank, bias=False)
+        self.up = nn.Linear(rank, spec.inp, bias=False)
+        nn.init.normal_(self.down.weight, std=spec.inp**-0.5)
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, weights: Weights, edited: Weights) -> Weights:
+        """Edited networks, with the map of what they were before."""
+        first: Tensor = edited.weights[0] + self.up(self.down(weights.weights[0]))
+        return Weights((first, *edited.weights[1:]), edited.biases)
 
 
 def known_model(name: str) -> str:
@@ -180,7 +210,7 @@ def sizes_of(name: str) -> dict[str, Any]:
     """All that a model's sizes may name: `arguments`, and those of `OF_ALL` that fit the model.
 
     >>> [key for key in sizes_of("dws") if key not in arguments("dws")]
-    ['narrow', 'canonical']
+    ['narrow', 'input_rank', 'canonical']
     """
     of_all, _ = _parameters(Processor)
     fit = [key for key in OF_ALL if key != "narrow" or name in EQUIVARIANT]
@@ -234,6 +264,7 @@ class Processor(nn.Module, Saved, library_name="wszoo", tags=["weight-space"]):
         narrow: of an equivariant model, the inputs that `Narrow` leaves it; 0 for all.
         canonical: whether the model gets networks whose neurons' signs and scales are settled,
             see `encode.canonical`; an editor changes these, which are of the same functions.
+        input_rank: of an editor, the rank of the `InputMap` beside it; 0 for none.
         stats: of the zoo, see `processors.Normalise`; not in config.json, since the
             normalisation is among the weights.
         readout: "mean" and "std", lists of `out` numbers: outputs are in deviations of a
@@ -259,15 +290,20 @@ class Processor(nn.Module, Saved, library_name="wszoo", tags=["weight-space"]):
         readout: dict[str, list[float]] | None = None,
         narrow: int = 0,
         canonical: bool = False,
+        input_rank: int = 0,
     ):
         super().__init__()
         self._made, given = maker(name), dict(sizes or {})
         if out is None and name not in EDITORS and not own.is_own(name):
             raise ValueError(f"model {name!r} cannot edit networks; known: {', '.join(EDITORS)}")
         self.name, self.out, self.narrow, self.readout = name, out, narrow, readout
-        check_given(name, {**given, "narrow": narrow, "canonical": canonical})
+        ours = {"narrow": narrow, "input_rank": input_rank, "canonical": canonical}
+        check_given(name, {**given, **ours})
         self.canonical = canonical
         self.spec = NetworkSpec.from_json(spec)
+        if input_rank and out is not None:
+            raise ValueError("input_rank is for models that edit networks, such as of task adapt")
+        self.inputs = InputMap(self.spec, input_rank) if input_rank else None
         # A baseline edits by a vector as long as the network, times a learned scale.
         edits_itself = name in EQUIVARIANT or own.is_own(name)
         self.step = None if out is not None or edits_itself else LearnedStep(self.spec)
@@ -305,6 +341,7 @@ class Processor(nn.Module, Saved, library_name="wszoo", tags=["weight-space"]):
             "readout": self.readout,
             "narrow": self.narrow,
             **({"canonical": True} if self.canonical else {}),
+            **({"input_rank": self.inputs.down.out_features} if self.inputs is not None else {}),
             # Every argument stands there; the first version wrote what was given.
             "resolved": True,
         }
@@ -320,9 +357,11 @@ class Processor(nn.Module, Saved, library_name="wszoo", tags=["weight-space"]):
             else:
                 vectors = self.model(weights)
             edited: Weights = self.step(weights, Weights.unflatten(vectors, self.spec))
-            return edited
+            return edited if self.inputs is None else self.inputs(weights, edited)
         found: Tensor | Weights = self.model(weights)
-        if self._plain or isinstance(found, Weights):
+        if isinstance(found, Weights):
+            return found if self.inputs is None else self.inputs(weights, found)
+        if self._plain:
             return found
         return found.float() * self.std + self.mean
 
@@ -333,8 +372,6 @@ def build(
     out: int | None = 10,
     stats: Mapping[str, Tensor] | None = None,
     readout: dict[str, list[float]] | None = None,
-    narrow: int = 0,
-    canonical: bool = False,
     **sizes: Any,
 ) -> Processor:
     """A fresh model for networks of this spec, with the paper's sizes where none are given.
@@ -343,13 +380,15 @@ def build(
         name: in `MODELS`.
         out: length of the output; None for an editor, `Weights` to `Weights`.
         stats: what `zoo.Zoo.stats()` gives; None to normalise nothing.
-        readout, narrow, canonical: see `Processor`.
-        sizes: arguments of the model's class, such as `chan` of `DWSNet`.
+        readout: see `Processor`.
+        sizes: arguments of the model's class, such as `chan` of `DWSNet`; and those of
+            `Processor` that are for every class: `narrow`, `input_rank`, `canonical`.
 
     Raises:
         ValueError: for an unknown name, or sizes that the model refuses.
     """
-    return Processor(name, spec.to_json(), out, sizes, stats, readout, narrow, canonical)
+    of_all = {key: sizes.pop(key) for key in OF_ALL if key in sizes}
+    return Processor(name, spec.to_json(), out, sizes, stats, readout, **of_all)
 
 
 def check_given(name: str, sizes: Mapping[str, Any]) -> None:

@@ -27,7 +27,7 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _CONFIG_BYTES = 16 << 20
 _SIZE = Int(low=1, high=1 << 16)
 _READOUT = Record({"mean": ListOf(Real(), least=1), "std": ListOf(Real(above=0), least=1)})
-# Of a `Processor`; `resolved` and `canonical` are new since the first version.
+# Of a `Processor`; those in the second are new since the first version.
 PROCESSOR = Record(
     {
         "name": schema.NAME,
@@ -37,7 +37,12 @@ PROCESSOR = Record(
         "readout": Maybe(_READOUT),
         "narrow": Int(low=0, high=(1 << 31) - 1),
     },
-    {"stats": Choice(None), "resolved": Bool(), "canonical": Bool()},
+    {
+        "stats": Choice(None),
+        "resolved": Bool(),
+        "canonical": Bool(),
+        "input_rank": Int(low=0, high=1 << 16),
+    },
 )
 # Of a `TicketVAE`.
 TICKETS = Record(

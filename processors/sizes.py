@@ -81,6 +81,7 @@ _SIZES: dict[str, Size] = {
     "hidden": Size(int, _DEPTH),
     "initial": Size(str, About(choices=INITS), optional=True),
     "inner": Size(int, _WIDTH, optional=True),
+    "input_rank": Size(int, About(least=0, most=1 << 16)),
     "kind": Size(str, About(choices=KINDS), optional=True),
     "latent": Size(int, _CHAN),
     "layers": Size(int, _DEPTH),

@@ -203,6 +203,49 @@ def test_narrow_models_keep_the_symmetry_and_baselines_edit():
         processors.build("nfn-np", zoo.NetworkSpec.cnn([1, 4, 3], 2), out=1, narrow=16)
 
 
+@pytest.mark.parametrize("name", ["dws", "nfn-np", "monomial", "mlp-align"])
+def test_a_map_of_the_inputs_stands_beside_an_editor(name, tmp_path):
+    """W_1 + W_1 A B is added to what the editor does, and moves with neurons and scales."""
+    spec = zoo.NetworkSpec.mlp([20, 5, 4, 3], activation="relu")
+    torch.manual_seed(0)
+    weights = zoo.Weights.unflatten(torch.randn(6, spec.param_count, dtype=torch.float64), spec)
+    small = {"params": 20_000} if name == "mlp-align" else {}
+    model = processors.build(name, spec, out=None, input_rank=2, **small).double().eval()
+    before = model(weights)
+    with torch.no_grad():
+        model.inputs.up.weight.normal_()
+        edited = model(weights)
+    a, b = model.inputs.down.weight.T, model.inputs.up.weight.T
+    # Matching orders the neurons first.
+    seen = model.model.order(weights) if name == "mlp-align" else weights
+    added = edited.map(torch.sub, before)
+    torch.testing.assert_close(added.weights[0], seen.weights[0] @ a @ b)
+    assert all((x == 0).all() for x in (*added.weights[1:], *added.biases))
+    if name != "mlp-align":
+        element = zoo.symmetry.sample(spec, 6, ("permutation",))
+        moved = model(zoo.symmetry.apply(element, weights))
+        torch.testing.assert_close(moved.flatten(), zoo.symmetry.apply(element, edited).flatten())
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["input_rank"] == 2
+    again = processors.load(tmp_path).double().eval()
+    torch.testing.assert_close(
+        again(weights).flatten(), model(weights).flatten(), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_a_map_of_the_inputs_that_cannot_be():
+    spec = zoo.NetworkSpec.mlp([20, 5, 3], activation="relu")
+    with pytest.raises(ValueError, match="input_rank is for models that edit networks"):
+        processors.build("dws", spec, out=2, input_rank=3)
+    # Of a preset for wide inputs there may be fewer.
+    assert processors.build("dws", spec, out=None, input_rank=21).config()["input_rank"] == 20
+    with pytest.raises(ValueError, match="input_rank must be from 0 to 65,536, got -1"):
+        processors.build("dws", spec, out=None, input_rank=-1)
+    with pytest.raises(ValueError, match="input_rank is for networks whose first layer is linear"):
+        processors.build("nfn-np", zoo.NetworkSpec.cnn([1, 4, 3], 2), out=None, input_rank=1)
+    assert "input_rank" not in processors.build("dws", spec, out=None).config()
+
+
 def test_other_zoos_and_models_are_refused(classifiers, tmp_path):
     write_zoo(tmp_path / "inrs", parquet=False)
     found = run("train", "adapt", tmp_path / "inrs", "--model", "dws", "--out", tmp_path / "run")
