@@ -42,7 +42,7 @@ _PARTS = {
     "channels": "depth",
 }  # fmt: skip
 # What a model is made of, and what the paper's class has where no preset says it.
-_MADE_OF = ("variant", "channels", "chan")
+_MADE_OF = ("variant", "channels", "chan", "input_rank")
 _USUAL: dict[str, dict[str, Any]] = {"dws": {"variant": "attention", "chan": 32}}
 
 
@@ -145,6 +145,7 @@ _PHRASES: dict[str, Callable[[Any], str]] = {
     "base_channels": lambda value: _several(value, "channels in its base"),
     "chan": lambda value: f"{value} channels",
     "views": lambda value: f"mean of {value} views" if value != 1 else "of one view",
+    "input_rank": lambda value: f"a map of inputs of rank {value}" if value else "",
     "hidden": lambda value: "hidden features" if value is True else f"{value} hidden layers",
     "canonical": lambda value: {
         True: "canonical weights", False: "weights as they are",
@@ -181,7 +182,7 @@ def _made_of(row: Row) -> dict[str, Any]:
     config = row.configs[0]
     model, recipe = config["model"], str(fitted_by(config["recipe"]).get("name", ""))
     of = Situation(config["task"], model, recipe, config["source"], recipe == "small-cnn")
-    usual = {**_USUAL.get(model, {}), **chosen(of, "paper").sizes}
+    usual = {"input_rank": 0, **_USUAL.get(model, {}), **chosen(of, "paper").sizes}
     sizes = {**config["model_sizes"], **config["sizes"]}
     return {
         name: sizes[name]

@@ -519,8 +519,8 @@ SMALL: tuple[Entry, ...] = (
     Entry(
         "adapt", "", _ADAPT_SMALL, ("dws", *NFN, "monomial"), wide=True, preset="small",
         sizes={"input_rank": 256},
-        note="such a map alone, of rank 512, gains 12.5 points in 1,000 updates, DWSNets that read 16 "
-        "reduced inputs 12.7 in 10,000; with it 14.0 in 5,000",
+        note="such a map alone, of rank 512, gains 12.5 points in 1,000 updates, DWSNets that read "
+        "16 reduced inputs 12.7 in 10,000; with it 14.0 in 5,000",
     ),
     Entry("adapt", "", _ADAPT_SMALL, ("dws",), preset="small", sizes={"variant": "deepsets"}),
     Entry("adapt", "", _ADAPT_SMALL, NFN, preset="small", sizes={"channels": [16] * 3}),

@@ -231,12 +231,14 @@ def test_rows_are_called_by_what_they_differ_in_alone(tmp_path):
         classify("graded", 0.9, options={"augment": "move,noise"}, preset="small"),
         classify("mlp", 0.3, preset="small", settings={"epochs": 5, "batch": 512}),
         classify("mlp", 0.2, preset="small", settings={"epochs": 9, "batch": 512}),
+        classify("dws", 0.1, sizes={"input_rank": 256}, model_sizes={"input_rank": 256},
+                 preset="small"),
     ]  # fmt: skip
     folders = [write_run(tmp_path / str(n), *each) for n, each in enumerate(made)]
     (section,) = report.sections(report.collect(folders))
     assert labels.names(section.rows, section.tables) == [
         "graded", "NFN-NP, 32 channels", "NFN-NP, 32 channels, without positions",
-        "MLP, 5 epochs", "MLP, 9 epochs",
+        "MLP, 5 epochs", "MLP, 9 epochs", "DWSNets, a map of inputs of rank 256",
     ]  # fmt: skip
 
 
