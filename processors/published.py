@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from processors.presets import plain_source
+from zoo import fitted_by
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,14 @@ class Table:
 
     def fits(self, config: Mapping[str, Any]) -> bool:
         """Whether a run stands beside it; `config` is its `config.json`."""
+        # Rows that were selected are of the recipe that fitted them.
+        recipe = fitted_by(config["recipe"])
         return (
             self.task == config["task"]
-            and self.recipe in (None, config["recipe"].get("name"))
+            and self.recipe in (None, recipe.get("name"))
             and self.source in (None, plain_source(config["source"]))
             and all(config["task_options"].get(name) == value for name, value in self.options)
-            and all(config["recipe"].get(name) == value for name, value in self.fields)
+            and all(recipe.get(name) == value for name, value in self.fields)
         )
 
 

@@ -192,9 +192,12 @@ def test_rows_that_were_selected_stand_apart_and_say_which_they_are(undrawn, tmp
         folders.append(write_run(tmp_path / str(number), told, summed))
     made = report.sections(report.collect(folders))
     assert [len(section.rows) for section in made] == [1, 1]
-    heads = sorted(line for line in rendered(folders, tmp_path).splitlines() if line[:3] == "## ")
+    text = rendered(folders, tmp_path)
+    heads = sorted(line for line in text.splitlines() if line[:3] == "## ")
+    # And stand beside the published numbers of that recipe.
+    assert text.count("85.71 ± 0.57") == 2
     assert heads == [
-        f"## The class of MNIST networks, recipe dws sin, where {where}; 4,000 for training"
+        f"## D2: the class of MNIST networks, recipe dws sin, where {where}; 4,000 for training"
         for where in ("psnr_db > 25", "view < 2")
     ]
     assert len({report._slug(section) for section in made}) == 2
