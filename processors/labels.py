@@ -4,6 +4,7 @@ A row is called by its model, by what it is made of where that is not the paper'
 tells it from the other rows of its table; by nothing else.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -99,7 +100,23 @@ def subject(section: Section) -> str:
     made = fitted_by(recipe)
     name = " ".join(word for word in (made.get("name", ""), made.get("activation", "")) if word)
     text = f"{text}, recipe {name}" if name else text
-    return f"{text}, where {recipe['where']}" if recipe.get("where") else text
+    return f"{text}, where {condition(recipe['where'])}" if recipe.get("where") else text
+
+
+# Headings are linked to, and renderers do not agree on what is left of such signs.
+_SIGNS = {
+    "<=": "at most", ">=": "at least", "==": "is", "!=": "is not", "<": "below", ">": "above",
+}  # fmt: skip
+
+
+def condition(where: str) -> str:
+    """A condition of `wszoo select` in words.
+
+    >>> condition("view < 2 and psnr_db >= 25")
+    'view below 2 and psnr_db at least 25'
+    """
+    signs = "|".join(map(re.escape, _SIGNS))
+    return re.sub(rf"\s*({signs})\s*", lambda found: f" {_SIGNS[found[1]]} ", where)
 
 
 def heading(section: Section) -> str:

@@ -198,7 +198,7 @@ def test_rows_that_were_selected_stand_apart_and_say_which_they_are(undrawn, tmp
     assert text.count("85.71 ± 0.57") == 2
     assert heads == [
         f"## D2: the class of MNIST networks, recipe dws sin, where {where}; 4,000 for training"
-        for where in ("psnr_db > 25", "view < 2")
+        for where in ("psnr_db above 25", "view below 2")
     ]
     assert len({report._slug(section) for section in made}) == 2
 
