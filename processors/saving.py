@@ -27,7 +27,7 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _CONFIG_BYTES = 16 << 20
 _SIZE = Int(low=1, high=1 << 16)
 _READOUT = Record({"mean": ListOf(Real(), least=1), "std": ListOf(Real(above=0), least=1)})
-# Of a `Processor`; those in the second are new since the first version.
+# Of a `Processor`; what may be missing is new since the first version.
 PROCESSOR = Record(
     {
         "name": schema.NAME,

@@ -205,7 +205,7 @@ def test_narrow_models_keep_the_symmetry_and_baselines_edit():
 
 @pytest.mark.parametrize("name", ["dws", "nfn-np", "monomial", "mlp-align"])
 def test_a_map_of_the_inputs_stands_beside_an_editor(name, tmp_path):
-    """W_1 + W_1 A B is added to what the editor does, and moves with neurons and scales."""
+    """W_1 + W_1 A B is added to what the editor does, and moves with the neurons."""
     spec = zoo.NetworkSpec.mlp([20, 5, 4, 3], activation="relu")
     torch.manual_seed(0)
     weights = zoo.Weights.unflatten(torch.randn(6, spec.param_count, dtype=torch.float64), spec)
