@@ -463,8 +463,8 @@ SMALL: tuple[Entry, ...] = (
         sizes={"channels": [32], "statistics": "tensor", "fourier_scale": 0.6},
         options={"augment": "none"},
         note="three monomial layers fold entries over each other before Fourier features tell "
-        "them apart: after 3 epochs .32 on validation by a scale of 1, by one layer .42; by .6 .44, "
-        "and after 20 .57",
+        "them apart: after 3 epochs .32 on validation by a scale of 1, by one layer .42; by .6 "
+        ".44, and after 20 epochs .57",
     ),
     Entry(
         "classify", "", _TUNED, BASELINES, preset="small", sizes={"params": 100_000, "width": None},

@@ -192,7 +192,7 @@ def _usual(request: Request, task: Task, was: Stored | None) -> tuple[presets.Ch
     """What is done where nothing else is asked for, and a line that says whose it is and why."""
     networks = len(task.data["train"])
     few = presets.default_preset(networks, request.task, request.model)
-    if request.preset is None and was is not None:
+    if was is not None and _goes_on(request, was):
         usual = was.laid_over(task.chosen(request.model, was.preset or "paper"))
         return usual, f"preset {was.preset or 'none'}: that of the run that goes on"
     usual = task.chosen(request.model, request.preset or few)
@@ -206,6 +206,11 @@ def _usual(request: Request, task: Task, was: Stored | None) -> tuple[presets.Ch
         return usual, f"preset paper: {networks:,} training networks, at least {least:,}{more}"
     why = "" if least is None else f": {networks:,} training networks, fewer than {least:,}"
     return usual, f"preset small{why}; --preset paper does what the model's paper does"
+
+
+def _goes_on(request: Request, was: Stored | None) -> bool:
+    """Whether what is not asked for stays as a run that is there has it."""
+    return was is not None and request.preset in (None, was.preset)
 
 
 def _plain_stats(model: str, task: Task) -> Mapping[str, Any] | None:
@@ -231,7 +236,8 @@ def _settled(
     """
     per_epoch = steps_per_epoch(len(task.data["train"]), request.settled(usual.settings).batch)
     # What goes on has been fitted to its length when it began.
-    given = frozenset(request.settings) | ({"warmup", "patience"} if was else set())
+    fitting = {"warmup", "patience"} if _goes_on(request, was) else set()
+    given = frozenset(request.settings) | fitting
     chosen = presets.fitted(usual.settings, request.settled(usual.settings), given, per_epoch)
     old = was is not None and was.preset is None and request.preset is None
     unsaid = task.unsaid(request.model) if old else {}

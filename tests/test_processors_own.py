@@ -243,7 +243,10 @@ def test_objects_of_a_users_script(mine, digits_zoo):
         ("--model mine:Writer", "mine:Writer: module mine has no 'Writer'"),
         ("--model yours:Reader", "yours:Reader: there is no module 'yours'; it is looked for"),
         ("--model bad:Reader", "bad:Reader: bad fails with ZeroDivisionError: division by zero"),
-        ("--model mine:Reader --set depth=3", "has no argument 'depth'; known: width, input_rank, canonical"),
+        (
+            "--model mine:Reader --set depth=3",
+            "has no argument 'depth'; known: width, input_rank, canonical",
+        ),
         ("--model mine:Reader --set width=x", "mine:Reader cannot be built with width='x': "),
         ("--model mine:shrink", "mine:shrink has no argument|cannot be built|takes no"),
         ("--model mlp --task mine:Reader", "mine:Reader is no task: expected a subclass of"),

@@ -322,6 +322,24 @@ def test_who_has_many_networks_is_told_of_what_takes_minutes(tmp_path, digits_zo
     assert first == "preset paper: 20 training networks, at least 10"
 
 
+@pytest.mark.parametrize("named", [(), ("--preset", "small"), ("--preset", "paper")])
+def test_the_same_command_is_the_same_run_whatever_preset_it_names(tmp_path, digits_zoo, named):
+    """Its warm-up was fitted to its length when it began, and is not fitted again."""
+    words = (
+        "train", "classify", digits_zoo, "--model", "nfn-hnp", "--device", "cpu", "--epochs", 2,
+        "--set", "channels=[4]", "--set", "fourier=4", "--split-limit", "train=32", *named,
+        "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert run(*words).exit_code == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    usual = taken("classify", "nfn-hnp", config["preset"], recipe="fast", source="digits").settings
+    assert config["settings"]["warmup"] < usual.warmup
+    before = (tmp_path / "run" / "summary.json").read_bytes()
+    again = run(*words)
+    assert again.exit_code == 0, again.output
+    assert (tmp_path / "run" / "summary.json").read_bytes() == before
+
+
 def test_what_is_not_asked_for_stays_as_the_run_has_it(tmp_path, digits_zoo, monkeypatch):
     """Whatever a later version takes: a run goes on, or is left, as it was begun."""
     words = ("train", "classify", digits_zoo, "--model", "statnn", "--device", "cpu", "--epochs", 2)
