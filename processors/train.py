@@ -208,9 +208,9 @@ def _usual(request: Request, task: Task, was: Stored | None) -> tuple[presets.Ch
     return usual, f"preset small{why}; --preset paper does what the model's paper does"
 
 
-def _goes_on(request: Request, was: Stored | None) -> bool:
+def _goes_on(request: Request, was: Stored) -> bool:
     """Whether what is not asked for stays as a run that is there has it."""
-    return was is not None and request.preset in (None, was.preset)
+    return request.preset in (None, was.preset)
 
 
 def _plain_stats(model: str, task: Task) -> Mapping[str, Any] | None:
@@ -236,8 +236,8 @@ def _settled(
     """
     per_epoch = steps_per_epoch(len(task.data["train"]), request.settled(usual.settings).batch)
     # What goes on has been fitted to its length when it began.
-    fitting = {"warmup", "patience"} if _goes_on(request, was) else set()
-    given = frozenset(request.settings) | fitting
+    stays = was is not None and _goes_on(request, was)
+    given = frozenset(request.settings) | ({"warmup", "patience"} if stays else set())
     chosen = presets.fitted(usual.settings, request.settled(usual.settings), given, per_epoch)
     old = was is not None and was.preset is None and request.preset is None
     unsaid = task.unsaid(request.model) if old else {}
