@@ -137,8 +137,19 @@ class Stopped(Failure):
         click.echo(self.format_message(), file=file, err=True)
 
 
+def _tell_version(context: click.Context, option: click.Parameter, asked: bool) -> None:
+    if asked:
+        import zoo
+
+        click.echo(f"wszoo {zoo.__version__}")
+        context.exit()
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="wszoo", message="wszoo %(version)s")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_tell_version,
+    help="Show the version and exit.",
+)  # fmt: skip
 def wszoo() -> None:
     """Make datasets of neural networks and read them.
 

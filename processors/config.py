@@ -5,7 +5,6 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from processors.own import find, is_own
 from processors.presets import PRESETS, Chosen
 from processors.settings import SEEDS, Settings, steps_per_epoch
 from zoo.fields import about, defaults_of, types_of
+from zoo.making.plan import versions_of
 
 SPLITS = ("train", "validation", "test")
 _NUMBER = re.compile(r"[0-9]{1,15}")
@@ -217,7 +217,7 @@ class RunConfig:
             "split_limit": asked.limits,
             # The grid is part of what the run depends on; its answer is not yet known.
             "lr_grid": list(asked.lr_grid),
-            "versions": {name: version(name) for name in _PACKAGES},
+            "versions": versions_of(_PACKAGES),
             "command": self.command(),
         }
         if self.preset is not None:

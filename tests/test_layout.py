@@ -352,6 +352,8 @@ NAMED = {
     # A task says once, as data, which columns it reads where the user chooses none.
     "processors.tasks.adapt": ["class_a", "class_b"],
     "processors.tasks.generalize": ["test_accuracy"],
+    # An argument of the kernel.
+    "zoo.engines.cuda": ["steps"],
     # A mix of points, not the measure of a solid.
     "zoo.pools": ["volume"],
     # An experiment's --option, as a user would give it.
@@ -613,6 +615,37 @@ def test_the_package_tells_its_version_and_has_types():
     assert zoo.__version__ == version("wszoo")
     for package in USES:
         assert (ROOT / package / "py.typed").is_file()
+
+
+WITHOUT = """
+import importlib.metadata as metadata
+
+known = metadata.version
+
+
+def version(name):
+    if name == "wszoo":
+        raise metadata.PackageNotFoundError(name)
+    return known(name)
+
+
+metadata.version = version
+import zoo
+from cli.main import wszoo
+from processors import config
+from zoo.making.plan import package_versions
+
+assert zoo.__version__ == "unknown"
+assert {*config.versions_of(config._PACKAGES)} == {"torch", "accelerate", "numpy"}
+assert "wszoo" not in package_versions() and "torch" in package_versions()
+wszoo(["--version"])
+"""
+
+
+def test_sources_on_the_path_do_without_what_an_installation_tells():
+    """On a GPU box that has no pip, every training ended with PackageNotFoundError."""
+    done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (0, "wszoo unknown\n"), done.stderr
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda p: p.stem)

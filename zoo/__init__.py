@@ -102,9 +102,12 @@ __all__ = list(_HOMES)
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        return version("wszoo")
+        try:
+            return version("wszoo")
+        except PackageNotFoundError:  # a folder of sources on the path
+            return "unknown"
     if name not in _HOMES:
         raise AttributeError(f"module 'zoo' has no attribute {name!r}")
     if name == "symmetry":

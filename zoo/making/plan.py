@@ -5,11 +5,12 @@ shards. What is planned is a unit: an INR or a classifier, which is one row, or 
 is a known number of rows that stay together.
 """
 
+import contextlib
 import json
 import platform
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -414,10 +415,13 @@ def processor(device: str) -> str:
 
 def package_versions() -> dict[str, str]:
     """Versions of what the bytes of a zoo depend on, where installed."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
+    return {"python": platform.python_version(), **versions_of(PACKAGES)}
+
+
+def versions_of(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of those that are installed, which a folder of sources on the path is not."""
+    found = {}
+    for name in packages:
+        with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found
