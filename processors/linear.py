@@ -298,15 +298,18 @@ class EquivariantLinear(nn.Module):
         raise ValueError(f"no such term: {term}")
 
     def forward(
-        self, weights: Weights, pooled: Pooled | None = None, more: Sequence[Part] = ()
+        self, weights: Weights | Pooled, pooled: Pooled | None = None, more: Sequence[Part] = ()
     ) -> Weights:
         """The layer's output, in the input's order of axes.
 
         Args:
+            weights: or what `rectified` of the layer before gives, all of it.
             pooled: of these weights, if others pool them too.
             more: parts of the output that come from elsewhere; to add them here, where
                 they are small, costs less than to add them to the output.
         """
+        if isinstance(weights, Pooled):
+            return self.combine(weights, more)
         base.check(weights, self._slots, self.chan_in)
         if pooled is None:
             pooled = Pooled(self._slots, weights.tensors(), self.pool, both=True)

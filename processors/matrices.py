@@ -1,14 +1,16 @@
 """What equivariant layers do with matrices of features, in pieces that fit into the cache.
 
 `net first second chan` is by far the largest thing that a layer reads and writes. `rectified`
-goes through it once, a few networks at a time: product, what is added to rows and columns, ReLU
-and the sums that the next layer asks for; backward does likewise, and no gradient but that of
-the matrix is of its size. `joined` is a linear map of tensors side by side that never joins them.
+goes through it once, a few networks or rows of one at a time: product, what is added to rows and
+columns, ReLU and the sums that the next layer asks for; backward does likewise, and no gradient
+but that of the matrix is of its size. `joined` is a linear map of tensors side by side that
+never joins them.
 
 Both have second derivatives, and are plain operations for whoever traces them.
 """
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +23,8 @@ from processors.fourier import Waves, features
 # Numbers of a matrix in one piece: half a megabyte in the cache, or what fills a GPU.
 _PIECE = {"cpu": 2**17}
 _PIECE_ELSEWHERE = 2**26
+# So many times as much, where a piece is rows of one network.
+_ROWS = 4
 
 
 class Lifted(NamedTuple):
@@ -75,27 +79,55 @@ def _plainly(
     return y, y.sum(2), y.sum(1)
 
 
-def _pieces(device: torch.device, shape: Sequence[int], wide: int) -> list[slice]:
-    """Networks of each piece, of matrices `net first second` with as many numbers an entry."""
+class _Piece(NamedTuple):
+    """Some networks, or one network's rows from `rows.start` on."""
+
+    nets: slice
+    rows: slice
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.nets.stop - self.nets.start, self.rows.stop - self.rows.start
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        return self.nets, self.rows
+
+
+def _pieces(device: torch.device, shape: Sequence[int], wide: int) -> list[_Piece]:
+    """Of matrices `net first second` with as many numbers an entry; the first one is largest."""
     size = _PIECE.get(device.type, _PIECE_ELSEWHERE)
-    together = max(1, size // max(shape[1] * shape[2] * wide, 1))
-    return [slice(net, min(net + together, shape[0])) for net in range(0, shape[0], together)]
+    nets, rows = shape[:2]
+    of_row = max(shape[2] * wide, 1)
+    together = max(1, size // max(rows * of_row, 1))
+    # Of one network more at a time: cuts cost calls, and products of few rows are slow.
+    high = rows if rows * of_row <= _ROWS * size else max(1, _ROWS * size // of_row)
+    return [
+        _Piece(slice(net, min(net + together, nets)), slice(row, min(row + high, rows)))
+        for net in range(0, nets, together)
+        for row in range(0, max(rows, 1), max(high, 1))
+    ]
 
 
-def _memory(like: Tensor, pieces: list[slice], *shape: int) -> Tensor:
-    """Room for one piece."""
-    return like.new_empty(pieces[0].stop if pieces else 0, *shape)
+def _memory(like: Tensor, pieces: list[_Piece], *shape: int) -> Tensor:
+    """Room for one piece, of so many numbers in a row of its networks."""
+    return like.new_empty(*(pieces[0].shape if pieces else (0, 0)), *shape)
 
 
 def _sums(
-    piece: Float[Tensor, "net first second chan"],
-    over_second: Float[Tensor, "net first chan"],
+    piece: Float[Tensor, "net row second chan"],
+    over_second: Float[Tensor, "net row chan"],
     over_first: Float[Tensor, "net second chan"],
+    begun: bool,
 ) -> None:
-    """Write the sums; that over the first axis as a product with ones, which is faster."""
+    """Write the sums; that over rows as a product with ones, which is faster.
+
+    Args:
+        begun: whether earlier rows of these networks have been summed.
+    """
     torch.sum(piece, 2, out=over_second)
     ones = piece.new_ones(1, 1, 1).expand(len(piece), 1, piece.shape[1])
-    torch.bmm(ones, piece.flatten(2), out=over_first.view(len(piece), 1, -1))
+    over_first.view(len(piece), 1, -1).baddbmm_(ones, piece.flatten(2), beta=int(begun))
 
 
 def _add(
@@ -120,8 +152,8 @@ def _write(
     return first is not None or second is not None
 
 
-def _of(tensor: Tensor | None, nets: slice) -> Tensor | None:
-    return None if tensor is None else tensor[nets]
+def _of(tensor: Tensor | None, place: slice | tuple[slice, slice]) -> Tensor | None:
+    return None if tensor is None else tensor[place]
 
 
 class _Rectified(torch.autograd.Function):
@@ -152,23 +184,24 @@ class _Rectified(torch.autograd.Function):
             y = x.new_empty(nets, rows, columns, chan) if whole else None
         multiplied = weight is None or product is not None
         pieces = _pieces(x.device, x.shape, max(chan, 0 if multiplied else x.shape[3]))
-        memory = _memory(x, pieces, rows, columns, chan) if y is None else y
+        memory = _memory(x, pieces, columns, chan) if y is None else y
         kept = memory if whole else x.new_empty(nets, rows, columns, chan, dtype=torch.bool)
         over_second, over_first = x.new_empty(nets, rows, chan), x.new_empty(nets, columns, chan)
         for each in pieces:
-            piece = memory[each] if y is not None else memory[: each.stop - each.start]
+            nets_of, rows_of = each.shape
+            piece = memory[each.place] if y is not None else memory[:nets_of, :rows_of]
             if multiplied:
-                _add(piece, _of(first, each), _of(second, each))
+                _add(piece, _of(first, each.place), _of(second, each.nets))
             else:
                 assert weight is not None
-                beta = _write(piece, _of(first, each), _of(second, each))
+                beta = _write(piece, _of(first, each.place), _of(second, each.nets))
                 flat = piece.view(-1, chan)
-                inputs = x[each].view(-1, x.shape[3])
+                inputs = x[each.place].view(-1, x.shape[3])
                 torch.addmm(flat, inputs, weight.T, beta=int(beta), out=flat)
             piece.relu_()
             if not whole:
-                torch.gt(piece, 0, out=kept[each])
-            _sums(piece, over_second[each], over_first[each])
+                torch.gt(piece, 0, out=kept[each.place])
+            _sums(piece, over_second[each.place], over_first[each.nets], each.rows.start > 0)
         saved = None if weight is None else x
         ctx.save_for_backward(saved, weight, kept, frequencies)
         return y if whole else None, over_second, over_first
@@ -195,37 +228,39 @@ class _Rectified(torch.autograd.Function):
             to_x = some.new_empty(nets, rows, columns, chan)
         elif ctx.needs_input_grad[0]:
             to_x = some.new_empty(x.shape)
-        memory = _memory(some, pieces, rows, columns, chan) if weight is not None else to_x
+        memory = _memory(some, pieces, columns, chan) if weight is not None else to_x
         to_weight = None if weight is None else torch.zeros_like(weight)
         to_rows, to_columns = some.new_empty(nets, rows, chan), some.new_empty(nets, columns, chan)
         waves = None
         if frequencies is not None:
-            waves = Waves(frequencies[None], rows * columns * (pieces[0].stop if pieces else 0))
+            entries = prod(pieces[0].shape) * columns if pieces else 0
+            waves = Waves(frequencies[None], entries)
         for each in pieces:
             assert memory is not None
-            grad = memory[each] if weight is None else memory[: each.stop - each.start]
-            if not _write(grad, _of(to_second, each), _of(to_first, each)):
-                grad.copy_(some[each])
+            place, (nets_of, rows_of) = each.place, each.shape
+            grad = memory[place] if weight is None else memory[:nets_of, :rows_of]
+            if not _write(grad, _of(to_second, place), _of(to_first, each.nets)):
+                grad.copy_(some[place])
             elif to_y is not None:
-                grad += to_y[each]
+                grad += to_y[place]
             if kept.dtype == torch.bool:
-                grad *= kept[each]
+                grad *= kept[place]
             else:
-                torch.ops.aten.threshold_backward.grad_input(grad, kept[each], 0, grad_input=grad)
-            _sums(grad, to_rows[each], to_columns[each])
+                torch.ops.aten.threshold_backward.grad_input(grad, kept[place], 0, grad_input=grad)
+            _sums(grad, to_rows[place], to_columns[each.nets], each.rows.start > 0)
             if to_weight is None:
                 continue
             flat = grad.view(-1, chan)
             if waves is not None:
                 half = to_weight.shape[1] // 2
                 for wave, part in zip(
-                    waves(x[each].reshape(-1, 1)), to_weight.split(half, 1), strict=True
+                    waves(x[place].reshape(-1, 1)), to_weight.split(half, 1), strict=True
                 ):
                     part.addmm_(flat.T, wave)
                 continue
-            to_weight.addmm_(flat.T, x[each].view(-1, x.shape[3]))
+            to_weight.addmm_(flat.T, x[place].view(-1, x.shape[3]))
             if to_x is not None:
-                torch.mm(flat, weight, out=to_x[each].view(-1, x.shape[3]))
+                torch.mm(flat, weight, out=to_x[place].view(-1, x.shape[3]))
         return (*_wanted(ctx, (to_x, to_weight, to_rows, to_columns)), *none)
 
 
@@ -313,7 +348,9 @@ class _Joined(torch.autograd.Function):
         for number, (start, x) in enumerate(zip(ctx.starts, inputs, strict=True)):
             part = weight[:, start : start + x.shape[-1]]
             needed = ctx.needs_input_grad[3 + number]
-            to_inputs.append((flat @ part).view(x.shape) if needed else None)
+            # Of a single feature a product would be slow.
+            back = flat * part if len(part) == 1 else flat @ part
+            to_inputs.append(back.view(x.shape) if needed else None)
             parts.append(flat.T @ x.reshape(-1, x.shape[-1]))
         to_weight = torch.zeros_like(weight)
         for start, part in zip(ctx.starts, parts, strict=True):

@@ -295,6 +295,10 @@ class Features(nn.Sequential):
         """The features of weights with channels."""
         return _weights(self._from(0, x))
 
+    def pooled(self, x: Weights) -> Weights | Pooled:
+        """As `forward`, with the pools that are known, for a layer that follows."""
+        return self._from(0, x)
+
     def lifted(self, lifting: Lifting, x: Weights) -> Weights:
         """The features of `lifting(x)`, at less cost than by themselves."""
         return _weights(self.pools(lifting, x, whole=True))
@@ -488,7 +492,9 @@ class NFN(nn.Module):
         """`net out`, or edited networks."""
         lifted = lift(self.normalise(weights))
         if self.out is None:
-            features = self.features.lifted(self.lifting, lifted)
+            features = self.features.pools(self.lifting, lifted, whole=True)
+            if not isinstance(self.last, EquivariantLinear):
+                features = _weights(features)
             edited: Weights = self.step(weights, drop_channel(self.last(features), self.spec))
             return edited
         vectors: Tensor = self.head.of_pieces(self.features.in_pieces(self.lifting, lifted))

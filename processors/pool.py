@@ -95,7 +95,7 @@ class Pooled:
         if not inputs:  # constants alone
             some = next(iter(self._known.values()))
             inputs = [some.new_zeros(len(some), 0)]
-        if len(inputs) == 1:
+        if len(inputs) == 1 and len(linear.weight) > 1:
             mixed: Tensor = linear(inputs[0])
             return mixed
         widths = [x.shape[-1] for x in inputs]

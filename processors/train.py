@@ -157,6 +157,7 @@ def fit_model(
         if own.is_own(name):
             own.allow(name)
     machine.limit_torch()
+    machine.keep_memory()
     made = open_task(request, where, data_root)
     rows = made.data["train"]
     was = None if overwrite else runs.stored_in(folder, request.task, request.model, rows.zoo)

@@ -20,6 +20,15 @@ from processors.sizes import check_sizes
 from zoo import NetworkSpec, Weights
 
 
+class _Coder(nn.Sequential):
+    """Features and a last layer, which takes the pools that these know."""
+
+    def forward(self, x: Weights) -> Weights:
+        features: Any = self[0]
+        found: Weights = self[1](features.pooled(x))
+        return found
+
+
 class TicketVAE(nn.Module, Saved, library_name="wszoo", tags=["weight-space"]):
     """Encoder and decoder of masks, each of NFN layers on the networks themselves.
 
@@ -49,10 +58,9 @@ class TicketVAE(nn.Module, Saved, library_name="wszoo", tags=["weight-space"]):
         self.normalise = Normalise(self.spec, stats)
         hidden = [chan] * (layers - 1)
 
-        def make(inp: int, out: int) -> nn.Sequential:
+        def make(inp: int, out: int) -> nn.Module:
             features = Features(self.spec, symmetry, inp, hidden)
-            last = EquivariantLinear(self.spec, symmetry, features.chan, out)
-            return nn.Sequential(features, last)
+            return _Coder(features, EquivariantLinear(self.spec, symmetry, features.chan, out))
 
         self.encoder, self.decoder = make(2, 2 * latent), make(1 + latent, 1)
 

@@ -8,10 +8,11 @@ from processors.fourier import features, mixed
 from processors.matrices import Lifted, joined, rectified
 
 
-@pytest.fixture(autouse=True)
-def small_pieces(monkeypatch):
-    """Several pieces in a batch."""
-    monkeypatch.setitem(matrices._PIECE, "cpu", 60)
+@pytest.fixture(autouse=True, params=["networks", "rows"])
+def small_pieces(request, monkeypatch):
+    """Several pieces in a batch, or in a network."""
+    monkeypatch.setitem(matrices._PIECE, "cpu", 60 if request.param == "networks" else 20)
+    monkeypatch.setattr(matrices, "_ROWS", 1)
 
 
 def plainly(x, weight, first, second):
@@ -19,6 +20,22 @@ def plainly(x, weight, first, second):
     y = y + (0 if first is None else first[:, :, None])
     y = (y + (0 if second is None else second[:, None])).relu()
     return y, y.sum(2), y.sum(1)
+
+
+@pytest.mark.parametrize("shape", [(5, 2, 3), (3, 7, 2), (2, 5, 6), (0, 2, 3), (2, 3, 0)])
+@pytest.mark.parametrize("wide", [1, 4, 100])
+def test_pieces_are_every_row_of_every_network_once(shape, wide):
+    pieces = matrices._pieces(torch.device("cpu"), shape, wide)
+    seen = torch.zeros(shape[:2])
+    for piece in pieces:
+        seen[piece.place] += 1
+        assert piece.shape == seen[piece.place].shape
+        assert piece.shape[0] == 1 or piece.shape[1] == shape[1]
+    assert (seen == 1).all()
+    sizes = [piece.shape[0] * piece.shape[1] for piece in pieces]
+    assert max(sizes, default=0) == (sizes or [0])[0]
+    least = shape[2] * wide
+    assert all(size * least <= matrices._PIECE["cpu"] or size == 1 for size in sizes)
 
 
 def drawn(nets, rows, columns, inp=3, chan=4):
@@ -125,14 +142,15 @@ def test_no_gradient_of_the_matrix_is_as_large_as_the_batch():
 
 @pytest.mark.parametrize("lead", [(4,), (3, 5)])
 @pytest.mark.parametrize("shift", [None, (), (1,)])
-def test_tensors_side_by_side_are_never_joined(lead, shift):
+@pytest.mark.parametrize("out", [4, 1])
+def test_tensors_side_by_side_are_never_joined(lead, shift, out):
     torch.manual_seed(0)
     widths, starts = (2, 3, 1), (0, 2, 6)  # a column between them is of none
     inputs = [torch.randn(*lead, wide).double().requires_grad_() for wide in widths]
-    weight = torch.randn(4, 7, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(out, 7, dtype=torch.float64, requires_grad=True)
     given = [weight, *inputs]
     if shift is not None:
-        given.append(torch.randn(*shift, 4, dtype=torch.float64, requires_grad=True))
+        given.append(torch.randn(*shift, out, dtype=torch.float64, requires_grad=True))
 
     def run(weight, *given):
         return joined(given[:3], weight, starts, *given[3:])

@@ -103,6 +103,25 @@ def test_pieces_of_a_batch_are_the_batch(symmetry, positions, more, monkeypatch)
             torch.testing.assert_close(mine, expected)
 
 
+@pytest.mark.parametrize("spec", SPECS, ids=label)
+@pytest.mark.parametrize("symmetry", ["np", "hnp", "pointwise"])
+@pytest.mark.parametrize("pool", ["mean", "max"])
+@pytest.mark.parametrize("out", [1, 3])
+def test_a_last_layer_takes_the_pools_that_are_known(spec, symmetry, pool, out):
+    torch.manual_seed(0)
+    features = Features(spec, symmetry, 2, [3, 4], pool=pool).double()
+    last = EquivariantLinear(spec, symmetry, features.chan, out, pool=pool).double()
+    weights = random_weights(spec, 2)
+    found = []
+    for known in (features.pooled(weights), features(weights)):
+        given = last(known).tensors()
+        total = sum((tensor * tensor.detach().cos()).sum() for tensor in given.values())
+        parameters = [*features.parameters(), *last.parameters()]
+        found.append([*given.values(), *torch.autograd.grad(total, parameters)])
+    for mine, expected in zip(*found, strict=True):
+        torch.testing.assert_close(mine, expected)
+
+
 def test_training_keeps_less_than_the_fourier_features():
     spec = NetworkSpec.mlp([2, 32, 32, 1])
     net = NFN(spec, 10, channels=(8, 8), head=8)

@@ -1,6 +1,9 @@
 """Cores and memory are the least of what the machine, its groups and the environment allow."""
 
 import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -214,3 +217,37 @@ def test_the_engines_compute_with_the_threads_of_the_command(tmp_path, monkeypat
     assert result.exit_code == 0, result.output
     assert set(seen) == {3}
     assert machine.chosen_threads() is None
+
+
+KEPT = """
+import resource
+import numpy as np
+from zoo import machine
+
+machine.keep_memory()
+faults = []
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.ones(2**26, np.uint8)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(*faults)
+"""
+
+
+def page_faults(more):
+    """Of three arrays of 64 MB, each freed before the next."""
+    plain = {name: text for name, text in os.environ.items() if not name.startswith("MALLOC_")}
+    done = subprocess.run(
+        [sys.executable, "-c", KEPT], capture_output=True, text=True, env=plain | more
+    )
+    assert done.returncode == 0, done.stderr
+    return [int(count) for count in done.stdout.split()]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="kept by glibc")
+def test_freed_memory_is_kept_unless_the_user_says_how():
+    first, *later = page_faults({})
+    assert max(later) < 100
+    told = page_faults({"MALLOC_MMAP_THRESHOLD_": "1000000"})
+    # As many as the first time, 16,384 of 4 kB each, or fewer where pages are large.
+    assert min(told) >= min(first / 2, 30)
