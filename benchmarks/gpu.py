@@ -1,4 +1,4 @@
-"""All figures of the CUDA engine, in one call: correctness, variants, baselines, whole zoos.
+"""All figures of a GPU, in one call: correctness, variants, baselines, whole zoos, readers.
 
     python benchmarks/gpu.py [--data-root FOLDER] [--budget 540]
     TRITON_INTERPRET=1 python benchmarks/gpu.py --quick --interpret
@@ -14,13 +14,13 @@ first layer), against the fp32 peak: multiprocessors * 128 lanes * 2 * clock.
 
 `--interpret` runs every section on the CPU in Triton's interpreter, with tiny sizes: it
 tests this script, its times mean nothing.
-
-Not named after CUDA: a script's folder comes first in Python's path, and torch imports a
-package of that name.
 """
 
 import argparse
+import copy
+import inspect
 import statistics
+import sys
 import tempfile
 import time
 import traceback
@@ -32,12 +32,15 @@ import numpy as np
 import torch
 from torch import nn
 
-import zoo
-from zoo import nets
-from zoo.engines import Adam, Engine
-from zoo.engines.cuda import CudaEngine, Plan, plans
-from zoo.engines.reference import ReferenceEngine
-from zoo.sources import ImageSource, load_images
+# Beside this file lies one with the name of a package.
+sys.path[0] = str(Path(__file__).parents[1])
+
+import zoo  # noqa: E402
+from zoo import nets  # noqa: E402
+from zoo.engines import Adam, Engine  # noqa: E402
+from zoo.engines.cuda import CudaEngine, Plan, plans  # noqa: E402
+from zoo.engines.reference import ReferenceEngine  # noqa: E402
+from zoo.sources import ImageSource, load_images  # noqa: E402
 
 MNIST = zoo.NetworkSpec.mlp([2, 32, 32, 1], output_offset=0.5, coord_order="xy")
 STEPS = 1500
@@ -189,7 +192,9 @@ def correctness(setting: Setting) -> None:
     exact = ReferenceEngine(setting.device, dtype=torch.float64)
     precisions = ("tf32x3", "bf16x3", "tf32", "ieee")
     print(f"| spec | points | {' | '.join(precisions)} |\n|---|---|{'---|' * len(precisions)}")
-    for widths, points, decay in CHECKED[: setting.size(8, 4, 1)]:
+    for place, (widths, points, decay) in enumerate(CHECKED[: setting.size(8, 8, 1)]):
+        # Each precision is compiled for a second or two.
+        kinds = precisions if not setting.quick or place in (0, 6) else precisions[:1]
         points = setting.size(points, points, 9)
         spec = zoo.NetworkSpec.mlp(widths, output_offset=0.5)
         params, inputs, targets = work(spec, 4, points)
@@ -197,22 +202,23 @@ def correctness(setting: Setting) -> None:
         adam = Adam(1e-3, steps, weight_decay=decay)
         expected = exact.fit(spec, params, inputs, targets, adam)
         cells = []
-        for precision in precisions:
+        for precision in kinds:
             plan = Plan(**{**vars(plans(spec)[0]), "precision": precision})
             try:
                 found = CudaEngine(setting.device, plan).fit(spec, params, inputs, targets, adam)
             except Exception as error:  # a variant that the device cannot hold
                 cells.append(type(error).__name__)
                 continue
-            worst, place = 0.0, 0
+            worst, start = 0.0, 0
             for shape in spec.tensors.values():
-                part = slice(place, place + int(np.prod(shape)))
-                place = part.stop
+                part = slice(start, start + int(np.prod(shape)))
+                start = part.stop
                 a, b, c = (v[:, part] for v in (found.params, expected.params, params))
                 gap = np.linalg.norm(a.astype(float) - b, axis=1)
                 worst = max(worst, float((gap / np.linalg.norm(b - c.astype(float), axis=1)).max()))
             error = float(np.abs(found.mse / expected.mse - 1).max())
             cells.append(f"{worst:.1e}, mse {error:.1e}")
+        cells += [""] * (len(precisions) - len(cells))
         print(f"| {'-'.join(map(str, widths))} | {points} | {' | '.join(cells)} |", flush=True)
 
     params, inputs, targets = work(MNIST, setting.size(8, 8, 2), setting.size(28, 28, 3))
@@ -314,7 +320,7 @@ def variants(setting: Setting) -> None:
     from zoo.kinds.objectives import ImageObjective
 
     goal = ImageObjective(recipe, source.shape, source.class_names)
-    count = setting.size(1056, 264, 2)
+    count = setting.size(1056, 528, 2)
     items = np.arange(count)
     targets = goal.targets(source.images[items])
     params = nets.initialise(goal.spec, recipe.init, 0, items, items * 0)
@@ -452,10 +458,145 @@ def growth(setting: Setting) -> None:
         )
 
 
+def updates(
+    setting: Setting, module: nn.Module, loss: Callable[[], torch.Tensor], times: int
+) -> str:
+    """Cells of a table: ms of an update in float32, tf32 and bf16, and MB at most in float32."""
+    adam = torch.optim.Adam(module.parameters(), fused=True)
+    precision = "float32"
+
+    def update() -> None:
+        with torch.autocast(setting.device, torch.bfloat16, enabled=precision == "bf16"):
+            found = loss()
+        found.backward()
+        adam.step()
+        adam.zero_grad(set_to_none=True)
+
+    def several() -> None:
+        for _ in range(times):
+            update()
+
+    cells, peak = [], 0.0
+    if setting.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    for precision in ("float32", "tf32", "bf16"):  # read by `update`
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        for _ in range(setting.size(3, 3, 1)):
+            update()
+        cells.append(f"{1e3 * setting.timed(several) / times:.1f}")
+        if setting.device == "cuda" and precision == "float32":
+            peak = torch.cuda.max_memory_allocated() / 1e6
+    torch.backends.cuda.matmul.allow_tf32 = False
+    return " | ".join([*cells, f"{peak:.0f}"])
+
+
+def readers(setting: Setting) -> None:
+    """Every reader: its answers beside the CPU's in float64, and what an update takes.
+
+    Preset "paper", MNIST INRs and its batch; forward, backward and the optimiser's step. Then
+    each is trained by `fit_model` for a few updates, which is tested and measured on.
+    """
+    from processors import models
+    from processors.rows import Rows
+
+    source, named = pictures(setting, "mnist")
+    device = torch.device(setting.device)
+    print(f"Networks of {named}. Errors are of logits and of all gradients together.\n")
+    print("| model | batch | logits | gradients | ms | tf32 | bf16 | MB | trained |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as name:
+        recipe = zoo.recipe("dws", "digits" if setting.tiny else "mnist", steps=20)
+        folder = Path(name) / "zoo"
+        count = setting.size(4000, 2000, 60)
+        zoo.build(recipe, source, folder, limit=count, device=setting.device, parquet=False)
+        here = {s: Rows(zoo.open_zoo(folder, s), device) for s in ("train", "validation", "test")}
+        there = {s: Rows(zoo.open_zoo(folder, s)) for s in here}
+        stats = there["train"].stats()
+        for model in list(models.MODELS)[: setting.size(99, 99, 2)]:
+            if models.preparation(model) is not None:
+                continue
+            try:
+                line = _reader(setting, model, here, there, stats)
+                line += " | " + _trained(setting, model, folder, Path(name) / model)
+            except Exception as error:  # the next one is another
+                print(f"| {model} | {type(error).__name__}: {str(error)[:300]} |")
+                traceback.print_exc()
+                continue
+            print(f"| {model} | {line} |", flush=True)
+
+
+def _reader(setting: Setting, model: str, here: Any, there: Any, stats: Any) -> str:
+    """Its batch, the errors of a few networks, and `updates`."""
+    from processors import tasks
+
+    on_gpu = tasks.make("classify", here, {"augment": "none"})
+    on_cpu = tasks.make("classify", there, {"augment": "none"})
+    usual = on_gpu.chosen(model)
+    torch.manual_seed(0)
+    module = on_gpu.module(model, stats, on_gpu.fitting_sizes(model, usual.sizes))
+    exact = copy.deepcopy(module).double()
+    module.to(setting.device)
+    few = torch.arange(setting.size(16, 16, 4))
+    found: list[torch.Tensor] = []
+    wanted: list[torch.Tensor] = []
+    for task, made, out in ((on_gpu, module, found), (on_cpu, exact, wanted)):
+        weights, columns = task.data["train"].batch(few)
+        if made is exact:
+            weights = weights.map(torch.Tensor.double)
+        made.eval()
+        logits = made(weights)
+        nn.functional.cross_entropy(logits, columns["label"]).backward()
+        grads = [p.grad.flatten() for p in made.parameters() if p.grad is not None]
+        out += [logits.detach().double().cpu().flatten(), torch.cat(grads).double().cpu()]
+    errors = [float((a - b).norm() / b.norm()) for a, b in zip(found, wanted, strict=True)]
+    batch = min(setting.size(9999, 9999, 4), usual.settings.batch, len(here["train"]))
+    weights, columns = here["train"].batch(torch.arange(batch))
+    module.train()
+
+    def loss() -> torch.Tensor:
+        return nn.functional.cross_entropy(module(weights).float(), columns["label"])
+
+    cells = updates(setting, module, loss, setting.size(20, 10, 1))
+    return f"{batch} | {errors[0]:.1e} | {errors[1]:.1e} | {cells}"
+
+
+def _trained(setting: Setting, model: str, folder: Path, out: Path) -> str:
+    """A short run by the one loop: what it came to, and how long it took in all."""
+    from processors.train import fit_model
+
+    begun = time.perf_counter()
+    summary = fit_model(
+        "classify", model, folder, out, device=setting.device,
+        settings={"epochs": None, "steps": setting.size(20, 10, 2), "evaluations": 1},
+    )  # fmt: skip
+    return f"{summary['test']['accuracy']:.3f} in {time.perf_counter() - begun:.1f} s"
+
+
+def tickets(setting: Setting) -> None:
+    """The autoencoder of winning tickets at its published size, an update of 8 networks."""
+    from processors.vae import TicketVAE
+
+    spec = zoo.NetworkSpec.mlp([setting.size(784, 784, 9), 128, 128, 10], "relu")
+    batch = setting.size(8, 8, 2)
+    entries = torch.randn(batch, spec.param_count, device=setting.device) * 0.05
+    weights = zoo.Weights.unflatten(entries, spec)
+    mask = (torch.rand_like(entries) < 0.05).float()
+    print("| symmetry | ms | tf32 | bf16 | MB |\n|---|---|---|---|---|")
+    # HNP would mix the features of 784 inputs: billions of parameters.
+    for symmetry in ("np", "pointwise"):
+        module = TicketVAE(spec.to_json(), symmetry).to(setting.device)
+
+        def loss(module: nn.Module = module) -> torch.Tensor:
+            return -module(weights, mask).mean()
+
+        cells = updates(setting, module, loss, setting.size(10, 5, 1))
+        print(f"| {symmetry} | {cells} |", flush=True)
+
+
 # Seconds that each is expected to take at most.
 SECTIONS: dict[Callable[[Setting], None], float] = {
     machine: 1, correctness: 60, baselines: 60, variants: 90, mnist: 100, classifiers: 100,
-    trajectories: 70, growth: 60,
+    trajectories: 70, growth: 60, readers: 90, tickets: 30,
 }  # fmt: skip
 
 
@@ -472,7 +613,8 @@ def main() -> None:
     for section, expected in SECTIONS.items():
         if given.only and section.__name__ not in given.only.split(","):
             continue
-        print(f"\n## {section.__name__}\n\n{section.__doc__}\n", flush=True)
+        words = inspect.getdoc(section)
+        print(f"\n## {section.__name__}\n\n{words}\n", flush=True)
         if setting.left() < expected:
             print(f"Left out: {setting.left():.0f} s are left, it may take {expected:.0f}.")
             continue

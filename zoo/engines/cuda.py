@@ -12,9 +12,9 @@ next one.
 The angles of a layer are kept in half turns: omega / pi is folded into its weights, so
 that the range reduction of the sine is one exact subtraction.
 
-Not yet run on hardware: tested under Triton's interpreter (`TRITON_INTERPRET=1`, where
-the engine takes the device "cpu"), and compiled for Hopper without a GPU. The figures
-beside `plans` come from that compiler; `benchmarks/gpu.py` takes those that need a GPU.
+Run on an H200 by `benchmarks/gpu.py`, whose figures stand beside `plans`; where there is no
+GPU, it is tested under Triton's interpreter (`TRITON_INTERPRET=1`, where the engine takes the
+device "cpu"), compiled for Hopper, and its arguments are bound as for a launch.
 """
 
 # Triton infers the types of what it compiles.
@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -136,9 +136,10 @@ def _weight(
     return tl.load(params + place, mask, 0.0) * SCALES[k]
 
 
-@triton.jit
+# Else steps of 1 and of multiples of 16 would each be compiled anew.
+@triton.jit(do_not_specialize=["steps"])
 def _fit(
-    params, mean, square, inputs, targets, schedule, errors, taken,
+    entries, mean, square, inputs, targets, schedule, errors, taken,
     steps, target_mse, offset, decay, gain1, beta2, gain2, eps,
     POINTS: tl.constexpr, WIDTHS: tl.constexpr, SCALES: tl.constexpr, STARTS: tl.constexpr,
     COUNT: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr, CARRY: tl.constexpr,
@@ -146,8 +147,11 @@ def _fit(
 ):  # fmt: skip
     """Fit the network of this program; all arrays are contiguous and float32 but `taken`.
 
+    No argument may be named `params`, `specialization` or `options`: Triton binds arguments in a
+    function that it writes with these names in it, where such a one would be lost.
+
     Args:
-        params, mean, square: `net param`, changed in place; the moments come as zeros.
+        entries, mean, square: `net param`, changed in place; the moments come as zeros.
         inputs, targets: `point inp`, `net point out`.
         schedule: `step 2`: rate / (1 - beta1^t) and the root of 1 - beta2^t.
         errors, taken: `net`: the last mse, and (int32) the updates made.
@@ -165,7 +169,7 @@ def _fit(
     HIDDEN: tl.constexpr = len(WIDTHS) - 2
     LAST: tl.constexpr = WIDTHS[len(WIDTHS) - 2]
     net = tl.program_id(0).to(tl.int64)
-    params += net * COUNT
+    entries += net * COUNT
     mean += net * COUNT
     square += net * COUNT
     targets += net * (POINTS * OUT)
@@ -183,20 +187,20 @@ def _fit(
     mse = 0.0
     running = True
     while running:
-        first = tl.load(params + first_place, first_mask, 0.0) * SCALES[0]
+        first = tl.load(entries + first_place, first_mask, 0.0) * SCALES[0]
         weights = ()
         biases = ()
         for k in tl.static_range(1, HIDDEN):
             if not STREAM:
-                weights += (_weight(params, k, lane, WIDTHS, SCALES, STARTS),)
-            place = params + STARTS[k] + WIDTHS[k] * WIDTHS[k + 1] + lane
+                weights += (_weight(entries, k, lane, WIDTHS, SCALES, STARTS),)
+            place = entries + STARTS[k] + WIDTHS[k] * WIDTHS[k + 1] + lane
             biases += (tl.load(place, lane < WIDTHS[k + 1], 0.0) * SCALES[k],)
         last_weights = ()
         last_biases = ()
         for o in tl.static_range(OUT):
-            place = params + STARTS[HIDDEN] + o * LAST + lane
+            place = entries + STARTS[HIDDEN] + o * LAST + lane
             last_weights += (tl.load(place, lane < LAST, 0.0),)
-            last_biases += (tl.load(params + STARTS[HIDDEN] + OUT * LAST + o) + offset,)
+            last_biases += (tl.load(entries + STARTS[HIDDEN] + OUT * LAST + o) + offset,)
 
         zero = nothing if CARRY else tl.zeros((WIDTH,), tl.float32)
         first_sums = ()
@@ -219,7 +223,7 @@ def _fit(
         for start in tl.range(0, POINTS, TILE, num_stages=1):
             # The same parameters at a place that seems to change: else the compiler takes the
             # weights, in all layouts and parts, out of the loop into shared memory.
-            streamed = params + start // POINTS
+            streamed = entries + start // POINTS
             point = start + tl.arange(0, TILE)
             there = point < POINTS
             x = inputs + point[:, None] * INP + column[None, :]
@@ -285,27 +289,27 @@ def _fit(
             scale = 2.0 / (POINTS * OUT)
             for o in tl.static_range(OUT):
                 _adam(
-                    params, mean, square, STARTS[HIDDEN] + o * LAST + lane, lane < LAST,
+                    entries, mean, square, STARTS[HIDDEN] + o * LAST + lane, lane < LAST,
                     _gathered(last_sums[o], CARRY) * scale,
                     decay, gain1, beta2, gain2, eps, rate, root,
                 )  # fmt: skip
                 one = tl.arange(0, 1)
                 _adam(
-                    params, mean, square, STARTS[HIDDEN] + OUT * LAST + o + one, one == 0,
+                    entries, mean, square, STARTS[HIDDEN] + OUT * LAST + o + one, one == 0,
                     tl.sum(error_sums[o]) * scale,
                     decay, gain1, beta2, gain2, eps, rate, root,
                 )  # fmt: skip
             scale *= 3.141592653589793
             for k in tl.static_range(HIDDEN - 1, -1, -1):
                 _adam(
-                    params, mean, square,
+                    entries, mean, square,
                     STARTS[k] + WIDTHS[k] * WIDTHS[k + 1] + lane, lane < WIDTHS[k + 1],
                     _gathered(bias_sums[k], CARRY) * (scale * SCALES[k]),
                     decay, gain1, beta2, gain2, eps, rate, root,
                 )  # fmt: skip
                 if k > 0:
                     _adam(
-                        params, mean, square,
+                        entries, mean, square,
                         STARTS[k] + lane[:, None] * WIDTHS[k] + lane[None, :],
                         (lane[:, None] < WIDTHS[k + 1]) & (lane[None, :] < WIDTHS[k]),
                         weight_sums[k - 1] * (scale * SCALES[k]),
@@ -314,7 +318,7 @@ def _fit(
                 else:
                     for i in tl.static_range(INP):
                         _adam(
-                            params, mean, square, lane * INP + i, lane < WIDTHS[1],
+                            entries, mean, square, lane * INP + i, lane < WIDTHS[1],
                             _gathered(first_sums[i], CARRY) * (scale * SCALES[0]),
                             decay, gain1, beta2, gain2, eps, rate, root,
                         )  # fmt: skip
@@ -352,24 +356,26 @@ def lanes(spec: NetworkSpec) -> int:
     return max(16, 1 << (max(spec.widths[1:-1]) - 1).bit_length())
 
 
-# Not measured on hardware: what Triton 3.6 compiles for sm_90, for 2-32-32-1 and 784 points.
-# Instructions are those of the loop over tiles, of one thread, times tiles a step.
+# 528 MNIST INRs of recipe dws, 2-32-32-1, 784 points and 1,500 steps, on an H200 (67 TFLOP/s in
+# float32 on paper); "error" is of ten updates against float64, the worst of a tensor and network.
+# Instructions are those of the loop over tiles, of one thread, times tiles a step, as Triton 3.6
+# compiles them.
 #
-#     tile warps carry stream precision   instructions   registers    stack    shared
-#      64    4   yes    no    tf32x3      1,652 * 13     255          360 B    52 KiB
-#      16    4   no     yes   tf32x3        580 * 49     128 (told)     8 B     8 KiB
-#      64    4   yes    no    bf16x3      1,275 * 13     255          136 B    26 KiB
-#      64    4   yes    no    tf32        1,030 * 13     255           32 B    26 KiB
-#      64    4   yes    no    ieee        3,017 * 13     255          208 B    22 KiB
+#     tile warps carry stream precision  networks/s  TFLOP/s   PSNR   error   instructions  shared
+#      64    4   yes    no    bf16x3        3,958      30.6   25.728  2.0e-5   1,275 * 13   26 KiB
+#      64    4   yes    no    tf32x3        2,292      17.7   25.725  0.9e-5   1,652 * 13   52 KiB
+#      64    4   yes    no    ieee          1,231       9.5   25.731  2.7e-5   3,017 * 13   22 KiB
+#      64    4   yes    no    tf32          4,987      38.6   25.715  1.1e-2   1,030 * 13   26 KiB
 #
 # By its format "tf32x3" keeps some 21 bits of a factor, "bf16x3" 16, "tf32" 11; "ieee" is
-# float32 without tensor cores. Two layers of 128 do not fit into 227 KiB without streaming:
-# 336 KiB, and 80 with it.
+# float32 without tensor cores, and no nearer to float64 than "bf16x3" is. Errors at 2-64-64-1 are
+# 2.6e-5 by each of the three; speeds of other widths are not measured. Two layers of 128 do not
+# fit into 227 KiB without streaming: 336 KiB, and 80 with it.
 def plans(spec: NetworkSpec) -> list[Plan]:
     """Ways to lay out a program, the one to take first; later ones need less shared memory."""
     width = lanes(spec)
     if width <= 32:
-        first = Plan(tile=64, warps=4, carry=True, stream=False)
+        first = Plan(tile=64, warps=4, carry=True, stream=False, precision="bf16x3")
     elif width == 64:
         first = Plan(tile=32, warps=4, carry=False, stream=False)
     else:
@@ -402,6 +408,11 @@ def options(plan: Plan) -> dict[str, Any]:
     return found if plan.registers is None else {**found, "maxnreg": plan.registers}
 
 
+def _interpreted() -> bool:
+    """Whether Triton runs kernels in its interpreter, on the CPU."""
+    return not isinstance(_fit, triton.JITFunction)
+
+
 # Threads may fit at once, but one of them compiles; launching itself does not wait.
 _launching = threading.Lock()
 
@@ -429,8 +440,7 @@ class CudaEngine:
             reason = str(error).splitlines()[0]
             raise ValueError(f"device {device!r} cannot be used: {reason}") from None
         self.plan = plan
-        interpreted = not isinstance(_fit, triton.JITFunction)
-        if self.device.type != "cuda" and not interpreted:
+        if self.device.type != "cuda" and not _interpreted():
             raise ValueError(f"engine 'cuda' does not run on device {device!r}")
         count = torch.cuda.device_count() if self.device.type == "cuda" else 1
         if (self.device.index or 0) >= count:
@@ -497,6 +507,8 @@ class CudaEngine:
         here = torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
         reasons = []
         for plan in plans(spec) if self.plan is None else [self.plan]:
+            if _interpreted() and plan.precision == "bf16x3":  # which the interpreter has not
+                plan = replace(plan, precision="ieee")
             fixed = constants(spec, len(arrays[3]), plan)
             try:
                 with here, _launching:
