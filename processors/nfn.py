@@ -29,7 +29,7 @@ from processors.encode import (
 )
 from processors.linear import EquivariantLinear, Term
 from processors.matrices import Lifted, joined
-from processors.pointwise import Activation, ChannelDropout
+from processors.pointwise import Activation, ChannelDropout, LayerNorm
 from processors.pool import InvariantPool, Matrix, Pooled
 from processors.sizes import POSITIONS, SYMMETRIES
 from zoo import NetworkSpec, Weights
@@ -262,6 +262,7 @@ class Features(nn.Sequential):
         inp, channels: that come in, and after each layer.
         dropout: of the channels.
         embed: whether learned inputs and outputs are added in front of every layer.
+        layer_norm: whether the channels of every entry are normalised after every ReLU.
 
     Attributes:
         chan: channels that come out.
@@ -279,6 +280,7 @@ class Features(nn.Sequential):
         dropout: float = 0.0,
         pool: str = "mean",
         embed: bool = False,
+        layer_norm: bool = False,
     ):
         check_group(symmetry, SYMMETRIES)
         parts: list[nn.Module] = []
@@ -286,6 +288,8 @@ class Features(nn.Sequential):
             parts += [InputOutputEmbedding(spec, before)] if embed else []
             parts.append(EquivariantLinear(spec, symmetry, before, after, pool=pool))
             parts.append(Activation("relu", overwrite=True))
+            if layer_norm:
+                parts.append(LayerNorm(spec, after))
             if dropout:
                 parts.append(ChannelDropout(dropout))
         super().__init__(*parts)

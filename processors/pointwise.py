@@ -102,6 +102,19 @@ class BatchNorm(PerTensor):
         super().__init__(spec, lambda taps: _LastAxisNorm(chan * taps, relu))
 
 
+class LayerNorm(PerTensor):
+    """Layer normalisation over the channels of every entry, with scales of each tensor.
+
+    Taps of a conv layer are channels of its entries. Commutes with permutations, but not with
+    scales or signs.
+
+    Source: NFN's released `SimpleLayerNorm`.
+    """
+
+    def __init__(self, spec: NetworkSpec, chan: int):
+        super().__init__(spec, lambda taps: nn.LayerNorm(chan * taps))
+
+
 class Dropout(nn.Module):
     """Dropout of single entries and channels in every tensor (DWSNets)."""
 

@@ -53,7 +53,7 @@ TICKETS = Record(
         "layers": Int(low=1, high=1000),
         "latent": _SIZE,
     },
-    {"stats": Choice(None)},
+    {"stats": Choice(None), "layer_norm": Bool()},
 )
 
 

@@ -84,6 +84,7 @@ _SIZES: dict[str, Size] = {
     "input_rank": Size(int, About(least=0, most=1 << 16)),
     "kind": Size(str, About(choices=KINDS), optional=True),
     "latent": Size(int, _CHAN),
+    "layer_norm": Size(bool, About()),
     "layers": Size(int, _DEPTH),
     # Whether positions have the layer's number; of tickets, how many layers there are.
     **{f"nfn-{kind}.layers": Size(int, _DEPTH, flag=True) for kind in ("np", "hnp", "pt")},

@@ -39,6 +39,8 @@ from processors.tasks.task import Constant
 from zoo import Weights, Zoo, ZooError, identity, machine
 
 __all__ = ["Diverged", "Progress", "Report", "evaluate", "fit_model", "train"]
+# Memory that a parameter takes: the value, its gradient and both moments.
+_TRAINED_BYTES = 16
 # Between checkpoints; one more is made at every validation.
 CHECKPOINT_SECONDS = 60.0
 
@@ -392,6 +394,13 @@ def _try_to_build(
     Args:
         sizes: those that were asked for.
     """
+    count, room = _parameters(task, model, stats, whole), machine.memory_bytes()
+    if count is not None and room is not None and count * _TRAINED_BYTES > room:
+        raise ValueError(
+            f"{model} has {count:,} parameters for networks of widths {list(task.spec.widths)}: "
+            f"training takes {count * _TRAINED_BYTES / 1e9:,.0f} GB, this process may use "
+            f"{room / 1e9:,.0f}; take a smaller one, as by --set, or another model"
+        )
     try:
         with torch.random.fork_rng(devices=[]):
             task.module(model, stats, dict(whole))
@@ -402,6 +411,20 @@ def _try_to_build(
         line = " ".join(str(error).split())
         with_what = f" with {given}" if given else ""
         raise ValueError(f"{model} cannot be built{with_what}: {line:.300}") from error
+
+
+def _parameters(
+    task: Task, model: str, stats: Mapping[str, Any] | None, sizes: Mapping[str, Any]
+) -> int | None:
+    """Of a listed model, counted without memory; None where that cannot be told."""
+    if own.is_own(model):
+        return None
+    try:
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            module = task.module(model, stats, dict(sizes))
+    except Exception:  # building it with memory says what is wrong
+        return None
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _work(job: _Job) -> dict[str, Any]:

@@ -38,6 +38,8 @@ class TicketVAE(nn.Module, Saved, library_name="wszoo", tags=["weight-space"]):
         chan, layers: of encoder and decoder alike.
         latent: channels of Z, for each entry of a network.
         stats: of the initial networks.
+        layer_norm: whether hidden channels are normalised, see `pointwise.LayerNorm`. The paper
+            names a layer norm (App. E.4), but not where it stands.
 
     Source: Zhou et al. 2023, App. D.2.
     """
@@ -50,16 +52,19 @@ class TicketVAE(nn.Module, Saved, library_name="wszoo", tags=["weight-space"]):
         layers: int = 4,
         latent: int = 5,
         stats: Mapping[str, Tensor] | None = None,
+        layer_norm: bool = False,
     ):
         super().__init__()
-        check_sizes({"chan": chan, "layers": layers, "latent": latent})
+        check_sizes({"chan": chan, "layers": layers, "latent": latent, "layer_norm": layer_norm})
         self.spec, self.latent = NetworkSpec.from_json(spec), latent
         self._sizes = {"symmetry": symmetry, "chan": chan, "layers": layers, "latent": latent}
+        if layer_norm:  # models of before had none
+            self._sizes["layer_norm"] = True
         self.normalise = Normalise(self.spec, stats)
         hidden = [chan] * (layers - 1)
 
         def make(inp: int, out: int) -> nn.Module:
-            features = Features(self.spec, symmetry, inp, hidden)
+            features = Features(self.spec, symmetry, inp, hidden, layer_norm=layer_norm)
             return _Coder(features, EquivariantLinear(self.spec, symmetry, features.chan, out))
 
         self.encoder, self.decoder = make(2, 2 * latent), make(1 + latent, 1)

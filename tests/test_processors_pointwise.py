@@ -24,6 +24,7 @@ def modules(spec, chan):
     return [
         pointwise.Activation("tanh"),
         pointwise.BatchNorm(spec, chan),
+        pointwise.LayerNorm(spec, chan),
         pointwise.Dropout(0.5).eval(),
         pointwise.ChannelDropout(0.5).eval(),
         pointwise.ChannelMixing(spec, chan, 5),
@@ -63,6 +64,16 @@ def test_batch_norm_gives_each_channel_of_each_tensor_mean_0_and_std_1():
             entries.mean(0), torch.zeros(entries.shape[1]), atol=1e-5, rtol=0
         )
         spread = entries.var(0, correction=0)
+        torch.testing.assert_close(spread, torch.ones_like(spread), atol=1e-3, rtol=0)
+
+
+def test_layer_norm_gives_the_channels_of_each_entry_mean_0_and_std_1():
+    x = random_features(CNN, 30).map(lambda tensor: 5 * tensor + 2)
+    normed = pointwise.LayerNorm(CNN, 30)(x)
+    for name, tensor in normed.tensors().items():
+        assert tensor.shape == x.tensors()[name].shape
+        means, spread = tensor.mean(-1), tensor.var(-1, correction=0)
+        torch.testing.assert_close(means, torch.zeros_like(means), atol=1e-5, rtol=0)
         torch.testing.assert_close(spread, torch.ones_like(spread), atol=1e-3, rtol=0)
 
 

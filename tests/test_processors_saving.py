@@ -200,6 +200,11 @@ def test_models_of_tickets_too(tmp_path):
     assert isinstance(TicketVAE.from_pretrained(tmp_path), TicketVAE)
     with pytest.raises(ZooError, match="holds a TicketVAE, not a Processor"):
         Processor.from_pretrained(tmp_path)
+    normed = TicketVAE(SPEC.to_json(), "np", chan=4, layers=2, latent=2, layer_norm=True)
+    normed.save_pretrained(tmp_path / "normed")
+    again = processors.load(tmp_path / "normed")
+    assert again.state_dict().keys() == normed.state_dict().keys()
+    assert any("norm" in type(module).__name__.lower() for module in again.encoder.modules())
     kept = config_of(tmp_path)
     for change, message in (({"symmetry": "mono"}, "symmetry"), ({"chan": 0}, "chan")):
         (tmp_path / "config.json").write_text(json.dumps({**kept, **change}))

@@ -106,6 +106,18 @@ def test_the_best_weights_are_kept(plain, waves_zoo):
     assert summary["best_step"] == 3 * (1 + found.index(min(found)))
 
 
+@pytest.mark.parametrize("model", ["dws", "nfn-hnp", "mlp-align", "statnn"])
+def test_a_model_that_memory_does_not_hold_is_refused_before_it_is_built(
+    model, waves_zoo, tmp_path, monkeypatch
+):
+    """NFN-HNP of 784 inputs has 22 billion parameters: the system killed the process."""
+    monkeypatch.setattr(training.machine, "memory_bytes", lambda: 1000)
+    out = tmp_path / "run"
+    with pytest.raises(ValueError, match="parameters for networks of widths .* this process may"):
+        train(waves_zoo, out, model=model, sizes={})
+    assert not out.exists()
+
+
 def test_a_saved_model_reads_networks(plain, waves_zoo):
     model = processors.load(plain / "model").eval()
     weights, columns = zoo.open_zoo(waves_zoo, "test").batch(range(12))

@@ -7,6 +7,7 @@ largest entries after training.
 """
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from processors.tasks.task import Constant, Metrics, Task
 from processors.vae import TicketVAE, largest
 from zoo import Weights, Zoo, ZooError, forward, source_of
 
-SIZES = ("chan", "layers", "latent")
+SIZES = ("chan", "layers", "latent", "layer_norm")
 SYMMETRIES = {"nfn-np": "np", "nfn-hnp": "hnp", "nfn-pt": "pointwise"}
 # Of the training of tickets, Adam's rate and pictures of an update; of its end, pictures.
 _LR, _BATCH, _TESTED = 1e-3, 128, 2000
@@ -124,8 +125,14 @@ class Tickets(Task):
 
     def module(self, model: str, stats: Mapping[str, Tensor] | None, sizes: dict[str, Any]) -> Any:
         """The autoencoder, with the statistics of initial networks alone."""
-        own = self.data["train"].stats() if "train" in self.data else stats
+        own = self._initial if "train" in self.data else stats
         return TicketVAE(self.spec.to_json(), SYMMETRIES[model], **sizes, stats=own)
+
+    @cached_property
+    def _initial(self) -> Mapping[str, Tensor]:
+        """Statistics of the initial networks, also where a model is only counted."""
+        with torch.device("cpu"):
+            return self.data["train"].stats()
 
     def processor(self, module: nn.Module) -> Any:
         """The autoencoder itself, which is no `Processor`."""
@@ -168,7 +175,7 @@ class Tickets(Task):
 
         `agreement` is of the predicted ones, `agreement_magnitude` of the largest entries of
         the initial networks. With --retrain-steps, for the test split: accuracies after
-        training with each mask kept.
+        training with each mask kept, of random ones and of dense networks too.
         """
         found = self._predict(module, split)
         sparsity = self.options.sparsity
@@ -186,6 +193,7 @@ class Tickets(Task):
             kinds = {
                 "imp": found["ticket"][:nets],
                 "predicted": predicted[:nets],
+                "magnitude": masks["_magnitude"][:nets],
                 "random": chance < 1 - sparsity,
                 "dense": torch.ones_like(initial, dtype=torch.bool),
             }
