@@ -27,6 +27,7 @@ from scipy.sparse.csgraph import connected_components
 from torch.func import functional_call, vmap
 
 from processors import base
+from processors import pool as pools
 from processors.linear import BLOCKS, EquivariantLinear, Term, terms
 from zoo import NetworkSpec, Weights
 
@@ -478,6 +479,17 @@ def test_no_networks_and_autocast(group):
     assert {tensor.dtype for tensor in half.values()} == {torch.bfloat16}
     for name, tensor in half.items():
         torch.testing.assert_close(tensor.float(), plain[name], rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_other_devices_put_pooled_tensors_side_by_side(group, monkeypatch):
+    """Where every launch costs: as many products as there are kinds of axes to keep."""
+    spec = NetworkSpec.mlp([2, 3, 4, 1])
+    layer, weights = EquivariantLinear(spec, group, 2, 5), random_weights(spec, 2)
+    monkeypatch.setattr(pools, "joined", None)
+    there = layer.double().to("meta")(weights.map(lambda tensor: tensor.to("meta")))
+    shapes = {name: tensor.shape for name, tensor in random_weights(spec, 5).tensors().items()}
+    assert {name: tensor.shape for name, tensor in there.tensors().items()} == shapes
 
 
 def test_compiles_whole():

@@ -113,7 +113,7 @@ def test_a_model_that_memory_does_not_hold_is_refused_before_it_is_built(
     """NFN-HNP of 784 inputs has 22 billion parameters: the system killed the process."""
     monkeypatch.setattr(training.machine, "memory_bytes", lambda: 1000)
     out = tmp_path / "run"
-    with pytest.raises(ValueError, match="parameters for networks of widths .* this process may"):
+    with pytest.raises(ValueError, match=r"parameters for networks of widths .* this process may"):
         train(waves_zoo, out, model=model, sizes={})
     assert not out.exists()
 
