@@ -95,10 +95,11 @@ class Pooled:
         if not inputs:  # constants alone
             some = next(iter(self._known.values()))
             inputs = [some.new_zeros(len(some), 0)]
-        if len(inputs) == 1 and len(linear.weight) > 1:
+        elsewhere = inputs[0].device.type != "cpu"
+        if len(inputs) == 1 and (elsewhere or len(linear.weight) > 1):
             mixed: Tensor = linear(inputs[0])
             return mixed
-        if inputs[0].device.type != "cpu":  # a copy of what is pooled costs less than launches
+        if elsewhere:  # a copy of what is pooled costs less than launches
             mixed = linear(torch.cat(inputs, dim=-1))
             return mixed
         widths = [x.shape[-1] for x in inputs]
