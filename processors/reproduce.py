@@ -292,8 +292,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         },
         options={"retrain_steps": 2345, "retrain_networks": 50},
         rates=(), limit=10,
-        quick={"epochs": 3, "batch": 4}, quick_recipe={"epochs": 1},
-        cpu={"epochs": 30, "schedule": "cosine"},
+        quick={"epochs": 3}, quick_recipe={"epochs": 1},
     ),
     "dilate": Experiment(
         "N5", "Digits made thicker in their weights (NFN, Table 6).",

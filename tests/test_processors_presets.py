@@ -16,6 +16,8 @@ from processors.models import MODELS, OF_ALL, arguments, check_given
 from processors.options import OPTIONS
 from processors.presets import SMALL, TABLE, Situation, chosen, fitted, too_long
 from processors.settings import Settings
+from processors.sizes import check_sizes
+from processors.tasks.tickets import SIZES
 from zoo import NetworkSpec, fitted_by, select
 
 
@@ -30,6 +32,10 @@ def test_an_entry_says_its_source_and_names_what_exists(entry):
     assert {*entry.models} <= set(MODELS)
     assert {*entry.settings} <= set(asdict(Settings()))
     OPTIONS[entry.task](**entry.options)
+    if entry.task == "tickets":  # sizes are those of the autoencoder
+        assert {*entry.sizes} <= {*SIZES}
+        check_sizes(entry.sizes)
+        return
     for model in entry.models or MODELS:
         takes = {*arguments(model), *OF_ALL}
         fitting = {name: value for name, value in entry.sizes.items() if name in takes}
