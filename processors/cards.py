@@ -135,8 +135,12 @@ def _reached(
 
 
 def _lines(config: Mapping[str, Any], summary: Mapping[str, Any], place: str) -> str:
+    options = config["task_options"]
+    told = ", ".join(
+        f"{name}={options[name]!r}" for name in ("sparsity", "scope") if name in options
+    )
     answers = {
-        "tickets": "model.masks(weights)",
+        "tickets": f"model.masks(weights, {told})",
         "classify": "model(weights).argmax(dim=1)",
     }
     answer = answers.get(summary["task"], "model(weights)")

@@ -20,6 +20,7 @@ SELECTS = ("loss", "metric")
 # Fields that the first runs were without, and what those did.
 LATER: dict[str, Any] = {
     "pair": "augmented,augmented", "select": "metric", "degrees": 45.0, "shift": 0.25, "zoom": 0.2,
+    "scope": "network",
 }  # fmt: skip
 
 
@@ -225,6 +226,11 @@ class TicketsOptions(Options):
 
     augment: str = described("auto", "none fits this task", values=augmentations)
     sparsity: float = described(0.95, "share of the entries that a mask removes", above=0, below=1)
+    scope: str = described(
+        "network",
+        "what keeps so large a share: each tensor by itself, or the network",
+        choices=("network", "tensor"),
+    )
     retrain_steps: int = described(
         0, "train with the masks for so many updates; 0: not at all", least=0, most=10**9
     )

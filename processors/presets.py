@@ -388,7 +388,9 @@ TABLE: tuple[Entry, ...] = (
     Entry(
         "tickets", "N4", f"{_NFN}, Sec. 3.3 and App. D.2",
         settings={"epochs": 200, "batch": 8, "lr": 1e-3, "evaluations": 20, **_ADAM},
-        options={"augment": "none"},
+        options={"augment": "none", "scope": "tensor"},
+        note="what a mask of 95% is of is not said; of whole networks the largest initial entries "
+        "leave no first layer, and .117 of the accuracy",
     ),
 )  # fmt: skip
 

@@ -3,7 +3,7 @@
 Source: Zhou et al. 2023 (NFN), Sec. 3.3 and App. D.2.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -121,12 +121,20 @@ class TicketVAE(nn.Module, Saved, library_name="wszoo", tags=["weight-space"]):
         return (likelihood - divergence(mean, log_variance)) / mask.shape[1]
 
     @torch.no_grad()
-    def masks(self, weights: Weights, sparsity: float = 0.95) -> Bool[Tensor, "net param"]:
-        """The likeliest entries by a Z of zero, the middle of the prior."""
+    def masks(
+        self, weights: Weights, sparsity: float = 0.95, scope: str = "network"
+    ) -> Bool[Tensor, "net param"]:
+        """The likeliest entries by a Z of zero, the middle of the prior; see `largest`."""
         entries = self.latent * self.spec.param_count
-        return largest(
-            self.decode(weights, weights.flatten().new_zeros(len(weights), entries)), sparsity
-        )
+        scores = self.decode(weights, weights.flatten().new_zeros(len(weights), entries))
+        return largest(scores, sparsity, parts_of(self.spec, scope))
+
+
+def parts_of(spec: NetworkSpec, scope: str) -> list[int]:
+    """Entries of each part of a network that keeps its own share: "tensor", or "network"."""
+    if scope == "network":
+        return [spec.param_count]
+    return [int(np.prod(shape)) for shape in spec.tensors.values()]
 
 
 def divergence(
@@ -136,8 +144,17 @@ def divergence(
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1)
 
 
-def largest(values: Float[Tensor, "net param"], sparsity: float) -> Bool[Tensor, "net param"]:
-    """Where the largest values of each network lie, a share of 1 - sparsity of all entries."""
-    count = max(1, round((1 - sparsity) * values.shape[1]))
-    mask = torch.zeros_like(values, dtype=torch.bool)
-    return mask.scatter(1, values.topk(count, dim=1).indices, True)
+def largest(
+    values: Float[Tensor, "net param"], sparsity: float, parts: Sequence[int] | None = None
+) -> Bool[Tensor, "net param"]:
+    """Where the largest values lie, a share of 1 - sparsity of each part; one at least.
+
+    Args:
+        parts: how many entries each has, see `parts_of`; None is the whole network.
+    """
+    masks = []
+    for part in values.split(values.shape[1] if parts is None else list(parts), dim=1):
+        count = max(1, round((1 - sparsity) * part.shape[1]))
+        mask = torch.zeros_like(part, dtype=torch.bool)
+        masks.append(mask.scatter(1, part.topk(count, dim=1).indices, True))
+    return torch.cat(masks, dim=1)

@@ -141,6 +141,7 @@ PARAMETERS: dict[str, str] = {
     "projection": "whole", "train.views": "whole", "targets": "columns", "preset": "word",
     "pair": "word", "train.select": "word",
     "sparsity": "between", "retrain_steps": "whole", "retrain_networks": "some",
+    "train.scope": "word",
     "train.optimiser": "word", "task": "word",
     "eval.run": "run", "eval.split": "split", "options": "options", "keep": "report",
     "report.runs": "run", "card.runs": "run", "report.keep": "report", "experiment": "word",

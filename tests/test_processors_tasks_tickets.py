@@ -10,7 +10,7 @@ from processors.options import TicketsOptions
 from processors.runs import load_model
 from processors.tasks.tickets import Tickets
 from processors.train import evaluate
-from processors.vae import TicketVAE, divergence, largest
+from processors.vae import TicketVAE, divergence, largest, parts_of
 
 SPECS = [
     zoo.NetworkSpec.mlp([5, 4, 3], activation="relu"),
@@ -63,6 +63,22 @@ def test_masks_have_the_right_count():
     mask = largest(values, 0.95)
     assert mask.sum(dim=1).tolist() == [10, 10, 10]
     assert mask[0, values[0].argmax()]
+
+
+def test_masks_of_each_tensor_keep_its_largest():
+    values = torch.arange(60.0).view(2, 30)
+    mask = largest(values, 0.9, [20, 9, 1])
+    assert [row.nonzero().flatten().tolist() for row in mask] == [[18, 19, 28, 29]] * 2
+    spec = SPECS[0]
+    assert parts_of(spec, "network") == [spec.param_count]
+    parts = parts_of(spec, "tensor")
+    assert sum(parts) == spec.param_count
+    assert len(parts) == len(spec.tensors)
+    weights = networks(spec)
+    model = TicketVAE(spec.to_json(), "np", chan=4, layers=2).double()
+    masks = model.masks(weights, 0.5, "tensor")
+    for part in masks.split(parts, dim=1):
+        assert (part.sum(dim=1) == max(1, round(0.5 * part.shape[1]))).all()
 
 
 def test_divergence_and_bound_are_those_of_torch_distributions():
@@ -143,20 +159,21 @@ def test_training_finds_tickets_and_its_model_is_found_again(runs, tmp_path):
     result = run(
         "train", "tickets", runs, "--model", "nfn-pt", "--out", tmp_path / "run", "--epochs", 100,
         "--set", "chan=8", "--set", "layers=2", "--evaluations", 2, "--retrain-steps", 2,
-        "--retrain-networks", 2, "--sparsity", 0.8,
+        "--retrain-networks", 2, "--sparsity", 0.8, "--preset", "paper", "--scope", "network",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "run" / "summary.json").read_text())
     # A ticket is a fifth of the entries, and so much is found by chance.
     assert found["test"]["agreement"] > 0.3
-    for name in ("imp", "predicted", "random", "dense"):
+    for name in ("imp", "predicted", "magnitude", "random", "dense"):
         assert 0 <= found["test"][f"accuracy_{name}"] <= 1
     assert "accuracy_imp" not in found["validation"]
     assert evaluate(tmp_path / "run", runs) == pytest.approx(found["test"], abs=1e-6)
     model = load_model(tmp_path / "run")
     weights, _ = zoo.open_zoo(runs, "test").batch([0])
     assert model.masks(weights).sum() == round(0.05 * weights.flatten().shape[1])
-    assert "model.masks(weights)" in (tmp_path / "run" / "README.md").read_text()
+    words = "model.masks(weights, sparsity=0.8, scope='network')"
+    assert words in (tmp_path / "run" / "README.md").read_text()
     assert (tmp_path / "run" / "figures" / "shares.png").is_file()
 
 

@@ -23,7 +23,7 @@ from processors.rows import Batch, Rows
 from processors.sizes import check_sizes
 from processors.tasks import figures
 from processors.tasks.task import Constant, Metrics, Task
-from processors.vae import TicketVAE, largest
+from processors.vae import TicketVAE, largest, parts_of
 from zoo import Weights, Zoo, ZooError, forward, source_of
 
 SIZES = ("chan", "layers", "latent", "layer_norm")
@@ -147,7 +147,12 @@ class Tickets(Task):
 
     def ticket(self, columns: Mapping[str, Tensor]) -> Bool[Tensor, "net param"]:
         """The mask of one step of magnitude pruning: the largest entries after training."""
-        return largest(columns["last"].abs(), self.options.sparsity)
+        return self._kept(columns["last"].abs())
+
+    def _kept(self, values: Float[Tensor, "net param"]) -> Bool[Tensor, "net param"]:
+        """The largest, as many as a ticket has."""
+        parts = parts_of(self.spec, self.options.scope)
+        return largest(values, self.options.sparsity, parts)
 
     def loss(self, module: Any, weights: Weights, columns: dict[str, Tensor]) -> Tensor:
         """The negative evidence lower bound, nats an entry."""
@@ -179,8 +184,8 @@ class Tickets(Task):
         """
         found = self._predict(module, split)
         sparsity = self.options.sparsity
-        predicted = largest(found["scores"], sparsity)
-        masks = {"": predicted, "_magnitude": largest(found["initial"].abs(), sparsity)}
+        predicted = self._kept(found["scores"])
+        masks = {"": predicted, "_magnitude": self._kept(found["initial"].abs())}
         kept = found["ticket"].sum().double()
         metrics: Metrics = {"elbo": float(found["elbo"].double().mean())}
         for name, mask in masks.items():
@@ -261,7 +266,7 @@ class Tickets(Task):
         found = self._predict(module, split)
         masks = {
             "IMP": found["ticket"],
-            "predicted": largest(found["scores"], self.options.sparsity),
+            "predicted": self._kept(found["scores"]),
         }
         shares = {}
         for name, mask in masks.items():
