@@ -356,8 +356,8 @@ NAMED = {
     "zoo.engines.cuda": ["steps"],
     # A mix of points, not the measure of a solid.
     "zoo.pools": ["volume"],
-    # An experiment's --option, as a user would give it.
-    "processors.reproduce": ["frequency"],
+    # An experiment's --option, as a user would give it, and fields of a recipe.
+    "processors.reproduce": ["frequency", "fraction", "init_scale"],
 }
 
 
