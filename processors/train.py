@@ -395,7 +395,9 @@ def _try_to_build(
         sizes: those that were asked for.
     """
     count, room = _parameters(task, model, stats, whole), machine.memory_bytes()
-    if count is not None and room is not None and count * _TRAINED_BYTES > room:
+    if count is not None:
+        if room is None or count * _TRAINED_BYTES <= room:
+            return
         raise ValueError(
             f"{model} has {count:,} parameters for networks of widths {list(task.spec.widths)}: "
             f"training takes {count * _TRAINED_BYTES / 1e9:,.0f} GB, this process may use "

@@ -145,15 +145,15 @@ def divergence(
 
 
 def largest(
-    values: Float[Tensor, "net param"], sparsity: float, parts: Sequence[int] | None = None
+    values: Float[Tensor, "net param"], sparsity: float, parts: Sequence[int]
 ) -> Bool[Tensor, "net param"]:
     """Where the largest values lie, a share of 1 - sparsity of each part; one at least.
 
     Args:
-        parts: how many entries each has, see `parts_of`; None is the whole network.
+        parts: how many entries each has, see `parts_of`.
     """
     masks = []
-    for part in values.split(values.shape[1] if parts is None else list(parts), dim=1):
+    for part in values.split(list(parts), dim=1):
         count = max(1, round((1 - sparsity) * part.shape[1]))
         mask = torch.zeros_like(part, dtype=torch.bool)
         masks.append(mask.scatter(1, part.topk(count, dim=1).indices, True))

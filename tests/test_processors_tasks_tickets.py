@@ -60,7 +60,7 @@ def test_a_row_is_a_run_with_its_first_and_last_network(runs):
 
 def test_masks_have_the_right_count():
     values = torch.randn(3, 200)
-    mask = largest(values, 0.95)
+    mask = largest(values, 0.95, [200])
     assert mask.sum(dim=1).tolist() == [10, 10, 10]
     assert mask[0, values[0].argmax()]
 
