@@ -137,7 +137,7 @@ def _reached(
 def _lines(config: Mapping[str, Any], summary: Mapping[str, Any], place: str) -> str:
     options = config["task_options"]
     told = ", ".join(
-        f"{name}={options[name]!r}" for name in ("sparsity", "scope") if name in options
+        f"{name}={options[name]!r}" for name in ("sparsity", "scope", "pick") if name in options
     )
     answers = {
         "tickets": f"model.masks(weights, {told})",

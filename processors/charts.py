@@ -44,6 +44,9 @@ def _levels(section: Section, axes: Any) -> list[tuple[Any, str]]:
         score = section.mean(section.limit)
         line = axes.axvline(score, color=_INK, linewidth=1.1, linestyle=drawing.CEILING)
         found.append((line, f"ceiling, {labels.model_words(section.limit.model)}: {score:.3g}"))
+    for name, score in section.bounds:
+        line = axes.axvline(score, color=_INK, linewidth=1.1, linestyle=drawing.CEILING)
+        found.append((line, f"{name}: {score:.3g}"))
     return found
 
 

@@ -17,10 +17,12 @@ LOSSES = ("auto", "bce", "mse")
 EDITS = ("dilate", "contrast")
 VIEWS = ("clean", "augmented")
 SELECTS = ("loss", "metric")
+# Of tickets: what keeps a share of its entries, and how a mask follows from scores.
+SCOPES, PICKS = ("network", "tensor"), ("likeliest", "drawn")
 # Fields that the first runs were without, and what those did.
 LATER: dict[str, Any] = {
     "pair": "augmented,augmented", "select": "metric", "degrees": 45.0, "shift": 0.25, "zoom": 0.2,
-    "scope": "network",
+    "scope": "network", "pick": "likeliest",
 }  # fmt: skip
 
 
@@ -229,7 +231,12 @@ class TicketsOptions(Options):
     scope: str = described(
         "network",
         "what keeps so large a share: each tensor by itself, or the network",
-        choices=("network", "tensor"),
+        choices=SCOPES,
+    )
+    pick: str = described(
+        "likeliest",
+        "the entries of the highest scores, or masks drawn from what the model learnt",
+        choices=PICKS,
     )
     retrain_steps: int = described(
         0, "train with the masks for so many updates; 0: not at all", least=0, most=10**9

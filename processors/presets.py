@@ -392,6 +392,13 @@ TABLE: tuple[Entry, ...] = (
         note="what a mask of 95% is of is not said; of whole networks the largest initial entries "
         "leave no first layer, and an accuracy of .117",
     ),
+    Entry(
+        "tickets", "N4", f"{_NFN}, Sec. 3", ("nfn-np",),
+        sizes={"positions": "learned-each"}, options={"pick": "drawn"},
+        note="positions as the released code has them for generalisation; the paper does not say "
+        "whether here, but without them NP layers cannot tell pixels apart; the likeliest entries "
+        "are those of a few whole neurons and pixels, which nothing can be trained from",
+    ),
 )  # fmt: skip
 
 

@@ -72,7 +72,7 @@ def _results(section: Section, names: Sequence[str]) -> list[str]:
         cells.append([
             f"ceiling: {name}" if row.ceiling else name, row.reads,
             f"**{value}**" if row in best else value,
-            *(number(section.factor * after[w], section) if w in after else "" for w in later),
+            *(_again(section, row, after[w]) if w in after else "" for w in later),
             row.scale,
         ])  # fmt: skip
     gap = [""] * len(later)
@@ -80,9 +80,19 @@ def _results(section: Section, names: Sequence[str]) -> list[str]:
         name, score = section.constant
         told = number(score, section)
         cells.append(_italic([name, "nothing", told, *gap, "without reading networks"]))
+    for name, score in section.bounds:
+        told = number(score, section)
+        cells.append(_italic([name, "training", told, *gap, "of the same networks"]))
     for table in section.tables:
         cells += [_italic(row) for row in _published(table, section, gap)]
     return _lines(cells)
+
+
+def _again(section: Section, row: Row, found: tuple[float, int]) -> str:
+    """A mean of what was measured once more, and of how many seeds if not of all."""
+    mean, seeds = found
+    text = number(section.factor * mean, section)
+    return text if seeds == len(row.summaries) else f"{text} ({seeds} of the seeds)"
 
 
 def _published(table: Table, section: Section, gap: Sequence[str]) -> list[list[str]]:
@@ -174,6 +184,9 @@ def _glance(shown: Sequence[Section], picture: Path) -> list[str]:
             f"{labels.model_words(row.model)} **{number(section.mean(row), section)}**"
             if row else "" for row in best
         ]  # fmt: skip
+        if section.limit is None and section.bounds:
+            name, score = section.bounds[0]
+            ours[-1] = f"{name} **{number(score, section)}**"
         told = number(section.constant[1], section) if section.constant else ""
         networks = f"{section.networks:,}" + (", as published" if _equal(section) else "")
         cells.append([

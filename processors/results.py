@@ -82,9 +82,12 @@ class Row:
         """The metric of each seed."""
         return [summary[split][metric] for summary in self.summaries]
 
-    def after(self, metric: str) -> dict[str, float]:
-        """The metric after something was done to each network, by what it was; means over seeds."""
-        found = {}
+    def after(self, metric: str) -> dict[str, tuple[float, int]]:
+        """The metric after something was done to each network, by what it was.
+
+        Means over seeds, and how many were measured so.
+        """
+        found: dict[str, tuple[float, int]] = {}
         for row in sorted((self, *self.again), key=lambda row: row.rescale):
             named = {
                 f"{metric}_rescaled": f"after scaling by up to {power(row.rescale)}",
@@ -93,7 +96,9 @@ class Row:
             for name in row.summaries[0]["test"]:
                 words = named.get(name, name.removeprefix(f"{metric} "))
                 if words.startswith("after ") and all(name in s["test"] for s in row.summaries):
-                    found[words] = float(np.mean(row.values(name)))
+                    values = row.values(name)
+                    if len(values) >= found.get(words, (0.0, 0))[1]:
+                        found[words] = float(np.mean(values)), len(values)
         return found
 
     @property
@@ -124,6 +129,7 @@ class Section:
         rows: the best first.
         tables: of the papers.
         constant: name and score, in the unit, of what reads no networks, where that is known.
+        bounds: the same of what knows the answer, where runs measure that, the nearest first.
     """
 
     identity: str
@@ -135,6 +141,7 @@ class Section:
     rows: tuple[Row, ...]
     tables: tuple[Table, ...]
     constant: tuple[str, float] | None = None
+    bounds: tuple[tuple[str, float], ...] = ()
 
     @property
     def config(self) -> dict[str, Any]:
@@ -314,14 +321,21 @@ def _rows(members: Sequence[Found]) -> list[Row]:
         for each in byscale.values()
         for ordered in _each_seed_once(each)
     ]
-    trained: dict[str, list[Row]] = {}
+    # Rows of the same trained models, or of some of them, are that of most seeds, measured again.
+    rows.sort(key=lambda row: -len(row.configs))
+    kept: list[Row] = []
     for row in rows:
-        trained.setdefault(_trained(row), []).append(row)
-    return [replace(first, again=tuple(again)) for first, *again in trained.values()]
+        for place, most in enumerate(kept):
+            if _trained(row) <= _trained(most):
+                kept[place] = replace(most, again=(*most.again, row))
+                break
+        else:
+            kept.append(row)
+    return kept
 
 
-def _trained(row: Row) -> str:
-    """What rows share that are of the same trained models, though measured otherwise."""
+def _trained(row: Row) -> frozenset[str]:
+    """What tells a row's trained models from others, however they were measured."""
     parts = []
     for config, summary in zip(row.configs, row.summaries, strict=True):
         less = {
@@ -329,8 +343,8 @@ def _trained(row: Row) -> str:
             for name in ("options", "task_options")
         }
         told = {key: value for key, value in summary.items() if key not in ("zoo", "test", "files")}
-        parts.append([identity({**config, **less}), told])
-    return json.dumps(parts, sort_keys=True)
+        parts.append(json.dumps([identity({**config, **less}), told], sort_keys=True))
+    return frozenset(parts)
 
 
 def sections(found: Sequence[Found]) -> list[Section]:
@@ -415,7 +429,17 @@ def _section(
         rows=tuple(sorted(rows, key=lambda row: sign * float(np.mean(row.values(metric))))),
         tables=tables,
         constant=constant and (constant[0], factor * constant[1]),
+        bounds=tuple((name, factor * score) for name, score in _bounds(rows[0], metric)),
     )
+
+
+def _bounds(row: Row, metric: str) -> list[tuple[str, float]]:
+    """What the same networks have by their own tickets, and with all of their entries."""
+    test = row.summaries[0]["test"]
+    if metric != "accuracy_predicted":
+        return []
+    named = {"accuracy_imp": "their tickets", "accuracy_dense": "all entries"}
+    return [(words, float(test[name])) for name, words in named.items() if name in test]
 
 
 def _error(metric: str) -> bool:
@@ -450,6 +474,8 @@ def _constant(row: Row, metric: str) -> tuple[str, float] | None:
     if f"{metric}_before" in test:
         name = "unedited" if metric == "mse" else "unadapted"
         return name, float(test[f"{metric}_before"])
+    if metric == "accuracy_predicted" and "accuracy_random" in test:
+        return "random masks", float(test["accuracy_random"])
     if metric == "tau":
         return "chance", 0.0
     # R^2 compares the error with that of the mean.

@@ -20,6 +20,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from processors.files import write_bytes, write_text
+from processors.sizes import POSITIONS
 from zoo import NetworkSpec, ZooError, fetch_model, schema
 from zoo.schema import Bool, Choice, Int, Json, ListOf, MapOf, Maybe, Real, Record
 
@@ -53,7 +54,7 @@ TICKETS = Record(
         "layers": Int(low=1, high=1000),
         "latent": _SIZE,
     },
-    {"stats": Choice(None), "layer_norm": Bool()},
+    {"stats": Choice(None), "layer_norm": Bool(), "positions": Choice(*POSITIONS)},
 )
 
 

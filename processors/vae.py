@@ -12,20 +12,47 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from processors.encode import Normalise, drop_channel, lift
+from processors.encode import InputOutputEmbedding, Normalise, drop_channel, lift
 from processors.linear import EquivariantLinear
-from processors.nfn import Features
+from processors.nfn import Features, Lifting
+from processors.options import PICKS, SCOPES
 from processors.saving import Saved
 from processors.sizes import check_sizes
 from zoo import NetworkSpec, Weights
 
 
 class _Coder(nn.Sequential):
-    """Features and a last layer, which takes the pools that these know."""
+    """Features and a last layer, which takes the pools that these know; positions in front.
+
+    Args:
+        inp, hidden, out: channels.
+        positions: of inputs and outputs, see `TicketVAE`.
+    """
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        symmetry: str,
+        inp: int,
+        hidden: Sequence[int],
+        out: int,
+        positions: str,
+        layer_norm: bool,
+    ):
+        each = positions == "learned-each"
+        lifting = Lifting(spec, inp, fourier=0, positions=positions)
+        features = Features(spec, symmetry, lifting.chan, hidden, embed=each, layer_norm=layer_norm)
+        last: nn.Module = EquivariantLinear(spec, symmetry, features.chan, out)
+        if each:
+            last = nn.Sequential(InputOutputEmbedding(spec, features.chan), last)
+        # Positions come last here: models of before had none, and the same names.
+        super().__init__(features, last, lifting)
 
     def forward(self, x: Weights) -> Weights:
-        features: Any = self[0]
-        found: Weights = self[1](features.pooled(x))
+        features, last, lifting = self
+        known = isinstance(last, EquivariantLinear)
+        read: Any = features.pooled if known else features
+        found: Weights = last(read(lifting(x)))
         return found
 
 
@@ -40,6 +67,9 @@ class TicketVAE(nn.Module, Saved, library_name="wszoo", tags=["weight-space"]):
         stats: of the initial networks.
         layer_norm: whether hidden channels are normalised, see `pointwise.LayerNorm`. The paper
             names a layer norm (App. E.4), but not where it stands.
+        positions: of inputs and outputs, which layers of NP cannot tell apart: "none",
+            "sinusoidal", "learned" or "learned-each", see `Lifting`. The paper has them (Sec. 3),
+            and does not say whether here.
 
     Source: Zhou et al. 2023, App. D.2.
     """
@@ -53,19 +83,21 @@ class TicketVAE(nn.Module, Saved, library_name="wszoo", tags=["weight-space"]):
         latent: int = 5,
         stats: Mapping[str, Tensor] | None = None,
         layer_norm: bool = False,
+        positions: str = "none",
     ):
         super().__init__()
-        check_sizes({"chan": chan, "layers": layers, "latent": latent, "layer_norm": layer_norm})
+        self._sizes: dict[str, Any] = {"chan": chan, "layers": layers, "latent": latent}
+        # Models of before had neither.
+        self._sizes |= {"layer_norm": True} if layer_norm else {}
+        self._sizes |= {"positions": positions} if positions != "none" else {}
+        check_sizes({**self._sizes, "layer_norm": layer_norm, "positions": positions})
         self.spec, self.latent = NetworkSpec.from_json(spec), latent
-        self._sizes = {"symmetry": symmetry, "chan": chan, "layers": layers, "latent": latent}
-        if layer_norm:  # models of before had none
-            self._sizes["layer_norm"] = True
+        self._sizes["symmetry"] = symmetry
         self.normalise = Normalise(self.spec, stats)
         hidden = [chan] * (layers - 1)
 
         def make(inp: int, out: int) -> nn.Module:
-            features = Features(self.spec, symmetry, inp, hidden, layer_norm=layer_norm)
-            return _Coder(features, EquivariantLinear(self.spec, symmetry, features.chan, out))
+            return _Coder(self.spec, symmetry, inp, hidden, out, positions, layer_norm)
 
         self.encoder, self.decoder = make(2, 2 * latent), make(1 + latent, 1)
 
@@ -122,16 +154,59 @@ class TicketVAE(nn.Module, Saved, library_name="wszoo", tags=["weight-space"]):
 
     @torch.no_grad()
     def masks(
-        self, weights: Weights, sparsity: float = 0.95, scope: str = "network"
+        self,
+        weights: Weights,
+        sparsity: float = 0.95,
+        scope: str = "network",
+        pick: str = "likeliest",
+        generator: torch.Generator | None = None,
     ) -> Bool[Tensor, "net param"]:
-        """The likeliest entries by a Z of zero, the middle of the prior; see `largest`."""
-        entries = self.latent * self.spec.param_count
-        scores = self.decode(weights, weights.flatten().new_zeros(len(weights), entries))
+        """The entries of the largest scores, see `scores` and `largest`.
+
+        Args:
+            scope: of which a share of 1 - sparsity is kept, each "tensor" or the "network".
+        """
+        scores = self.scores(weights, pick, generator)
         return largest(scores, sparsity, parts_of(self.spec, scope))
+
+    @torch.no_grad()
+    def scores(
+        self,
+        weights: Weights,
+        pick: str = "likeliest",
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "net param"]:
+        """What entries are kept by, the largest first.
+
+        Args:
+            pick: "likeliest": the logits by a Z of zero, the middle of the prior. "drawn": those
+                by a Z of the prior, with noise, so that the largest are entries drawn one after
+                the other, each in proportion to its odds (Gumbel top-k).
+            generator: of the draws, on any device; None takes torch's own.
+
+        Raises:
+            ValueError: for another pick.
+        """
+        if pick not in PICKS:
+            raise ValueError(f"unknown pick {pick!r}; known: {', '.join(PICKS)}")
+        entries, like = self.latent * self.spec.param_count, weights.flatten()
+        if pick == "likeliest":
+            return self.decode(weights, like.new_zeros(len(weights), entries))
+        where = like.device if generator is None else generator.device
+        latent = torch.randn(len(weights), entries, generator=generator, device=where)
+        # The logarithm of an exponential variable is a negated one of Gumbel.
+        waits = torch.empty(like.shape, device=where).exponential_(generator=generator)
+        return self.decode(weights, latent.to(like)) - waits.log().to(like)
 
 
 def parts_of(spec: NetworkSpec, scope: str) -> list[int]:
-    """Entries of each part of a network that keeps its own share: "tensor", or "network"."""
+    """Entries of each part of a network that keeps its own share: "tensor", or "network".
+
+    Raises:
+        ValueError: for another scope.
+    """
+    if scope not in SCOPES:
+        raise ValueError(f"unknown scope {scope!r}; known: {', '.join(SCOPES)}")
     if scope == "network":
         return [spec.param_count]
     return [int(np.prod(shape)) for shape in spec.tensors.values()]

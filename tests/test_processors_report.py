@@ -153,6 +153,39 @@ def test_all_published_numbers_are_rows_with_their_scale(undrawn, tmp_path):
     assert "## D3: a representation of sine wave networks, recipe sine-ssl; 4,000 for" in text
 
 
+def tickets(folder, model="nfn-np", **accuracies):
+    found = {"elbo": -0.2, "agreement": 0.1, **accuracies}
+    recipe = {"name": "nfn-mlp3", "activation": "relu"}
+    told = {"task": "tickets", "model": model, "recipe": recipe, "source": "mnist"}
+    words = {"task": "tickets", "model": model, "metric": "agreement", "higher": True}
+    constant = {"name": "chance", "score": 0.05, "error": 0.001}
+    return write_run(
+        folder,
+        config(**told, task_options={}),
+        summary(1.0, **words, test=found, validation=found, constant=constant),
+    )
+
+
+def test_masks_stand_between_random_ones_and_tickets_of_the_same_networks(tmp_path):
+    known = {"imp": 0.93, "dense": 0.96, "random": 0.85, "predicted": 0.9}
+    trained = tickets(tmp_path / "a", **{f"accuracy_{k}": v for k, v in known.items()})
+    (section,) = report.sections(report.collect([trained]))
+    assert section.constant == ("random masks", 85.0)
+    assert section.bounds == (("their tickets", 93.0), ("all entries", 96.0))
+    text = rendered([trained, *three_seeds(tmp_path)], tmp_path)
+    assert ["*random masks*", "*nothing*", "*85.00*", "*without reading networks*"] in lines_of(
+        text, "*random"
+    )
+    assert ["*their tickets*", "*training*", "*93.00*", "*of the same networks*"] in lines_of(
+        text, "*their"
+    )
+    (glance,) = [line for line in text.splitlines() if line.startswith("| [N4]")]
+    assert "| 85.00 | NFN-NP **90.00** |  | their tickets **93.00** | 4,000 |" in glance
+    # Masks that were never trained with are measured by the share that they find.
+    (bare,) = report.sections(report.collect([tickets(tmp_path / "b", "nfn-pt")]))
+    assert (bare.metric, bare.constant, bare.bounds) == ("agreement", ("chance", 0.05), ())
+
+
 def test_a_table_is_of_one_experiment_and_one_scale(tmp_path):
     small = {"train": 200, "validation": 50, "test": 50}
     folders = [
@@ -352,6 +385,12 @@ def test_a_model_that_is_measured_more_often_is_one_row(undrawn, tmp_path):
                 validation={"tau": 0.8}, test={"tau": 0.8, "tau_rescaled": tau + 0.02 * seed},
             )  # fmt: skip
             records.append({"config": told, "summary": measured})
+    # Of one seed more is known.
+    options = {**told["task_options"], "rescale": 3.0}
+    more = {**told, "seed": 0, "options": {"rescale": 3.0}, "task_options": options}
+    once = {"tau": 0.8, "tau_rescaled": 0.2}
+    first = {**measured, "seed": 0, "minutes": 2.0, "test": once}
+    records.append({"config": more, "summary": first})
     # One that was trained anew is not that model, though it reached the same.
     anew = {**measured, "minutes": 9.0, "seed": 0}
     elsewhere = {**told, "seed": 0, "versions": {"torch": "elsewhere"}}
@@ -359,10 +398,14 @@ def test_a_model_that_is_measured_more_often_is_one_row(undrawn, tmp_path):
     (tmp_path / "kept.json").write_text(json.dumps(records))
     text = report.render(report.collect([tmp_path / "kept.json"]), tmp_path / "report.md")
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
-    columns = [f"after scaling by up to {n}" for n in ("10", "100", "10,000")]
-    assert rows[0][3:6] == columns
+    columns = [f"after scaling by up to {n}" for n in ("10", "100", "1,000", "10,000")]
+    assert rows[0][3:7] == columns
     ours = [row for row in rows[1:] if row[0].startswith("StatNN") and "seed" in row[-1]]
-    assert [row[3:6] for row in ours] == [["0.61", "0.31", "0.11"], ["0.62", "", ""]]
+    assert [row[3:7] for row in ours] == [
+        ["0.61", "0.31", "0.2 (1 of the seeds)", "0.11"],
+        ["0.62", "", "", ""],
+    ]
+    assert [row[-1].partition("epochs, ")[2] for row in ours] == ["2 seeds", "1 seed"]
     for power in (2, 4, 1):
         assert f"    wszoo eval run-0 --option rescale={power}" in text
 

@@ -205,8 +205,16 @@ def test_models_of_tickets_too(tmp_path):
     again = processors.load(tmp_path / "normed")
     assert again.state_dict().keys() == normed.state_dict().keys()
     assert any("norm" in type(module).__name__.lower() for module in again.encoder.modules())
+    placed = TicketVAE(SPEC.to_json(), "np", chan=4, layers=2, latent=2, positions="learned-each")
+    placed.save_pretrained(tmp_path / "placed")
+    again = processors.load(tmp_path / "placed")
+    torch.testing.assert_close(again.state_dict(), placed.state_dict())
     kept = config_of(tmp_path)
-    for change, message in (({"symmetry": "mono"}, "symmetry"), ({"chan": 0}, "chan")):
+    for change, message in (
+        ({"symmetry": "mono"}, "symmetry"),
+        ({"chan": 0}, "chan"),
+        ({"positions": "all"}, "positions"),
+    ):
         (tmp_path / "config.json").write_text(json.dumps({**kept, **change}))
         with pytest.raises(ZooError, match=rf"config\.json: {message}: expected"):
             processors.load(tmp_path)

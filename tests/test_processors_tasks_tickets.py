@@ -81,6 +81,41 @@ def test_masks_of_each_tensor_keep_its_largest():
         assert (part.sum(dim=1) == max(1, round(0.5 * part.shape[1]))).all()
 
 
+def test_drawn_masks_keep_entries_by_their_odds(monkeypatch):
+    spec = zoo.NetworkSpec.mlp([2, 1, 1], activation="relu")
+    model = TicketVAE(spec.to_json(), "pointwise", chan=2, layers=2, latent=1)
+    logits = torch.tensor([0.0, 1.0, -1.0, 2.0, 0.5])
+    assert len(logits) == spec.param_count
+    monkeypatch.setattr(model, "decode", lambda weights, latent: logits.expand(len(weights), -1))
+    weights = networks(spec, 20_000, torch.float32)
+    draw = torch.Generator().manual_seed(0)
+    masks = model.masks(weights, 0.8, pick="drawn", generator=draw)
+    assert (masks.sum(dim=1) == 1).all()
+    torch.testing.assert_close(
+        masks.float().mean(dim=0), logits.softmax(dim=0), atol=0.012, rtol=0.0
+    )
+    assert model.masks(weights, 0.8)[:, 3].all()
+    again = model.masks(weights, 0.8, pick="drawn", generator=torch.Generator().manual_seed(0))
+    assert torch.equal(masks, again)
+    with pytest.raises(ValueError, match="unknown pick 'best'; known: likeliest, drawn"):
+        model.scores(weights, "best")
+    with pytest.raises(ValueError, match="unknown scope 'layer'; known: network, tensor"):
+        model.masks(weights, scope="layer")
+
+
+def test_a_draw_is_by_a_z_of_the_prior():
+    spec = SPECS[0]
+    model = TicketVAE(spec.to_json(), "np", chan=8, layers=2, latent=3).double()
+    weights = networks(spec, 2)
+    normal = torch.randn(2, 3 * spec.param_count, generator=torch.Generator().manual_seed(4))
+    noise = model.scores(weights, "drawn", torch.Generator().manual_seed(4)) - model.decode(
+        weights, normal.double()
+    )
+    # Gumbel's distribution has a mean of .577 and a deviation of 1.28.
+    assert 0.2 < noise.mean() < 0.95
+    assert 0.9 < noise.std() < 1.7
+
+
 def test_divergence_and_bound_are_those_of_torch_distributions():
     torch.manual_seed(0)
     mean, log_variance = torch.randn(3, 7), torch.randn(3, 7)
@@ -119,6 +154,35 @@ def test_masks_move_with_the_neurons(spec, symmetry):
     torch.testing.assert_close(
         model.decode(other, moved(noise)), moved(model.decode(weights, noise))
     )
+
+
+@pytest.mark.parametrize("positions", ["sinusoidal", "learned", "learned-each"])
+def test_positions_tell_inputs_and_outputs_apart_and_no_hidden_neurons(positions):
+    spec = SPECS[0]
+
+    def moved(flat, orders):
+        w = zoo.Weights.unflatten(flat, spec)
+        inp, hid, out = orders
+        return zoo.Weights(
+            (w.weights[0][:, hid][:, :, inp], w.weights[1][:, out][:, :, hid]),
+            (w.biases[0][:, hid], w.biases[1][:, out]),
+        ).flatten()
+
+    weights = networks(spec)
+    latent = torch.randn(4, spec.param_count, dtype=torch.float64)
+    stay = [list(range(n)) for n in (5, 4, 3)]
+    inputs, hidden, outputs = [1, 2, 3, 4, 0], [2, 0, 3, 1], [2, 0, 1]
+    for name, same in (("none", True), (positions, False)):
+        model = TicketVAE(spec.to_json(), "np", 4, 3, 1, positions=name).double()
+        scores = model.decode(weights, latent)
+        for orders, kept in (
+            ([stay[0], hidden, stay[2]], True),
+            ([inputs, *stay[1:]], same),
+            ([*stay[:2], outputs], same),
+        ):
+            other = zoo.Weights.unflatten(moved(weights.flatten(), orders), spec)
+            found = model.decode(other, moved(latent, orders))
+            assert torch.allclose(found, moved(scores, orders)) is kept
 
 
 def test_retraining_sees_what_the_networks_were_trained_on(tmp_path, monkeypatch):
@@ -172,7 +236,7 @@ def test_training_finds_tickets_and_its_model_is_found_again(runs, tmp_path):
     model = load_model(tmp_path / "run")
     weights, _ = zoo.open_zoo(runs, "test").batch([0])
     assert model.masks(weights).sum() == round(0.05 * weights.flatten().shape[1])
-    words = "model.masks(weights, sparsity=0.8, scope='network')"
+    words = "model.masks(weights, sparsity=0.8, scope='network', pick='likeliest')"
     assert words in (tmp_path / "run" / "README.md").read_text()
     assert (tmp_path / "run" / "figures" / "shares.png").is_file()
 

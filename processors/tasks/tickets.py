@@ -26,10 +26,10 @@ from processors.tasks.task import Constant, Metrics, Task
 from processors.vae import TicketVAE, largest, parts_of
 from zoo import Weights, Zoo, ZooError, forward, source_of
 
-SIZES = ("chan", "layers", "latent", "layer_norm")
+SIZES = ("chan", "layers", "latent", "layer_norm", "positions")
 SYMMETRIES = {"nfn-np": "np", "nfn-hnp": "hnp", "nfn-pt": "pointwise"}
-# Of the training of tickets, Adam's rate and pictures of an update; of its end, pictures.
-_LR, _BATCH, _TESTED = 1e-3, 128, 2000
+# Of the training of tickets, Adam's rate and pictures of an update.
+_LR, _BATCH = 1e-3, 128
 
 
 class Runs(Rows):
@@ -160,17 +160,16 @@ class Tickets(Task):
 
     @torch.no_grad()
     def _predict(self, module: Any, split: str) -> dict[str, Tensor]:
-        """Of every network: bound, scores by a draw of the prior, ticket, initial entries."""
+        """Of every network: bound, what masks are picked by, ticket, initial entries."""
         generator = torch.Generator().manual_seed(0)
         latent = module.latent * self.spec.param_count
         parts: dict[str, list[Tensor]] = {"elbo": [], "scores": [], "ticket": [], "initial": []}
         for weights, columns in self.data[split].batches(16):
             ticket = self.ticket(columns)
-            shape = (2, len(weights), latent)
             # Drawn on the CPU, so that every device sees the same.
-            noise = torch.randn(shape, generator=generator).to(ticket.device)
-            parts["elbo"].append(module(weights, ticket.float(), noise[0]))
-            parts["scores"].append(module.decode(weights, noise[1]))
+            noise = torch.randn((len(weights), latent), generator=generator).to(ticket.device)
+            parts["elbo"].append(module(weights, ticket.float(), noise))
+            parts["scores"].append(module.scores(weights, self.options.pick, generator))
             parts["ticket"].append(ticket)
             parts["initial"].append(weights.flatten())
         return {name: torch.cat(found) for name, found in parts.items()}
@@ -215,12 +214,12 @@ class Tickets(Task):
         """Test accuracies after training from these entries with the rest at zero.
 
         --retrain-steps updates of Adam, 1e-3, on 128 pictures of the zoo's source, the same
-        ones for all; accuracy on the first 2,000 of its test pictures.
+        ones for all; accuracy on all of its test pictures.
         """
         source: Any = source_of(self.zoo.index, self.data_root)
         if source.labels is None:
             raise ZooError(f"the source of {self.zoo.index.name} has no classes")
-        seen, tested = source.trained_on, list(source.cut()["test"])[:_TESTED]
+        seen, tested = source.trained_on, list(source.cut()["test"])
         black, white = self.spec.pixel_range
 
         def pictures(items: Any) -> tuple[Tensor, Tensor]:
