@@ -230,7 +230,10 @@ def test_training_finds_tickets_and_its_model_is_found_again(runs, tmp_path):
     # A ticket is a fifth of the entries, and so much is found by chance.
     assert found["test"]["agreement"] > 0.3
     for name in ("imp", "predicted", "magnitude", "random", "dense"):
+        # Of two networks.
         assert 0 <= found["test"][f"accuracy_{name}"] <= 1
+        assert found["test"][f"accuracy_{name}_median"] == found["test"][f"accuracy_{name}"]
+    assert 0 <= found["test"]["accuracy_predicted_error"] < 0.5
     assert "accuracy_imp" not in found["validation"]
     assert evaluate(tmp_path / "run", runs) == pytest.approx(found["test"], abs=1e-6)
     model = load_model(tmp_path / "run")

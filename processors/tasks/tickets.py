@@ -179,7 +179,9 @@ class Tickets(Task):
 
         `agreement` is of the predicted ones, `agreement_magnitude` of the largest entries of
         the initial networks. With --retrain-steps, for the test split: accuracies after
-        training with each mask kept, of random ones and of dense networks too.
+        training with each mask kept, of random ones and of dense networks too, their means over
+        networks and, as a few masks cut a class off, medians; the standard error of the mean
+        of predicted ones.
         """
         found = self._predict(module, split)
         sparsity = self.options.sparsity
@@ -204,8 +206,12 @@ class Tickets(Task):
             accuracies = self.retrain(
                 initial.repeat(len(kinds), 1), torch.cat(list(kinds.values()))
             ).view(len(kinds), -1)
-            for name, accuracy in zip(kinds, accuracies.double().mean(dim=1), strict=True):
-                metrics[f"accuracy_{name}"] = float(accuracy)
+            for name, of_each in zip(kinds, accuracies.double(), strict=True):
+                metrics[f"accuracy_{name}"] = float(of_each.mean())
+                metrics[f"accuracy_{name}_median"] = float(of_each.quantile(0.5))
+                if name == "predicted" and len(of_each) > 1:
+                    error = of_each.std() / len(of_each) ** 0.5
+                    metrics["accuracy_predicted_error"] = float(error)
         return metrics
 
     def retrain(
