@@ -265,6 +265,7 @@ class Processor(nn.Module, Saved, library_name="wszoo", tags=["weight-space"]):
         canonical: whether the model gets networks whose neurons' signs and scales are settled,
             see `encode.canonical`; an editor changes these, which are of the same functions.
         input_rank: of an editor, the rank of the `InputMap` beside it; 0 for none.
+        statistics: that `Narrow` normalises by; None for those of `sizes`.
         stats: of the zoo, see `processors.Normalise`; not in config.json, since the
             normalisation is among the weights.
         readout: "mean" and "std", lists of `out` numbers: outputs are in deviations of a
@@ -291,6 +292,7 @@ class Processor(nn.Module, Saved, library_name="wszoo", tags=["weight-space"]):
         narrow: int = 0,
         canonical: bool = False,
         input_rank: int = 0,
+        statistics: str | None = None,
     ):
         super().__init__()
         self._made, given = maker(name), dict(sizes or {})
@@ -314,15 +316,15 @@ class Processor(nn.Module, Saved, library_name="wszoo", tags=["weight-space"]):
             ours = {"spec": inner, "out": length, "stats": stats}
             return self._made(**{k: v for k, v in ours.items() if k in takes}, **given)
 
-        # Wide inputs are normalised entry by entry, unless the model reads raw weights.
-        asked = given.get("statistics", arguments(name).get("statistics"))
-        raw = "none" if asked == "none" else "entry"
-        self.model: nn.Module = (
-            Narrow(self.spec, narrow, make, stats, out is None, raw) if narrow
-            else make(self.spec, stats)
-        )  # fmt: skip
-        made = self.model.model if isinstance(self.model, Narrow) else self.model
         defaults = {k: v for k, v in arguments(name).items() if _is_plain(v)}
+        if narrow:
+            # Unasked, wide inputs are in units of each entry, unless the model reads raw weights.
+            usual = "none" if defaults.get("statistics") == "none" else "entry"
+            kind = statistics or given.get("statistics", usual)
+            self.model: nn.Module = Narrow(self.spec, narrow, make, stats, out is None, kind)
+        else:
+            self.model = make(self.spec, stats)
+        made = self.model.model if isinstance(self.model, Narrow) else self.model
         self.sizes = {**defaults, **given, **getattr(made, "resolved", {})}
         self.mean: Tensor
         self.std: Tensor
@@ -342,6 +344,8 @@ class Processor(nn.Module, Saved, library_name="wszoo", tags=["weight-space"]):
             "narrow": self.narrow,
             **({"canonical": True} if self.canonical else {}),
             **({"input_rank": self.inputs.down.out_features} if self.inputs is not None else {}),
+            # Those of before were by entry, whatever their sizes say.
+            **({"statistics": self.model.normalise.kind} if isinstance(self.model, Narrow) else {}),
             # Every argument stands there; the first version wrote what was given.
             "resolved": True,
         }
@@ -478,6 +482,9 @@ def _recipe(plain: Mapping[str, Any], spec: NetworkSpec) -> Callable[[], nn.Modu
         sizes = settled(plain["name"], inner, plain["out"], plain["sizes"] or {})
         given["sizes"] = sizes
     given["sizes"] = completed(plain["name"], given["sizes"] or {})
+    if plain["narrow"]:
+        raw = given["sizes"].get("statistics") == "none"
+        given.setdefault("statistics", "none" if raw else "entry")
     return partial(Processor, **given)
 
 

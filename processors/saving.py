@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from processors.files import write_bytes, write_text
-from processors.sizes import POSITIONS
+from processors.sizes import POSITIONS, STATISTICS
 from zoo import NetworkSpec, ZooError, fetch_model, schema
 from zoo.schema import Bool, Choice, Int, Json, ListOf, MapOf, Maybe, Real, Record
 
@@ -43,6 +43,7 @@ PROCESSOR = Record(
         "resolved": Bool(),
         "canonical": Bool(),
         "input_rank": Int(low=0, high=1 << 16),
+        "statistics": Choice(*STATISTICS),
     },
 )
 # Of a `TicketVAE`.

@@ -169,6 +169,39 @@ def test_training_adapts_and_its_model_is_found_again(classifiers, tmp_path, mod
         assert (tmp_path / "run" / "figures" / f"{name}.png").is_file()
 
 
+@pytest.mark.parametrize("name", ["dws", "monomial", "nfn-np"])
+def test_narrow_models_are_in_the_units_that_are_asked_for(name, tmp_path):
+    spec = zoo.NetworkSpec.mlp([20, 5, 4, 3], activation="relu")
+    torch.manual_seed(0)
+    weights = zoo.Weights.unflatten(1 + torch.randn(6, spec.param_count), spec)
+    tensors = weights.tensors()
+    stats = {
+        f"{kind}.{part}.{key}": getattr(x, part)(dim=0 if kind == "entry" else None).view(
+            spec.tensors[key] if kind == "entry" else 1
+        )
+        for kind in ("entry", "tensor") for part in ("mean", "std") for key, x in tensors.items()
+    }  # fmt: skip
+    entry = processors.build(name, spec, 2, stats, narrow=3)
+    raw = name != "dws"
+    assert entry.model.normalise.kind == ("none" if raw else "entry")
+    model = processors.build(name, spec, 2, stats, narrow=3, statistics="tensor").eval()
+    mean = model.model.normalise.mean_weight_0
+    torch.testing.assert_close(mean, tensors["weight_0"].mean().view(1))
+    model.save_pretrained(tmp_path / "tensor")
+    torch.testing.assert_close(processors.load(tmp_path / "tensor").eval()(weights), model(weights))
+    # One of before, which asked in vain.
+    old = processors.Processor(
+        name, spec.to_json(), 2, {"statistics": "tensor"}, stats, narrow=3, statistics="entry"
+    ).eval()
+    old.save_pretrained(tmp_path / "old")
+    config = json.loads((tmp_path / "old" / "config.json").read_text())
+    assert config.pop("statistics") == "entry"
+    (tmp_path / "old" / "config.json").write_text(json.dumps(config))
+    again = processors.load(tmp_path / "old").eval()
+    torch.testing.assert_close(again(weights), old(weights))
+    assert again.model.normalise.kind == "entry"
+
+
 def test_narrow_models_keep_the_symmetry_and_baselines_edit():
     spec = zoo.NetworkSpec.mlp([20, 5, 4, 3], activation="relu")
     torch.manual_seed(0)
