@@ -286,6 +286,9 @@ class Transformer(nn.Module):
         width, inner: of the tokens, a multiple of `heads`, and inside the perceptrons;
             solved for unless given, inner close to twice the width.
 
+    Raises:
+        ValueError: for a width that is no multiple of `heads`.
+
     Source: Schuerholt et al. 2021, after Navon et al. 2023, App. A; before each part a
     layer norm, which trains without warm-up.
     """
@@ -322,6 +325,10 @@ class Transformer(nn.Module):
                 }
             )
 
+        if width and width % heads:
+            raise ValueError(
+                f"width must be a multiple of heads, got {width} and {heads}; set either of them"
+            )
         # Widths come in multiples of the heads, so the perceptrons make up the rest.
         self.width = width or solve_width(lambda w: make(w, 2 * w), params, step=heads)
         if width and not inner:
