@@ -545,8 +545,9 @@ SMALL: tuple[Entry, ...] = (
             "evaluations": 11,
         },
         sizes={"chan": 32, "layers": 3},
-        note="of tickets of whole networks NFN-NP, by the paper's size and rate, finds .146 after "
-        "300 updates of 8, where its loss stays until 400; by these .210 after 2,000 of 4",
+        note="by the paper's size and rate NFN-NP, without positions, knows tensors alone for 400 "
+        "updates of 8; by these, with them, its masks train to .924 after 40 epochs, NFN-PT's to "
+        ".903 after 15; random ones to .891",
     ),
     Entry(
         "edit", "", "wszoo", ("dws",), preset="small", sizes={"variant": "deepsets", "chan": 16},
