@@ -15,6 +15,7 @@ NUMBERS = DRAW.normal(size=(2, 40))
 PICTURES = [DRAW.random((8, 8, 1)) for _ in range(6)]
 LOGGED = [{"step": 10, "loss": 1.0}, {"step": 20, "validation": {"accuracy": 0.7}}]
 
+RANKED = np.linspace(1, 0, 9)
 FIGURES: dict[str, Callable[[Path], None]] = {
     "confusion": lambda path: figures.confusion(np.eye(4, dtype=np.int64), list("abcd"), path),
     "predicted": lambda path: figures.predicted(*NUMBERS, "test_accuracy", path),
@@ -22,6 +23,8 @@ FIGURES: dict[str, Callable[[Path], None]] = {
     "pictures": lambda path: figures.pictures({"before": PICTURES, "after": PICTURES}, path),
     "shares": lambda path: figures.shares({"one": [0.1, 0.2], "two": [0.3, 0.1]}, ["a", "b"],
                                           "share kept", path),
+    "ranked": lambda path: figures.ranked({"one": [RANKED, RANKED[:3]], "two": [RANKED] * 2},
+                                          ["a", "b"], "share kept", path),
 }  # fmt: skip
 
 

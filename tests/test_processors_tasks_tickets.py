@@ -1,3 +1,4 @@
+import functools
 import json
 
 import pytest
@@ -8,7 +9,8 @@ from torch.distributions import Independent, Normal, kl_divergence
 import zoo
 from processors.options import TicketsOptions
 from processors.runs import load_model
-from processors.tasks.tickets import Tickets
+from processors.tasks import figures
+from processors.tasks.tickets import Tickets, _of_inputs
 from processors.train import evaluate
 from processors.vae import TicketVAE, divergence, largest, parts_of
 
@@ -242,6 +244,30 @@ def test_training_finds_tickets_and_its_model_is_found_again(runs, tmp_path):
     words = "model.masks(weights, sparsity=0.8, scope='network', pick='likeliest')"
     assert words in (tmp_path / "run" / "README.md").read_text()
     assert (tmp_path / "run" / "figures" / "shares.png").is_file()
+
+
+def test_of_whole_networks_tensors_are_drawn_and_of_tensors_the_inputs(runs, tmp_path, monkeypatch):
+    drawn = {}
+    for name in ("shares", "ranked"):
+        keep = functools.partial(drawn.__setitem__, name)
+        monkeypatch.setattr(figures, name, lambda *words, keep=keep: keep(words))
+    for scope, name in (("network", "shares"), ("tensor", "ranked")):
+        made, _ = task(runs, "test", sparsity=0.8, scope=scope)
+        made.figures(TicketVAE(made.spec.to_json(), "np", 4, 2, 1), "test", tmp_path)
+        assert drawn.keys() == {name}
+        values, names, *_ = drawn.pop(name)
+        assert values.keys() == {"IMP", "predicted"}
+        for row in values.values():
+            assert len(row) == len(names)
+    assert names == ["inputs of weight_0", "inputs of weight_1", "inputs of weight_2"]
+    for line, layer in zip(values["IMP"], made.spec.layers, strict=True):
+        assert len(line) == layer.inp
+        assert (line[:-1] >= line[1:]).all()
+        assert line.mean() == pytest.approx(0.2, abs=0.02)
+    masks = torch.rand(2, 3, 4, 5) < 0.5
+    of_taps = _of_inputs(masks.float())
+    assert of_taps.shape == (4,)
+    torch.testing.assert_close(of_taps.mean(), masks.float().mean())
 
 
 def test_other_zoos_and_models_are_refused(runs, tmp_path):

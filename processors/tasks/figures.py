@@ -162,3 +162,22 @@ def shares(
     axes.legend(frameon=False, fontsize=drawing.SMALL)
     drawing.tidy(axes)
     drawing.save(figure, path)
+
+
+def ranked(
+    values: Mapping[str, Sequence[NDArray[Any]]], names: Sequence[str], label: str, path: Path
+) -> None:
+    """A panel for each name: a line for each row of values, which fall, over their ranks in %."""
+    figure, panels = _axes(3.2, len(names))
+    for number, (row, lines) in enumerate(values.items()):
+        colour, style, _ = drawing.SERIES[number % len(drawing.SERIES)]
+        for axes, line in zip(panels, lines, strict=True):
+            ranks = np.linspace(0, 100, len(line))
+            axes.plot(ranks, line, label=row, color=colour, linestyle=style)
+    for axes, name in zip(panels, names, strict=True):
+        axes.set_title(name)
+        axes.set_xlabel("rank [%]")
+        drawing.tidy(axes)
+    panels[0].set_ylabel(label)
+    panels[-1].legend(frameon=False, fontsize=drawing.SMALL)
+    drawing.save(figure, path)

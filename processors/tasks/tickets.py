@@ -267,14 +267,35 @@ class Tickets(Task):
         return Constant("chance", share, (share / (nets * self.spec.param_count)) ** 0.5)
 
     def figures(self, module: Any, split: str, folder: Path) -> None:
-        """`shares.png`: what each tensor keeps, of the ticket and of the predicted mask."""
+        """`shares.png`: what each tensor keeps, of the ticket and of the predicted mask.
+
+        Where all keep the same: what inputs of weights keep, those that keep most first, means
+        over networks.
+        """
         found = self._predict(module, split)
         masks = {
             "IMP": found["ticket"],
             "predicted": self._kept(found["scores"]),
         }
-        shares = {}
+        path, kept = folder / "shares.png", {}
         for name, mask in masks.items():
-            tensors = Weights.unflatten(mask.float(), self.spec).tensors()
-            shares[name] = [float(tensor.mean()) for tensor in tensors.values()]
-        figures.shares(shares, list(self.spec.tensors), "share kept", folder / "shares.png")
+            kept[name] = Weights.unflatten(mask.float(), self.spec)
+        if self.options.scope == "network":
+            shares = {
+                name: [float(tensor.mean()) for tensor in each.tensors().values()]
+                for name, each in kept.items()
+            }
+            figures.shares(shares, list(self.spec.tensors), "share kept", path)
+            return
+        lines = {
+            name: [_of_inputs(weight).cpu().numpy() for weight in each.weights]
+            for name, each in kept.items()
+        }
+        names = [f"inputs of {name}" for name in self.spec.tensors if name.startswith("weight")]
+        figures.ranked(lines, names, "share kept", path)
+
+
+def _of_inputs(mask: Float[Tensor, "net out inp *tap"]) -> Float[Tensor, " inp"]:
+    """Shares of each input of a layer, the largest first, means over networks."""
+    shares = mask.flatten(3).mean(dim=3) if mask.ndim > 3 else mask
+    return shares.mean(dim=1).sort(dim=1, descending=True).values.mean(dim=0)
