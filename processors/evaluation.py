@@ -13,7 +13,7 @@ import zoo as zoos
 from processors import own, runs, tasks
 from processors.config import parse_limit
 from processors.files import write_records
-from processors.options import symmetries
+from processors.options import LATER, symmetries
 from processors.settings import DEVICES
 from processors.tasks import Task
 from zoo import identity, machine, symmetry
@@ -173,7 +173,8 @@ def _task(config: Mapping[str, Any], zoo: str, split: str, how: How) -> Task:
     """The task of a run on a split of a zoo, and on the training split where it needs that."""
     kind, where = tasks.known(config["task"]), find_device(how.device)
     limits = parse_limit(how.split_limit)
-    options = {**config["task_options"], **(how.options or {})}
+    before = {name: value for name, value in LATER.items() if hasattr(kind.takes, name)}
+    options = {**before, **config["task_options"], **(how.options or {})}
     tasks.options_of(config["task"], options)
     splits = {split, "train"} if kind.probes else {split}
     data = {s: kind.rows(zoos.open_zoo(zoo, s), where, limits.get(s)) for s in splits}

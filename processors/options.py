@@ -18,11 +18,11 @@ EDITS = ("dilate", "contrast")
 VIEWS = ("clean", "augmented")
 SELECTS = ("loss", "metric")
 # Of tickets: what keeps a share of its entries, and how a mask follows from scores.
-SCOPES, PICKS = ("network", "tensor"), ("likeliest", "drawn")
+SCOPES, PICKS = ("network", "tensor"), ("likeliest", "drawn", "likeliest-by-draw")
 # Fields that the first runs were without, and what those did.
 LATER: dict[str, Any] = {
     "pair": "augmented,augmented", "select": "metric", "degrees": 45.0, "shift": 0.25, "zoom": 0.2,
-    "scope": "network", "pick": "likeliest",
+    "scope": "network", "pick": "likeliest-by-draw",
 }  # fmt: skip
 
 
@@ -235,7 +235,8 @@ class TicketsOptions(Options):
     )
     pick: str = described(
         "likeliest",
-        "the entries of the highest scores, or masks drawn from what the model learnt",
+        "the entries of the highest scores, or masks drawn from what the model learnt; "
+        "likeliest-by-draw: as runs of before were measured",
         choices=PICKS,
     )
     retrain_steps: int = described(

@@ -181,7 +181,8 @@ class TicketVAE(nn.Module, Saved, library_name="wszoo", tags=["weight-space"]):
         Args:
             pick: "likeliest": the logits by a Z of zero, the middle of the prior. "drawn": those
                 by a Z of the prior, with noise, so that the largest are entries drawn one after
-                the other, each in proportion to its odds (Gumbel top-k).
+                the other, each in proportion to its odds (Gumbel top-k). "likeliest-by-draw": the
+                logits by a Z of the prior, as runs were measured at first.
             generator: of the draws, on any device; None takes torch's own.
 
         Raises:
@@ -194,6 +195,8 @@ class TicketVAE(nn.Module, Saved, library_name="wszoo", tags=["weight-space"]):
             return self.decode(weights, like.new_zeros(len(weights), entries))
         where = like.device if generator is None else generator.device
         latent = torch.randn(len(weights), entries, generator=generator, device=where)
+        if pick == "likeliest-by-draw":
+            return self.decode(weights, latent.to(like))
         # The logarithm of an exponential variable is a negated one of Gumbel.
         waits = torch.empty(like.shape, device=where).exponential_(generator=generator)
         return self.decode(weights, latent.to(like)) - waits.log().to(like)

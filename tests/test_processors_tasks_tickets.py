@@ -99,7 +99,7 @@ def test_drawn_masks_keep_entries_by_their_odds(monkeypatch):
     assert model.masks(weights, 0.8)[:, 3].all()
     again = model.masks(weights, 0.8, pick="drawn", generator=torch.Generator().manual_seed(0))
     assert torch.equal(masks, again)
-    with pytest.raises(ValueError, match="unknown pick 'best'; known: likeliest, drawn"):
+    with pytest.raises(ValueError, match="unknown pick 'best'; known: likeliest, drawn, l"):
         model.scores(weights, "best")
     with pytest.raises(ValueError, match="unknown scope 'layer'; known: network, tensor"):
         model.masks(weights, scope="layer")
@@ -113,6 +113,8 @@ def test_a_draw_is_by_a_z_of_the_prior():
     noise = model.scores(weights, "drawn", torch.Generator().manual_seed(4)) - model.decode(
         weights, normal.double()
     )
+    by_draw = model.scores(weights, "likeliest-by-draw", torch.Generator().manual_seed(4))
+    torch.testing.assert_close(by_draw, model.decode(weights, normal.double()))
     # Gumbel's distribution has a mean of .577 and a deviation of 1.28.
     assert 0.2 < noise.mean() < 0.95
     assert 0.9 < noise.std() < 1.7

@@ -161,15 +161,19 @@ class Tickets(Task):
     @torch.no_grad()
     def _predict(self, module: Any, split: str) -> dict[str, Tensor]:
         """Of every network: bound, what masks are picked by, ticket, initial entries."""
-        generator = torch.Generator().manual_seed(0)
+        generator, pick = torch.Generator().manual_seed(0), self.options.pick
         latent = module.latent * self.spec.param_count
         parts: dict[str, list[Tensor]] = {"elbo": [], "scores": [], "ticket": [], "initial": []}
         for weights, columns in self.data[split].batches(16):
             ticket = self.ticket(columns)
-            # Drawn on the CPU, so that every device sees the same.
-            noise = torch.randn((len(weights), latent), generator=generator).to(ticket.device)
-            parts["elbo"].append(module(weights, ticket.float(), noise))
-            parts["scores"].append(module.scores(weights, self.options.pick, generator))
+            # Drawn on the CPU, so that every device sees the same; together, as at first.
+            shape = (2 if pick == "likeliest-by-draw" else 1, len(weights), latent)
+            noise = torch.randn(shape, generator=generator).to(ticket.device)
+            parts["elbo"].append(module(weights, ticket.float(), noise[0]))
+            parts["scores"].append(
+                module.decode(weights, noise[1]) if len(noise) > 1
+                else module.scores(weights, pick, generator)
+            )  # fmt: skip
             parts["ticket"].append(ticket)
             parts["initial"].append(weights.flatten())
         return {name: torch.cat(found) for name, found in parts.items()}
