@@ -344,7 +344,7 @@ class Processor(nn.Module, Saved, library_name="wszoo", tags=["weight-space"]):
             "narrow": self.narrow,
             **({"canonical": True} if self.canonical else {}),
             **({"input_rank": self.inputs.down.out_features} if self.inputs is not None else {}),
-            # Those of before were by entry, whatever their sizes say.
+            # Those of before were by entry, or raw, whatever else their sizes say.
             **({"statistics": self.model.normalise.kind} if isinstance(self.model, Narrow) else {}),
             # Every argument stands there; the first version wrote what was given.
             "resolved": True,

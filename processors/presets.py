@@ -397,7 +397,7 @@ TABLE: tuple[Entry, ...] = (
         sizes={"positions": "learned-each"}, options={"pick": "drawn"},
         note="positions as the released code has them for generalisation; the paper does not say "
         "whether here, but without them NP layers cannot tell pixels apart; the likeliest entries "
-        "are those of a few whole neurons and pixels, which nothing can be trained from",
+        "are those of a few whole neurons or pixels, and train worse than random ones",
     ),
 )  # fmt: skip
 

@@ -97,6 +97,7 @@ class Row:
                 words = named.get(name, name.removeprefix(f"{metric} "))
                 if words.startswith("after ") and all(name in s["test"] for s in row.summaries):
                     values = row.values(name)
+                    # What more seeds have is not given up for what fewer have.
                     if len(values) >= found.get(words, (0.0, 0))[1]:
                         found[words] = float(np.mean(values)), len(values)
         return found
@@ -322,16 +323,15 @@ def _rows(members: Sequence[Found]) -> list[Row]:
         for ordered in _each_seed_once(each)
     ]
     # Rows of the same trained models, or of some of them, are that of most seeds, measured again.
-    rows.sort(key=lambda row: -len(row.configs))
-    kept: list[Row] = []
-    for row in rows:
-        for place, most in enumerate(kept):
-            if _trained(row) <= _trained(most):
-                kept[place] = replace(most, again=(*most.again, row))
-                break
+    kept: list[tuple[frozenset[str], list[Row]]] = []
+    for row in sorted(rows, key=lambda row: -len(row.configs)):
+        own = _trained(row)
+        same = next((found for trained, found in kept if own <= trained), None)
+        if same is None:
+            kept.append((own, [row]))
         else:
-            kept.append(row)
-    return kept
+            same.append(row)
+    return [replace(first, again=tuple(again)) for _, (first, *again) in kept]
 
 
 def _trained(row: Row) -> frozenset[str]:

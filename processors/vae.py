@@ -86,13 +86,16 @@ class TicketVAE(nn.Module, Saved, library_name="wszoo", tags=["weight-space"]):
         positions: str = "none",
     ):
         super().__init__()
-        self._sizes: dict[str, Any] = {"chan": chan, "layers": layers, "latent": latent}
-        # Models of before had neither.
-        self._sizes |= {"layer_norm": True} if layer_norm else {}
-        self._sizes |= {"positions": positions} if positions != "none" else {}
-        check_sizes({**self._sizes, "layer_norm": layer_norm, "positions": positions})
+        sizes = {
+            "chan": chan, "layers": layers, "latent": latent, "layer_norm": layer_norm,
+            "positions": positions,
+        }  # fmt: skip
+        check_sizes(sizes)
         self.spec, self.latent = NetworkSpec.from_json(spec), latent
-        self._sizes["symmetry"] = symmetry
+        # What models of before were without is not said where they would have it so.
+        without = {"layer_norm": False, "positions": "none"}
+        said = {name: size for name, size in sizes.items() if size != without.get(name)}
+        self._sizes: dict[str, Any] = {"symmetry": symmetry, **said}
         self.normalise = Normalise(self.spec, stats)
         hidden = [chan] * (layers - 1)
 

@@ -166,7 +166,8 @@ class Tickets(Task):
         parts: dict[str, list[Tensor]] = {"elbo": [], "scores": [], "ticket": [], "initial": []}
         for weights, columns in self.data[split].batches(16):
             ticket = self.ticket(columns)
-            # Drawn on the CPU, so that every device sees the same; together, as at first.
+            # Drawn on the CPU, so that every device sees the same. Runs of before drew both at
+            # once, which gives other numbers than one after the other.
             shape = (2 if pick == "likeliest-by-draw" else 1, len(weights), latent)
             noise = torch.randn(shape, generator=generator).to(ticket.device)
             parts["elbo"].append(module(weights, ticket.float(), noise[0]))
